@@ -1,0 +1,63 @@
+import { hash, randomBytes, randomFillSync, randomInt } from "node:crypto";
+import { v7 } from "uuid";
+
+const BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+const CROCKFORD_BASE32 = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+const API_KEY_SECRET_CHARS = 32;
+
+/** The published form of a live API key. */
+export const API_KEY_PATTERN = /^op_live_[0-9A-Za-z]{32}$/;
+
+/**
+ * A new id for a row. UUIDv7: rows that are made together lie together in the file, and deleting in the order of
+ * creation was measured twice as fast as with random ids.
+ */
+export function newId(): string {
+  return v7();
+}
+
+/** A new live API key: 190 bits from the system's random source. */
+export function newApiKey(): string {
+  let secret = "";
+  for (let i = 0; i < API_KEY_SECRET_CHARS; i++) secret += BASE62[randomInt(BASE62.length)];
+  return `op_live_${secret}`;
+}
+
+/** The form in which an API key is stored and looked up. */
+export function sha256Hex(text: string): string {
+  return hash("sha256", text, "hex");
+}
+
+/** The name of one object of an upload. The 128 random bits are known only to those who hold a signed URL. */
+export function newObjectKey(place: "staging" | "final", installationId: string, uploadId: string): string {
+  return `${place}/${installationId}/${uploadId}/${randomBytes(16).toString("hex")}`;
+}
+
+const ulidBytes = Buffer.alloc(10 * 256);
+let ulidBytesUsed = ulidBytes.length;
+let ulidTimeMs = -1;
+let ulidTimeText = "";
+
+/** A ULID (26 characters): 48 bits of milliseconds, 80 random bits. Names a request in answers and in the log. */
+export function newRequestId(nowMs: number): string {
+  if (nowMs !== ulidTimeMs) {
+    ulidTimeMs = nowMs;
+    ulidTimeText = "";
+    for (let rest = nowMs, i = 0; i < 10; i++, rest = Math.floor(rest / 32)) {
+      ulidTimeText = CROCKFORD_BASE32.charAt(rest % 32) + ulidTimeText;
+    }
+  }
+  // Random bytes are drawn for 256 ids at a time: one call to the system costs more than the rest of this function.
+  if (ulidBytesUsed + 10 > ulidBytes.length) {
+    randomFillSync(ulidBytes);
+    ulidBytesUsed = 0;
+  }
+  let text = ulidTimeText;
+  for (let half = 0; half < 2; half++, ulidBytesUsed += 5) {
+    const high = ulidBytes.readUInt32BE(ulidBytesUsed);
+    const low = ulidBytes.readUInt8(ulidBytesUsed + 4);
+    for (let shift = 27; shift >= 2; shift -= 5) text += CROCKFORD_BASE32.charAt((high >>> shift) & 31);
+    text += CROCKFORD_BASE32.charAt(((high & 3) << 3) | (low >>> 5)) + CROCKFORD_BASE32.charAt(low & 31);
+  }
+  return text;
+}

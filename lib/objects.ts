@@ -1,0 +1,90 @@
+import type { Readable } from "node:stream";
+
+/** What a store says of an object that it holds. */
+export interface ObjectStat {
+  sizeBytes: number;
+  /** Changes whenever the bytes do. With the quotes that HTTP wants around it. */
+  etag: string;
+}
+
+export interface ListedObject extends ObjectStat {
+  objectKey: string;
+  modifiedAtMs: number;
+}
+
+export interface PutUrlOptions {
+  contentType: string;
+  /** The exact length that the URL is good for; null where the caller stated none. */
+  sizeBytes: number | null;
+  expiresAtMs: number;
+}
+
+export interface GetUrlOptions {
+  contentType: string;
+  filename: string;
+  expiresAtMs: number;
+}
+
+export interface PromoteOptions {
+  /** The staging object as it was stat'ed. */
+  source: ObjectStat;
+  contentType: string;
+}
+
+/** The few ways in which a store can fail, whatever its make. */
+export type StoreFailure =
+  /** The object is not there. Never said of a missing bucket. */
+  | "absent"
+  /** The object is there, and is not the one that was stat'ed. */
+  | "changed"
+  /** The store refused our credentials or this action. */
+  | "denied"
+  | "bucket_missing"
+  /** No answer, or an answer that says nothing: what was asked for may or may not have been done. */
+  | "unavailable";
+
+export class StoreError extends Error {
+  override readonly name = "StoreError";
+  readonly failure: StoreFailure;
+  constructor(failure: StoreFailure, message: string, cause?: unknown) {
+    super(message, cause === undefined ? {} : { cause });
+    this.failure = failure;
+  }
+
+  /** Whether the store certainly did nothing of what was asked. */
+  get isRefusal(): boolean {
+    return this.failure !== "unavailable";
+  }
+}
+
+/**
+ * What the service asks of an object store. Every method rejects with a `StoreError`, and with nothing else, where the
+ * store failed.
+ */
+export interface ObjectStore {
+  /** An absolute URL that a client may PUT the object to, once or more, until it expires. */
+  presignPut: (objectKey: string, options: PutUrlOptions) => string;
+  /** An absolute URL that downloads the object under its filename. */
+  presignGet: (objectKey: string, options: GetUrlOptions) => string;
+  /** The object's size and ETag as the store has them, or null where there is none. */
+  stat: (objectKey: string) => Promise<ObjectStat | null>;
+  /**
+   * Makes `finalKey` hold the staged object: exactly the one that was stat'ed, or nothing. Durable when it resolves.
+   * Rejects with `absent` or `changed` where the staged object is no longer that one.
+   */
+  promote: (stagingKey: string, finalKey: string, options: PromoteOptions) => Promise<ObjectStat>;
+  /** How long `promote` may take for an object of this size, in milliseconds; the confirm's lease is longer. */
+  promoteMsMax: (sizeBytes: number) => number;
+  /** The object's bytes. Rejects with `absent`. */
+  read: (objectKey: string) => Promise<Readable>;
+  /**
+   * Removes objects and resolves with the reason for each key that may still be there. An object that was not there is
+   * removed. What resolves as removed stays removed, also after a power loss where the store can promise that.
+   */
+  remove: (objectKeys: readonly string[]) => Promise<Map<string, string>>;
+  /** Every object whose key begins with `prefix`, which ends in a slash. */
+  list: (prefix: string) => AsyncIterable<ListedObject>;
+  /** Resolves where the store can be used. */
+  probe: () => Promise<void>;
+  close: () => Promise<void>;
+}

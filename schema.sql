@@ -1,0 +1,290 @@
+-- The books are kept here, by the schema itself: no code path, command or hand-typed statement can make a workspace's
+-- counter drift, charge an upload twice, or forget an object. Each rule is a BEFORE trigger that aborts, because a CHECK
+-- is not enough: UPDATE OR IGNORE steps over one inside a trigger, and REPLACE deletes without firing a delete trigger.
+-- For the same reason the guarded tables have no UNIQUE column that a REPLACE could use to displace a row unseen: where
+-- one is needed, a trigger refuses the duplicate before the index is asked.
+--
+-- The rules have names, used in comments and tests everywhere:
+--   BOOKS      storage_bytes_used = the sum of storage_events = the sum of the confirmed uploads' size_bytes
+--   ONCE       an upload is charged at most once and released at most once
+--   ROW-FIRST  an object is removed only after the row that named it is gone, and never while a row names it
+--   NO-ORPHAN  every object has a row that names it or an entry in object_removals
+--
+-- Times are integer milliseconds UTC (_at_ms), sizes integer bytes. Nothing here is newer than SQLite 3.37, and no
+-- function is ours, so that any sqlite3 can be used on the file.
+
+-- One row, made with the file. Its id is part of every object key: two installations can share a bucket.
+CREATE TABLE installation (
+  only_row        INTEGER PRIMARY KEY CHECK (only_row = 1),
+  id              TEXT NOT NULL,
+  created_at_ms   INTEGER NOT NULL,
+  -- Written by the readiness probe: the one honest way to know that the file can be written.
+  probed_at_ms    INTEGER NOT NULL DEFAULT 0
+) STRICT;
+INSERT INTO installation (only_row, id, created_at_ms)
+VALUES (1, lower(hex(randomblob(8))), CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER));
+
+CREATE TABLE users (
+  id              TEXT PRIMARY KEY CHECK (length(id) = 36),
+  -- The identity provider's own id of this person; NULL for a user that was made here.
+  external_id     TEXT,
+  email           TEXT,
+  name            TEXT,
+  created_at_ms   INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX users_by_external_id ON users (external_id) WHERE external_id IS NOT NULL;
+
+CREATE TABLE workspaces (
+  id                    TEXT PRIMARY KEY CHECK (length(id) = 36),
+  name                  TEXT NOT NULL,
+  created_by            TEXT NOT NULL REFERENCES users (id),
+  storage_bytes_used    INTEGER NOT NULL DEFAULT 0 CHECK (storage_bytes_used >= 0),
+  -- May be set below what is used: then only charges are refused. So no CHECK relates the two.
+  storage_bytes_quota   INTEGER NOT NULL CHECK (storage_bytes_quota BETWEEN 0 AND 9007199254740991),
+  created_at_ms         INTEGER NOT NULL,
+  updated_at_ms         INTEGER NOT NULL,
+  -- Set first when a workspace is deleted: every key and every charge is refused from then on. The row stays for the ledger.
+  deleted_at_ms         INTEGER
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE memberships (
+  workspace_id    TEXT NOT NULL REFERENCES workspaces (id),
+  user_id         TEXT NOT NULL REFERENCES users (id),
+  role            TEXT NOT NULL CHECK (role IN ('admin', 'editor', 'viewer')),
+  created_at_ms   INTEGER NOT NULL,
+  PRIMARY KEY (workspace_id, user_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX memberships_by_user ON memberships (user_id, workspace_id);
+
+CREATE TABLE api_keys (
+  id                TEXT PRIMARY KEY CHECK (length(id) = 36),
+  workspace_id      TEXT NOT NULL REFERENCES workspaces (id),
+  user_id           TEXT NOT NULL REFERENCES users (id),
+  name              TEXT NOT NULL,
+  -- SHA-256 of the key in lower-case hex. The key itself is shown once and kept nowhere.
+  key_sha256        TEXT NOT NULL CHECK (length(key_sha256) = 64),
+  -- The last four characters, so that a person can tell keys apart in a list.
+  key_suffix        TEXT NOT NULL,
+  scopes_json       TEXT NOT NULL,
+  created_at_ms     INTEGER NOT NULL,
+  expires_at_ms     INTEGER,
+  revoked_at_ms     INTEGER,
+  -- Written lazily, a minute or so behind.
+  last_used_at_ms   INTEGER
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX api_keys_by_sha256 ON api_keys (key_sha256);
+CREATE INDEX api_keys_by_workspace ON api_keys (workspace_id, id);
+
+-- What an upload is bound to when it is confirmed: a workflow or an assistant session. (The context types "playground"
+-- and "workspace" are the workspace itself and have no row here.)
+CREATE TABLE contexts (
+  id                TEXT PRIMARY KEY CHECK (length(id) = 36),
+  type              TEXT NOT NULL CHECK (type IN ('workflow', 'assistant_session')),
+  workspace_id      TEXT NOT NULL REFERENCES workspaces (id),
+  user_id           TEXT NOT NULL REFERENCES users (id),
+  name              TEXT NOT NULL,
+  name_source       TEXT NOT NULL CHECK (name_source IN ('placeholder', 'generated', 'user')),
+  description       TEXT,
+  definition_json   TEXT NOT NULL,
+  created_at_ms     INTEGER NOT NULL,
+  updated_at_ms     INTEGER NOT NULL,
+  deleted_at_ms     INTEGER
+) STRICT, WITHOUT ROWID;
+CREATE INDEX contexts_by_workspace ON contexts (workspace_id, type, updated_at_ms, id) WHERE deleted_at_ms IS NULL;
+
+-- A key has the form  staging|final / <installation> / <upload id> / <32 hex digits>.  It names its upload by its form, so
+-- "one key, one upload" holds in both directions without an index.
+CREATE TABLE uploads (
+  id                  TEXT PRIMARY KEY CHECK (length(id) = 36),
+  user_id             TEXT NOT NULL REFERENCES users (id),
+  workspace_id        TEXT REFERENCES workspaces (id),
+  filename            TEXT NOT NULL,
+  category            TEXT NOT NULL,
+  content_type        TEXT NOT NULL,
+  format              TEXT,
+  status              TEXT NOT NULL CHECK (status IN ('pending', 'uploaded')),
+  -- What the caller said at create; the signed URL is then good for exactly this length.
+  stated_size_bytes   INTEGER,
+  -- What the store reported for the object that was charged; never a client's figure.
+  size_bytes          INTEGER CHECK (size_bytes BETWEEN 0 AND 9007199254740991),
+  etag                TEXT,
+  char_count          INTEGER,
+  line_count          INTEGER,
+  context_type        TEXT,
+  context_id          TEXT,
+  object_key          TEXT NOT NULL,
+  url_expires_at_ms   INTEGER NOT NULL,
+  -- When a pending row is given up. A confirm raises it beyond its own lease.
+  expires_at_ms       INTEGER NOT NULL,
+  created_at_ms       INTEGER NOT NULL,
+  updated_at_ms       INTEGER NOT NULL,
+  CHECK ((status = 'uploaded') = (size_bytes IS NOT NULL)),
+  CHECK (status = 'pending' OR workspace_id IS NOT NULL)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX uploads_by_workspace ON uploads (workspace_id, id);
+CREATE INDEX uploads_by_context ON uploads (context_id, id) WHERE context_id IS NOT NULL;
+CREATE INDEX uploads_pending_by_owner ON uploads (workspace_id, user_id) WHERE status = 'pending';
+CREATE INDEX uploads_pending_by_expiry ON uploads (expires_at_ms) WHERE status = 'pending';
+
+-- The ledger: append-only, in the order of seq, never of time.
+CREATE TABLE storage_events (
+  seq             INTEGER PRIMARY KEY CHECK (seq > 0),
+  workspace_id    TEXT NOT NULL REFERENCES workspaces (id),
+  upload_id       TEXT,
+  kind            TEXT NOT NULL CHECK (kind IN ('charge', 'release', 'adjust')),
+  bytes           INTEGER NOT NULL,
+  balance_bytes   INTEGER NOT NULL CHECK (balance_bytes >= 0),
+  at_ms           INTEGER NOT NULL,
+  CHECK ((kind = 'adjust') = (upload_id IS NULL))
+) STRICT;
+CREATE INDEX storage_events_by_workspace ON storage_events (workspace_id, seq);
+CREATE UNIQUE INDEX storage_events_once ON storage_events (upload_id, kind) WHERE upload_id IS NOT NULL;
+
+-- The outbox: objects that no row names and that the cleaner is to remove.
+CREATE TABLE object_removals (
+  seq             INTEGER PRIMARY KEY CHECK (seq > 0),
+  object_key      TEXT NOT NULL UNIQUE,
+  upload_id       TEXT NOT NULL,
+  size_bytes      INTEGER,
+  entered_at_ms   INTEGER NOT NULL,
+  -- 0 is "at once". A confirm enters its final key with a time after its copy must have ended: its lease.
+  due_at_ms       INTEGER NOT NULL,
+  -- Where something may still land under the key after the removal (a PUT that began in time, a copy without an answer),
+  -- the key is removed a second time at this moment.
+  again_at_ms     INTEGER,
+  -- Set, durably, before the store is called. A confirm whose lease was taken fails, instead of charging an object that goes.
+  taken_at_ms     INTEGER,
+  attempts        INTEGER NOT NULL DEFAULT 0,
+  last_error      TEXT
+) STRICT;
+CREATE INDEX object_removals_by_due ON object_removals (due_at_ms) WHERE taken_at_ms IS NULL;
+
+-- workspaces ----------------------------------------------------------------------------------------------------------
+
+CREATE TRIGGER workspaces_start_empty BEFORE INSERT ON workspaces
+ WHEN NEW.storage_bytes_used IS NOT 0
+   OR EXISTS (SELECT 1 FROM workspaces WHERE id = NEW.id)
+BEGIN SELECT RAISE(ABORT, 'a workspace starts empty, once'); END;
+
+CREATE TRIGGER workspaces_keep_id BEFORE UPDATE OF id ON workspaces
+ WHEN NEW.id IS NOT OLD.id
+BEGIN SELECT RAISE(ABORT, 'a workspace keeps its id'); END;
+
+CREATE TRIGGER workspaces_counter_follows_ledger BEFORE UPDATE OF storage_bytes_used ON workspaces
+ WHEN NEW.storage_bytes_used IS NOT OLD.storage_bytes_used
+  AND NEW.storage_bytes_used IS NOT (SELECT balance_bytes FROM storage_events WHERE workspace_id = NEW.id ORDER BY seq DESC LIMIT 1)
+BEGIN SELECT RAISE(ABORT, 'the counter follows the ledger'); END;
+
+CREATE TRIGGER workspaces_stay BEFORE DELETE ON workspaces
+BEGIN SELECT RAISE(ABORT, 'a workspace stays for its ledger: set deleted_at_ms instead'); END;
+
+-- uploads -------------------------------------------------------------------------------------------------------------
+
+CREATE TRIGGER uploads_start_pending BEFORE INSERT ON uploads
+ WHEN NEW.status IS NOT 'pending'
+   OR EXISTS (SELECT 1 FROM uploads WHERE id = NEW.id)
+   OR EXISTS (SELECT 1 FROM storage_events WHERE upload_id = NEW.id)
+   OR NEW.object_key IS NOT 'staging/' || (SELECT id FROM installation) || '/' || NEW.id || '/' || substr(NEW.object_key, -32)
+   OR substr(NEW.object_key, -32) GLOB '*[^0-9a-f]*'
+   OR EXISTS (SELECT 1 FROM object_removals WHERE object_key = NEW.object_key)
+BEGIN SELECT RAISE(ABORT, 'an upload starts as pending, once, with a staging key of its own'); END;
+
+-- The only step there is, pending to uploaded, may change key, size, ETag, workspace and status; nothing else may.
+CREATE TRIGGER uploads_change_at_confirm_only BEFORE UPDATE OF id, status, size_bytes, etag, workspace_id, object_key ON uploads
+ WHEN NEW.id IS NOT OLD.id
+   OR NEW.status IS OLD.status
+      AND (NEW.size_bytes IS NOT OLD.size_bytes OR NEW.etag IS NOT OLD.etag
+           OR NEW.workspace_id IS NOT OLD.workspace_id OR NEW.object_key IS NOT OLD.object_key)
+   OR NEW.status IS NOT OLD.status
+      AND (OLD.status IS NOT 'pending' OR NEW.status IS NOT 'uploaded' OR NEW.size_bytes IS NULL
+           OR OLD.workspace_id IS NOT NULL AND NEW.workspace_id IS NOT OLD.workspace_id)
+BEGIN SELECT RAISE(ABORT, 'id, key, size, workspace and status of an upload change at its confirm only'); END;
+
+CREATE TRIGGER uploads_confirm_takes_free_final_key BEFORE UPDATE OF status ON uploads
+ WHEN OLD.status = 'pending' AND NEW.status = 'uploaded'
+  AND (NEW.object_key IS NOT 'final/' || (SELECT id FROM installation) || '/' || NEW.id || '/' || substr(NEW.object_key, -32)
+       OR substr(NEW.object_key, -32) GLOB '*[^0-9a-f]*'
+       OR EXISTS (SELECT 1 FROM object_removals WHERE object_key = NEW.object_key))
+BEGIN SELECT RAISE(ABORT, 'a confirmed upload names a final key of its own that is not to be removed'); END;
+
+-- The gate. Equality passes. An unknown or deleted workspace takes nothing.
+CREATE TRIGGER uploads_gate BEFORE UPDATE OF status ON uploads
+ WHEN OLD.status = 'pending' AND NEW.status = 'uploaded'
+  AND coalesce((SELECT storage_bytes_used + NEW.size_bytes > storage_bytes_quota OR deleted_at_ms IS NOT NULL
+                  FROM workspaces WHERE id = NEW.workspace_id), 1)
+BEGIN SELECT RAISE(ABORT, 'storage_limit_exceeded'); END;
+
+CREATE TRIGGER uploads_charge AFTER UPDATE OF status ON uploads
+ WHEN OLD.status = 'pending' AND NEW.status = 'uploaded'
+BEGIN
+  INSERT INTO storage_events (workspace_id, upload_id, kind, bytes, balance_bytes, at_ms)
+  SELECT id, NEW.id, 'charge', NEW.size_bytes, storage_bytes_used + NEW.size_bytes, CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)
+    FROM workspaces WHERE id = NEW.workspace_id;
+  -- The staging object goes now, and once more when its URL has expired: a PUT may have begun before.
+  INSERT INTO object_removals (object_key, upload_id, size_bytes, entered_at_ms, due_at_ms, again_at_ms)
+  VALUES (OLD.object_key, OLD.id, NEW.size_bytes, CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER), 0, OLD.url_expires_at_ms);
+END;
+
+CREATE TRIGGER uploads_release AFTER DELETE ON uploads
+BEGIN
+  INSERT INTO storage_events (workspace_id, upload_id, kind, bytes, balance_bytes, at_ms)
+  SELECT id, OLD.id, 'release', -OLD.size_bytes, storage_bytes_used - OLD.size_bytes, CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)
+    FROM workspaces WHERE id = OLD.workspace_id AND OLD.status = 'uploaded';
+  INSERT INTO object_removals (object_key, upload_id, size_bytes, entered_at_ms, due_at_ms, again_at_ms)
+  VALUES (OLD.object_key, OLD.id, OLD.size_bytes, CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER), 0,
+          CASE OLD.status WHEN 'pending' THEN OLD.url_expires_at_ms END);
+END;
+
+-- storage_events ------------------------------------------------------------------------------------------------------
+
+-- It books only what happened. (seq is -1 here when it was left out: the next one is then chosen by SQLite.)
+CREATE TRIGGER storage_events_book_what_happened BEFORE INSERT ON storage_events
+ WHEN NEW.balance_bytes IS NOT (SELECT storage_bytes_used FROM workspaces WHERE id = NEW.workspace_id) + NEW.bytes
+   OR NEW.seq IS NOT -1 AND NEW.seq IS NOT (SELECT coalesce(max(seq), 0) + 1 FROM storage_events)
+   OR EXISTS (SELECT 1 FROM storage_events WHERE upload_id = NEW.upload_id AND kind = NEW.kind)
+   OR CASE NEW.kind
+        WHEN 'charge' THEN NOT EXISTS (SELECT 1 FROM uploads WHERE id = NEW.upload_id AND status = 'uploaded'
+                                          AND size_bytes = NEW.bytes AND workspace_id = NEW.workspace_id)
+        WHEN 'release' THEN EXISTS (SELECT 1 FROM uploads WHERE id = NEW.upload_id)
+             OR NOT EXISTS (SELECT 1 FROM storage_events WHERE upload_id = NEW.upload_id AND kind = 'charge'
+                               AND bytes = -NEW.bytes AND workspace_id = NEW.workspace_id)
+        WHEN 'adjust' THEN NEW.upload_id IS NOT NULL
+             OR NEW.balance_bytes IS NOT (SELECT coalesce(sum(size_bytes), 0) FROM uploads
+                                           WHERE workspace_id = NEW.workspace_id AND status = 'uploaded')
+        ELSE 1 END
+BEGIN SELECT RAISE(ABORT, 'the ledger books what happened, once'); END;
+
+CREATE TRIGGER storage_events_move_counter AFTER INSERT ON storage_events
+BEGIN UPDATE workspaces SET storage_bytes_used = NEW.balance_bytes WHERE id = NEW.workspace_id; END;
+
+CREATE TRIGGER storage_events_never_change BEFORE UPDATE ON storage_events
+BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+
+CREATE TRIGGER storage_events_never_go BEFORE DELETE ON storage_events
+BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+
+-- object_removals -----------------------------------------------------------------------------------------------------
+
+-- Only keys of this installation can be entered: what the cleaner may remove is bounded by the schema.
+CREATE TRIGGER object_removals_unreferenced BEFORE INSERT ON object_removals
+ WHEN NEW.object_key IS NOT 'final/' || (SELECT id FROM installation) || '/' || NEW.upload_id || '/' || substr(NEW.object_key, -32)
+      AND NEW.object_key IS NOT 'staging/' || (SELECT id FROM installation) || '/' || NEW.upload_id || '/' || substr(NEW.object_key, -32)
+   OR substr(NEW.object_key, -32) GLOB '*[^0-9a-f]*'
+   OR EXISTS (SELECT 1 FROM uploads WHERE id = NEW.upload_id AND object_key = NEW.object_key)
+   OR EXISTS (SELECT 1 FROM object_removals WHERE object_key = NEW.object_key)
+   OR NEW.seq IS NOT -1 AND EXISTS (SELECT 1 FROM object_removals WHERE seq = NEW.seq)
+BEGIN SELECT RAISE(ABORT, 'an upload names that object, or it is entered already, or it is not ours'); END;
+
+CREATE TRIGGER object_removals_keep_object BEFORE UPDATE OF seq, object_key, upload_id ON object_removals
+ WHEN NEW.seq IS NOT OLD.seq OR NEW.object_key IS NOT OLD.object_key OR NEW.upload_id IS NOT OLD.upload_id
+BEGIN SELECT RAISE(ABORT, 'an entry keeps its object'); END;
+
+CREATE TRIGGER installation_stays BEFORE DELETE ON installation
+BEGIN SELECT RAISE(ABORT, 'the installation keeps its id'); END;
+
+CREATE TRIGGER installation_keeps_id BEFORE UPDATE OF only_row, id ON installation
+ WHEN NEW.id IS NOT OLD.id OR NEW.only_row IS NOT OLD.only_row
+BEGIN SELECT RAISE(ABORT, 'the installation keeps its id'); END;
+
+CREATE TRIGGER installation_is_one BEFORE INSERT ON installation
+BEGIN SELECT RAISE(ABORT, 'the installation keeps its id'); END;
