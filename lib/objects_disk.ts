@@ -28,8 +28,8 @@ export interface DiskStoreOptions {
   /** The store's folder, made where it is missing. */
   objectsDir: string;
   installationId: string;
-  /** What clients see in front of our paths, without a slash at its end. */
-  publicUrl: string;
+  /** What clients see in front of our paths, without a slash at its end. A port that the system chose is known only later. */
+  publicUrl: () => string;
   signingKey: Buffer;
   /** The largest upload where none was stated. */
   maxUploadBytes: number;

@@ -34,8 +34,11 @@ export interface GetGrant {
 }
 
 export interface SignedUrlsOptions {
-  /** What clients see in front of our paths; may end in a path of its own, but not in a slash. */
-  publicUrl: string;
+  /**
+   * What clients see in front of our paths; may end in a path of its own, but not in a slash. Asked for each URL: a port
+   * that is left to the system is known only once the server listens.
+   */
+  publicUrl: () => string;
   signingKey: Buffer;
   /** The limit in URLs for uploads that stated no size. */
   maxUploadBytes: number;
@@ -63,7 +66,7 @@ export function createSignedUrls({ publicUrl, signingKey, maxUploadBytes }: Sign
   /** `query` is in the form that is signed: names in order, each value encoded. */
   function signedUrl(method: UrlGrant["method"], objectKey: string, query: string): string {
     const path = OBJECTS_PATH + objectKey;
-    return `${publicUrl}${path}?${query}&signature=${signature(method, path, query)}`;
+    return `${publicUrl()}${path}?${query}&signature=${signature(method, path, query)}`;
   }
 
   function presignPut(objectKey: string, { sizeBytes, expiresAtMs }: PutUrlOptions): string {

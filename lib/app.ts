@@ -1,0 +1,140 @@
+import { createAuth } from "./auth.ts";
+import { type Cleaner, createCleaner } from "./cleaner.ts";
+import type { Config } from "./config.ts";
+import { createConfirm } from "./confirm.ts";
+import { type Core, openCore } from "./core.ts";
+import { checkInitialised, readSigningKey } from "./data_dir.ts";
+import { createHttpServer } from "./http.ts";
+import type { Log } from "./log.ts";
+import { createObjectRoutes } from "./object_routes.ts";
+import type { ObjectStore } from "./objects.ts";
+import { createDiskStore, OBJECTS_FOLDER } from "./objects_disk.ts";
+import { createRoutes } from "./routes.ts";
+import { takeServeLock } from "./serve_lock.ts";
+
+/** How often the times of keys' last use are written. */
+const KEY_USES_FLUSH_MS = 60_000;
+
+export interface AppOptions {
+  config: Config;
+  log: Log;
+  now?: () => number;
+  monotonicNow?: () => number;
+  /** Called where the process must end because the database's state is unknown. */
+  onFatal: (error: unknown) => void;
+  /** False: the cleaner runs only when it is told to, pass by pass. */
+  cleansInBackground?: boolean;
+  /** Wraps the store, for tests that make it fail. */
+  wrapStore?: (objects: ObjectStore) => ObjectStore;
+  /** How long a confirm may take; by default from the store's own time-outs. */
+  leaseMs?: (sizeBytes: number) => number;
+}
+
+export interface App {
+  /** What clients see. */
+  url: string;
+  core: Core;
+  objects: ObjectStore;
+  cleaner: Cleaner;
+  /** Finishes requests in flight, stops the cleaner, closes the store and the database. */
+  close: () => Promise<void>;
+}
+
+/**
+ * Opens everything in order and serves; closes in reverse. The one place where the parts meet. Throws an `AppError` where
+ * the data directory is missing, served by another process, or newer than the program.
+ */
+export async function openApp(options: AppOptions): Promise<App> {
+  const {
+    config,
+    log,
+    onFatal,
+    now = Date.now,
+    monotonicNow = () => performance.now(),
+    wrapStore = (objects) => objects,
+  } = options;
+  /** What closes the parts that are open, the newest last. */
+  const closers: (() => Promise<void> | void)[] = [];
+  async function closeAll(): Promise<void> {
+    for (const close of closers.splice(0).reverse()) await close();
+  }
+
+  try {
+    checkInitialised(config.dataDir);
+    const lock = takeServeLock(config.dataDir);
+    closers.push(() => lock.release());
+    const core = openCore({ config, log, now, migrate: true, onFatal });
+    closers.push(() => core.db.close());
+    const { workspaces, uploads, removals, contexts, keys } = core;
+    const installationId = workspaces.installationId();
+
+    // Known only once the port is, where it was left to the system.
+    let url = config.publicUrl ?? "";
+    const disk = await createDiskStore({
+      objectsDir: `${config.dataDir}/${OBJECTS_FOLDER}`,
+      installationId,
+      publicUrl: () => url,
+      signingKey: readSigningKey(config.dataDir),
+      maxUploadBytes: config.maxUploadBytes,
+      minFreeBytes: config.minFreeBytes,
+      isPendingKey: uploads.isPendingKey,
+      sweep: true,
+      now,
+      log,
+    });
+    const objects = wrapStore(disk);
+    closers.push(() => objects.close());
+
+    const uploadUrlTtlMs = config.uploadUrlTtlSeconds * 1000;
+    const cleaner = createCleaner({
+      removals,
+      uploads,
+      objects,
+      stagingPrefix: `staging/${installationId}/`,
+      uploadUrlTtlMs,
+      log,
+      now,
+      monotonicNow,
+    });
+    closers.push(() => cleaner.stop());
+
+    const keyUses = setInterval(
+      () => void keys.flushUses().catch((error) => log.warn("key_uses_not_written", { error })),
+      KEY_USES_FLUSH_MS,
+    );
+    closers.push(async () => {
+      clearInterval(keyUses);
+      await keys.flushUses().catch((error) => log.warn("key_uses_not_written", { error }));
+    });
+
+    const confirm = createConfirm({
+      ...{ uploads, contexts, workspaces, removals, objects, maxUploadBytes: config.maxUploadBytes, now, log },
+      ...(options.leaseMs === undefined ? {} : { leaseMs: options.leaseMs }),
+    });
+    const http = createHttpServer({
+      routes: createRoutes({
+        core,
+        objects,
+        confirm,
+        cleaner,
+        objectRoutes: createObjectRoutes({ store: disk, now }),
+        config,
+      }),
+      authenticate: createAuth({ keys, now }),
+      describe: (principal) => ({ api_key_id: principal.apiKeyId }),
+      corsOrigins: config.corsOrigins,
+      log,
+      now,
+    });
+    closers.push(() => http.close());
+    const port = await http.listen(config.host, config.port);
+    url ||= `http://${config.host.includes(":") ? `[${config.host}]` : config.host}:${port}`;
+    lock.announce(url);
+    if (options.cleansInBackground !== false) cleaner.start();
+    log.info("listening", { url, store: config.store });
+    return { url, core, objects, cleaner, close: closeAll };
+  } catch (error) {
+    await closeAll();
+    throw error;
+  }
+}

@@ -1,0 +1,202 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { watchClock } from "./clock_watch.ts";
+import type { Log } from "./log.ts";
+import { type ObjectStore, StoreError } from "./objects.ts";
+import type { Removals, TakenRemoval } from "./removals.ts";
+import type { Uploads } from "./uploads.ts";
+
+/** Objects that are removed together: what one multi-object delete of S3 takes. */
+const BATCH_KEYS_MAX = 1_000;
+/** While requests keep the process busy: taking and settling these together stalls no one for more than a millisecond or two. */
+const BATCH_KEYS_BUSY = 64;
+/** The longest sleep between two looks at the clock. */
+const SLEEP_MS_MAX = 60_000;
+/** While the store is down, the pause between two probes grows from the first to the second. */
+const PROBE_PAUSE_MS_MIN = 500;
+const PROBE_PAUSE_MS_MAX = 60_000;
+/** Between two batches the cleaner steps aside for this long and sees how busy the event loop is without it. */
+const GAP_MS = 5;
+const BUSY_UTILIZATION = 0.7;
+/** Nine tenths of a busy process belong to requests: a backlog costs nobody anything but space, a slow answer does. */
+const BUSY_PAUSE_FACTOR = 9;
+/** How often the store's staging objects are looked through for those that nothing names. */
+const LOOK_INTERVAL_MS = 60 * 60_000;
+/** A staging object younger than its URL's life and this may belong to a PUT that is still under way. */
+const LATE_ARRIVAL_AGE_MS = 24 * 60 * 60_000;
+
+export interface CleanerCounts {
+  removed: number;
+  failed: number;
+  expired: number;
+}
+
+export interface CleanerOptions {
+  removals: Removals;
+  uploads: Uploads;
+  objects: ObjectStore;
+  /** The staging prefix of this installation, ending in a slash. */
+  stagingPrefix: string;
+  uploadUrlTtlMs: number;
+  log: Log;
+  now: () => number;
+  /** Milliseconds of a clock that no one can set. */
+  monotonicNow?: () => number;
+}
+
+export type Cleaner = ReturnType<typeof createCleaner>;
+
+/**
+ * The background loop over the outbox; nothing else removes objects. Never two passes at a time. An object is removed only
+ * after its entry is durable and marked as taken (ROW-FIRST), and its entry goes only after the object has.
+ */
+export function createCleaner(options: CleanerOptions) {
+  const { removals, uploads, objects, stagingPrefix, uploadUrlTtlMs, log, now } = options;
+  const monotonicNow = options.monotonicNow ?? (() => performance.now());
+  const clock = watchClock(now, monotonicNow, log);
+
+  let pass: Promise<CleanerCounts> | null = null;
+  let state: "idle" | "running" | "stopping" = "idle";
+  let timer: NodeJS.Timeout | null = null;
+  let wokenDuringPass = false;
+  /** Above zero while the store does not answer. */
+  let probePauseMs = 0;
+  let isBusy = false;
+  /** Marks of an earlier process, or of a pass whose settling failed, are cleared before anything is taken. */
+  let hasStaleMarks = true;
+  let lastLookMs = monotonicNow();
+
+  function start(): void {
+    state = "running";
+    wake();
+  }
+
+  /** A hint that something is due. Losing it costs time, never correctness. */
+  function wake(): void {
+    if (state !== "running") return;
+    if (pass !== null) wokenDuringPass = true;
+    // While the store is down the probe's own pace holds: deletes that come in do not hasten it.
+    else if (probePauseMs === 0 || timer === null) void runAndSleep();
+  }
+
+  async function runAndSleep(): Promise<void> {
+    if (timer !== null) clearTimeout(timer);
+    timer = null;
+    let sleepMs: number;
+    try {
+      await runOnce();
+      if (clock.isTrusted() && monotonicNow() - lastLookMs >= LOOK_INTERVAL_MS) await lookForLateArrivals();
+      const dueInMs = (removals.nextDueAtMs() ?? Number.POSITIVE_INFINITY) - now();
+      sleepMs = Math.max(probePauseMs, Math.min(SLEEP_MS_MAX, Math.max(0, dueInMs)));
+    } catch (error) {
+      if (state !== "running") return;
+      // The database could not book it, or the listing failed. Nothing is lost: the entries are still there.
+      log.error("cleaner_failed", { error });
+      sleepMs = PROBE_PAUSE_MS_MIN;
+    }
+    if (state !== "running") return;
+    if (wokenDuringPass && probePauseMs === 0) sleepMs = 0;
+    wokenDuringPass = false;
+    timer = setTimeout(() => {
+      timer = null;
+      wake();
+    }, sleepMs).unref();
+  }
+
+  /** One whole pass: expires what is over, then removes what is due until nothing is. Resolves with what was done. */
+  function runOnce(): Promise<CleanerCounts> {
+    pass ??= runPass().finally(() => {
+      pass = null;
+    });
+    return pass;
+  }
+
+  async function runPass(): Promise<CleanerCounts> {
+    const counts: CleanerCounts = { removed: 0, failed: 0, expired: 0 };
+    if (hasStaleMarks) await removals.clearTaken();
+    hasStaleMarks = true;
+    if (clock.isTrusted()) counts.expired = await expireAll();
+    while (state !== "stopping") {
+      const startedMs = monotonicNow();
+      // One key finds out whether the store is back; the others wait with their attempts unburnt.
+      const limit = probePauseMs > 0 ? 1 : isBusy ? BATCH_KEYS_BUSY : BATCH_KEYS_MAX;
+      const batch = await removals.takeDue(now(), limit);
+      if (batch.length === 0) break;
+      const failures = await removeBatch(batch);
+      if (failures === null) break;
+      counts.failed += failures.size;
+      counts.removed += batch.length - failures.size;
+      if (batch.length === limit) await stepAside(monotonicNow() - startedMs);
+    }
+    hasStaleMarks = false;
+    if (counts.removed + counts.failed + counts.expired > 0) log.debug("cleaner_pass", { ...counts });
+    return counts;
+  }
+
+  /** Removes a batch and books the outcome; null where the store as a whole cannot be used. */
+  async function removeBatch(batch: readonly TakenRemoval[]): Promise<ReadonlyMap<string, string> | null> {
+    let failures: ReadonlyMap<string, string>;
+    try {
+      failures = await objects.remove(batch.map(({ objectKey }) => objectKey));
+    } catch (error) {
+      probePauseMs = Math.min(PROBE_PAUSE_MS_MAX, Math.max(PROBE_PAUSE_MS_MIN, probePauseMs * 2));
+      log.warn("store_unavailable", {
+        retry_in_ms: probePauseMs,
+        failure: error instanceof StoreError ? error.failure : "unknown",
+        error,
+      });
+      await removals.postpone(batch, now());
+      return null;
+    }
+    probePauseMs = 0;
+    await removals.settle(batch, failures, now());
+    for (const [objectKey, error] of failures)
+      log.warn("removal_failed", { upload_id: objectKey.split("/")[2], error });
+    return failures;
+  }
+
+  async function expireAll(): Promise<number> {
+    let expired = 0;
+    while (state !== "stopping") {
+      const batch = await uploads.expire(now());
+      if (batch === 0) break;
+      expired += batch;
+    }
+    return expired;
+  }
+
+  /** Leaves the event loop to requests, for long where there are many. */
+  async function stepAside(batchMs: number): Promise<void> {
+    const before = performance.eventLoopUtilization();
+    await delay(GAP_MS);
+    isBusy = performance.eventLoopUtilization(before).utilization > BUSY_UTILIZATION;
+    if (isBusy && state !== "stopping") await delay(batchMs * BUSY_PAUSE_FACTOR);
+  }
+
+  /**
+   * Looks through staging for objects that nothing names, and enters them: a PUT that began in time may end long after its
+   * row and its removal are gone. Resolves with their number.
+   */
+  async function lookForLateArrivals(): Promise<number> {
+    lastLookMs = monotonicNow();
+    let found = 0;
+    for await (const { objectKey, modifiedAtMs, sizeBytes } of objects.list(stagingPrefix)) {
+      if (state === "stopping") break;
+      const nowMs = now();
+      const uploadId = objectKey.slice(stagingPrefix.length).split("/")[0] ?? "";
+      if (modifiedAtMs > nowMs - uploadUrlTtlMs - LATE_ARRIVAL_AGE_MS) continue;
+      if (await removals.enterFound({ objectKey, uploadId, sizeBytes, nowMs })) found++;
+    }
+    if (found > 0) log.info("late_arrivals_entered", { found });
+    return found;
+  }
+
+  /** Resolves when the pass under way, if there is one, has ended. */
+  async function stop(): Promise<void> {
+    state = "stopping";
+    if (timer !== null) clearTimeout(timer);
+    timer = null;
+    await pass?.catch(() => {});
+  }
+
+  return { start, wake, runOnce, lookForLateArrivals, stop };
+}

@@ -1,0 +1,244 @@
+import { openApp } from "./app.ts";
+import type { Arguments, Command, Terminal } from "./command_line.ts";
+import { type Config, describeConfig, readConfig } from "./config.ts";
+import { type Core, openCore } from "./core.ts";
+import { checkInitialised, makeDataDir } from "./data_dir.ts";
+import { AppError } from "./errors.ts";
+import { firstSteps } from "./first_steps.ts";
+import { createLog, type Log } from "./log.ts";
+import { SCOPES } from "./principals.ts";
+import { runUntilSignal } from "./run.ts";
+import { takeServeLock } from "./serve_lock.ts";
+import { VERSION } from "./version.ts";
+
+/** Every command, in the order of the help. Those that work on data may run beside `serve`. */
+export const COMMANDS: readonly Command[] = [
+  {
+    name: "serve",
+    usage: "",
+    summary: "Serve the data directory until SIGTERM or SIGINT",
+    options: {},
+    operands: 0,
+    async run(_args, { env }) {
+      const config = readConfig(env);
+      const log = stderrLog(config);
+      await runUntilSignal(log, (onFatal) => openApp({ config, log, onFatal }));
+    },
+  },
+  {
+    name: "init",
+    usage: "[--name NAME] [--quota BYTES] [--json]",
+    summary: "Make the data directory with a first workspace and an API key",
+    options: { name: "string", quota: "string", json: "boolean" },
+    operands: 0,
+    run: init,
+  },
+  {
+    name: "workspaces create",
+    usage: "--name NAME [--quota BYTES] [--json]",
+    summary: "Make a workspace",
+    options: { name: "string", quota: "string", json: "boolean" },
+    operands: 0,
+    run: (args, terminal) =>
+      withCore(terminal, async ({ workspaces }, config) => {
+        const storageBytesQuota = args.integer("quota") ?? config.defaultQuotaBytes;
+        const made = await workspaces.create({ name: args.required("name"), storageBytesQuota });
+        print(args, terminal, { workspace_id: made.workspaceId, user_id: made.userId }, made.workspaceId);
+      }),
+  },
+  {
+    name: "workspaces list",
+    usage: "[--json]",
+    summary: "List workspaces with the bytes that they use",
+    options: { json: "boolean" },
+    operands: 0,
+    run: (args, terminal) =>
+      withCore(terminal, ({ workspaces }) => {
+        const rows = workspaces.list().map((workspace) => ({
+          workspace_id: workspace.workspaceId,
+          name: workspace.name,
+          storage_bytes_used: workspace.storageBytesUsed,
+          storage_bytes_quota: workspace.storageBytesQuota,
+        }));
+        print(args, terminal, rows, table(rows));
+      }),
+  },
+  {
+    name: "workspaces set-quota",
+    usage: "WORKSPACE_ID BYTES [--json]",
+    summary: "Set a workspace's quota; below what is used only further charges are refused",
+    options: { json: "boolean" },
+    operands: 2,
+    run: (args, terminal) =>
+      withCore(terminal, async ({ workspaces }) => {
+        const [workspaceId = "", bytes = ""] = args.operands;
+        const workspace = await workspaces.setQuota(workspaceId, /^\d{1,16}$/.test(bytes) ? Number(bytes) : Number.NaN);
+        const row = { workspace_id: workspaceId, storage_bytes_quota: workspace.storageBytesQuota };
+        print(args, terminal, row, `${workspaceId} may use ${workspace.storageBytesQuota} bytes`);
+      }),
+  },
+  {
+    name: "keys create",
+    usage: "--workspace ID [--name NAME] [--scopes A,B] [--expires DAYS] [--json]",
+    summary: `Make an API key and print it, this once. Scopes (default all): ${SCOPES.join(", ")}`,
+    options: { workspace: "string", name: "string", scopes: "string", expires: "string", json: "boolean" },
+    operands: 0,
+    run: (args, terminal) =>
+      withCore(terminal, async ({ keys }) => {
+        const name = args.text("name");
+        const scopes = args
+          .text("scopes")
+          ?.split(",")
+          .map((scope) => scope.trim());
+        const expiresInDays = args.integer("expires");
+        const workspaceId = args.required("workspace");
+        const made = await keys.create({
+          workspaceId,
+          ...(name === undefined ? {} : { name }),
+          ...(scopes === undefined ? {} : { scopes }),
+          ...(expiresInDays === undefined ? {} : { expiresInDays }),
+        });
+        print(
+          args,
+          terminal,
+          { workspace_id: workspaceId, api_key_id: made.apiKeyId, api_key: made.apiKey },
+          made.apiKey,
+        );
+      }),
+  },
+  {
+    name: "keys list",
+    usage: "[--json]",
+    summary: "List API keys; the keys themselves are not kept",
+    options: { json: "boolean" },
+    operands: 0,
+    run: (args, terminal) =>
+      withCore(terminal, ({ keys }) => {
+        const rows = keys.list().map((key) => ({
+          api_key_id: key.apiKeyId,
+          workspace_id: key.workspaceId,
+          name: key.name,
+          ends_in: key.keySuffix,
+          scopes: key.scopes.join(","),
+          created_at: isoTime(key.createdAtMs),
+          expires_at: isoTime(key.expiresAtMs),
+          revoked_at: isoTime(key.revokedAtMs),
+          last_used_at: isoTime(key.lastUsedAtMs),
+        }));
+        print(args, terminal, rows, table(rows));
+      }),
+  },
+  {
+    name: "keys revoke",
+    usage: "API_KEY_ID [--json]",
+    summary: "Revoke an API key: it is refused from now on, also by a server that runs",
+    options: { json: "boolean" },
+    operands: 1,
+    run: (args, terminal) =>
+      withCore(terminal, async ({ keys }) => {
+        const revoked = await keys.revoke(args.operands[0] ?? "");
+        const row = { workspace_id: revoked.workspaceId, api_key_id: revoked.apiKeyId };
+        print(args, terminal, row, `${revoked.apiKeyId} is revoked`);
+      }),
+  },
+  {
+    name: "config",
+    usage: "",
+    summary: "Print the effective settings as JSON, secrets masked",
+    options: {},
+    operands: 0,
+    run: (_args, { env, out }) => out(`${JSON.stringify(describeConfig(readConfig(env)), null, 2)}\n`),
+  },
+  {
+    name: "version",
+    usage: "",
+    summary: "Print the version",
+    options: {},
+    operands: 0,
+    run: (_args, { out }) => out(`${VERSION}\n`),
+  },
+  {
+    name: "help",
+    usage: "",
+    summary: "Print this",
+    options: {},
+    operands: 0,
+    run: (_args, { out }) => out(help()),
+  },
+];
+
+export function help(): string {
+  const lines = COMMANDS.map(({ name, usage, summary }) => `  ${`${name} ${usage}`.trim()}\n      ${summary}\n`);
+  return `Usage: stowage COMMAND\n\n${lines.join("")}\nSettings are environment variables that begin with STOWAGE_; \`stowage config\` prints them.\n`;
+}
+
+async function init(args: Arguments, terminal: Terminal): Promise<void> {
+  const config = readConfig(terminal.env);
+  const alreadyThere = new AppError(
+    "conflict",
+    `"${config.dataDir}" has a workspace already and was left as it is: \`stowage keys create\` makes another key`,
+  );
+  await makeDataDir(config.dataDir);
+  // Making the tables is for the holder of the lock; a directory that is being served has them.
+  const lock = takeServeLock(config.dataDir);
+  try {
+    await usingCore(config, true, async ({ db, workspaces, keys }) => {
+      const made = await db.write(() => {
+        if (workspaces.list().length > 0) throw alreadyThere;
+        const storageBytesQuota = args.integer("quota") ?? config.defaultQuotaBytes;
+        const workspace = workspaces.insert({ name: args.text("name") ?? "default", storageBytesQuota });
+        return { ...workspace, ...keys.insert({ workspaceId: workspace.workspaceId, userId: workspace.userId }) };
+      });
+      const { workspaceId: workspace_id, userId: user_id, apiKeyId: api_key_id, apiKey: api_key } = made;
+      print(args, terminal, { workspace_id, user_id, api_key_id, api_key }, firstSteps(config, made));
+    });
+  } finally {
+    lock.release();
+  }
+}
+
+async function withCore(terminal: Terminal, work: (core: Core, config: Config) => Promise<void> | void): Promise<void> {
+  const config = readConfig(terminal.env);
+  checkInitialised(config.dataDir);
+  await usingCore(config, false, (core) => work(core, config));
+}
+
+async function usingCore(config: Config, migrate: boolean, work: (core: Core) => Promise<void> | void): Promise<void> {
+  const core = openCore({ config, log: stderrLog(config), now: Date.now, migrate, onFatal: () => {} });
+  try {
+    await work(core);
+  } finally {
+    await core.db.close();
+  }
+}
+
+function stderrLog({ logLevel }: Config): Log {
+  return createLog({
+    level: logLevel,
+    pretty: process.stderr.isTTY === true,
+    write: (text) => process.stderr.write(text),
+  });
+}
+
+function print(args: Arguments, { out }: Terminal, value: unknown, text: string): void {
+  out(args.flag("json") ? `${JSON.stringify(value)}\n` : `${text}\n`);
+}
+
+function table(rows: readonly Record<string, unknown>[]): string {
+  const [first] = rows;
+  if (first === undefined) return "(none)";
+  const lines = [Object.keys(first), ...rows.map((row) => Object.values(row).map((value) => String(value ?? "-")))];
+  const widths = Object.keys(first).map((_, column) => Math.max(...lines.map((line) => line[column]?.length ?? 0)));
+  return lines
+    .map((line) =>
+      line
+        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+        .join("  ")
+        .trimEnd(),
+    )
+    .join("\n");
+}
+
+function isoTime(atMs: number | null): string | null {
+  return atMs === null ? null : new Date(atMs).toISOString();
+}

@@ -1,0 +1,226 @@
+import { resolve } from "node:path";
+import * as z from "zod";
+import { AppError } from "./errors.ts";
+
+const PREFIX = "STOWAGE_";
+const GIB = 1024 ** 3;
+
+/** A whole number in a range, as it stands in the environment. */
+function integer(min: number, max: number): z.ZodType<number, string> {
+  return z
+    .string()
+    .regex(/^\d{1,16}$/, `must be a whole number from ${min} to ${max}`)
+    .transform(Number)
+    .refine((value) => value >= min && value <= max, `must be a whole number from ${min} to ${max}`);
+}
+
+const httpUrl = z
+  .string()
+  .refine(
+    (text) => URL.canParse(text) && /^https?:\/\/[^/]/.test(text),
+    "must be a full URL such as https://files.example.com",
+  )
+  .refine(
+    (text) => !URL.canParse(text) || (new URL(text).search === "" && new URL(text).hash === ""),
+    "must have no query and no fragment",
+  )
+  .transform((text) => text.replace(/\/+$/, ""));
+
+const origins = z
+  .string()
+  .transform((text) =>
+    text
+      .split(",")
+      .map((origin) => origin.trim())
+      .filter((origin) => origin !== ""),
+  )
+  .refine(
+    (list) => list.every((origin) => origin === "*" || (URL.canParse(origin) && new URL(origin).origin === origin)),
+    'must be origins such as https://app.example.com, separated by commas, or "*"',
+  );
+
+interface Setting {
+  /** Without the prefix. */
+  name: string;
+  schema: z.ZodType<unknown, string>;
+  /** As it would stand in the environment; null: optional. */
+  default: string | null;
+  describe: string;
+  secret?: boolean;
+}
+
+/** Every setting, in the order of the documentation. The README's table is checked against this list. */
+const SETTINGS = {
+  host: {
+    name: "HOST",
+    schema: z.string().min(1, "must be an address to listen on"),
+    default: "127.0.0.1",
+    describe: "Address to listen on. With a wildcard (`0.0.0.0`, `::`) `STOWAGE_PUBLIC_URL` must be set.",
+  },
+  port: {
+    name: "PORT",
+    schema: integer(0, 65_535),
+    default: "8000",
+    describe: "Port to listen on; 0 takes a free one.",
+  },
+  publicUrl: {
+    name: "PUBLIC_URL",
+    schema: httpUrl,
+    default: null,
+    describe: "What clients see, with a path prefix if there is one. Default: from host and port.",
+  },
+  dataDir: {
+    name: "DATA_DIR",
+    schema: z
+      .string()
+      .min(1, "must be a folder")
+      .transform((path) => resolve(path)),
+    default: "./data",
+    describe: "Folder of the database, the lock and the embedded store.",
+  },
+  store: {
+    name: "STORE",
+    schema: z.enum(["disk"], 'must be "disk"'),
+    default: "disk",
+    describe: "Where objects are kept: `disk` is the embedded store, in the data directory.",
+  },
+  uploadUrlTtlSeconds: {
+    name: "UPLOAD_URL_TTL_SECONDS",
+    schema: integer(1, 604_800),
+    default: "900",
+    describe: "How long an upload URL is good for.",
+  },
+  downloadUrlTtlSeconds: {
+    name: "DOWNLOAD_URL_TTL_SECONDS",
+    schema: integer(1, 604_800),
+    default: "900",
+    describe: "How long a download URL is good for.",
+  },
+  maxUploadBytes: {
+    name: "MAX_UPLOAD_BYTES",
+    schema: integer(1, 5 * 1024 * GIB),
+    default: String(GIB),
+    describe: "The largest file that is taken.",
+  },
+  defaultQuotaBytes: {
+    name: "DEFAULT_QUOTA_BYTES",
+    schema: integer(0, Number.MAX_SAFE_INTEGER),
+    default: String(10 * GIB),
+    describe: "Quota of a workspace that is made without one.",
+  },
+  pendingTtlSeconds: {
+    name: "PENDING_TTL_SECONDS",
+    schema: integer(60, 31_536_000),
+    default: "86400",
+    describe: "An upload that was never confirmed is removed after this long.",
+  },
+  pendingUploadsMax: {
+    name: "PENDING_UPLOADS_MAX",
+    schema: integer(1, 100_000_000),
+    default: "10000",
+    describe:
+      "Unconfirmed uploads that a workspace may have at once: their bytes are not charged yet, so they are bounded.",
+  },
+  minFreeBytes: {
+    name: "MIN_FREE_BYTES",
+    schema: integer(0, Number.MAX_SAFE_INTEGER),
+    default: String(GIB),
+    describe:
+      "The embedded store takes no file that would leave less free on the disk, so that uploads never stop the database.",
+  },
+  corsOrigins: {
+    name: "CORS_ORIGINS",
+    schema: origins,
+    default: "",
+    describe: "Origins whose pages may call the API from a browser, separated by commas, or `*`. Default: none.",
+  },
+  logLevel: {
+    name: "LOG_LEVEL",
+    schema: z.enum(["debug", "info", "warn", "error", "silent"], "must be debug, info, warn, error or silent"),
+    default: "info",
+    describe: "The least severe events that are logged.",
+  },
+} as const satisfies Record<string, Setting>;
+
+type Settings = typeof SETTINGS;
+type Optional<S extends Setting> = S["default"] extends null ? z.output<S["schema"]> | null : z.output<S["schema"]>;
+
+/** The checked settings of a process. */
+export type Config = Readonly<{ [Key in keyof Settings]: Optional<Settings[Key]> }>;
+
+/**
+ * Reads and checks the settings. Throws one `validation_error` that lists every problem: the variable, what it was and what
+ * it may be. A variable with our prefix that is not a setting is a problem too.
+ */
+export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
+  const problems: string[] = [];
+  const config: Record<string, unknown> = {};
+  for (const [key, setting] of Object.entries<Setting>(SETTINGS)) {
+    // An empty value counts as absent: that is how compose files and shells leave a variable out.
+    const text = env[PREFIX + setting.name] || setting.default;
+    if (text === null) {
+      config[key] = null;
+      continue;
+    }
+    const parsed = setting.schema.safeParse(text);
+    if (parsed.success) config[key] = parsed.data;
+    else {
+      const was = setting.secret === true ? "its value" : JSON.stringify(text);
+      problems.push(`${PREFIX}${setting.name} ${parsed.error.issues[0]?.message ?? "is invalid"}, not ${was}`);
+    }
+  }
+  problems.push(...unknownVariables(env));
+  if (config.publicUrl === null && ["0.0.0.0", "::", "[::]", "*"].includes(String(config.host))) {
+    problems.push(
+      `${PREFIX}PUBLIC_URL must be set when ${PREFIX}HOST is the wildcard "${config.host}": clients cannot follow an upload URL to a wildcard`,
+    );
+  }
+  if (problems.length > 0) {
+    throw new AppError("validation_error", `Cannot use these settings:\n  ${problems.join("\n  ")}`);
+  }
+  // Each key of SETTINGS was parsed by its own schema above.
+  return Object.freeze(config) as Config;
+}
+
+function unknownVariables(env: NodeJS.ProcessEnv): string[] {
+  const known = Object.values<Setting>(SETTINGS).map(({ name }) => PREFIX + name);
+  return Object.keys(env)
+    .filter((name) => name.startsWith(PREFIX) && !known.includes(name) && !name.startsWith(`${PREFIX}TEST_`))
+    .map((name) => {
+      const nearest = known.toSorted((a, b) => distance(name, a) - distance(name, b))[0];
+      return `${name} is not a setting; did you mean ${nearest}?`;
+    });
+}
+
+/** Edits between two names (Levenshtein). */
+function distance(from: string, to: string): number {
+  let row = Array.from({ length: to.length + 1 }, (_, i) => i);
+  for (const [i, char] of [...from].entries()) {
+    const next = [i + 1];
+    for (const [j, other] of [...to].entries()) {
+      next.push(Math.min((row[j] ?? 0) + (char === other ? 0 : 1), (row[j + 1] ?? 0) + 1, (next[j] ?? 0) + 1));
+    }
+    row = next;
+  }
+  return row.at(-1) ?? 0;
+}
+
+/** The effective settings by variable name, secrets masked; `stowage config` prints them. */
+export function describeConfig(config: Config): Record<string, unknown> {
+  const values: Record<string, unknown> = config;
+  return Object.fromEntries(
+    Object.entries<Setting>(SETTINGS).map(([key, { name, secret }]) => {
+      const value = values[key];
+      return [PREFIX + name, secret === true && value !== null ? "(set)" : value];
+    }),
+  );
+}
+
+/** Name, default and meaning of each setting, for the documentation. */
+export function listSettings(): { name: string; default: string | null; describe: string }[] {
+  return Object.values<Setting>(SETTINGS).map(({ name, default: value, describe }) => ({
+    name: PREFIX + name,
+    default: value,
+    describe,
+  }));
+}

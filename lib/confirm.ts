@@ -1,0 +1,150 @@
+import type { Contexts, ContextType } from "./contexts.ts";
+import { AppError, invalidField } from "./errors.ts";
+import type { Log } from "./log.ts";
+import { type ObjectStat, type ObjectStore, StoreError } from "./objects.ts";
+import type { Principal } from "./principals.ts";
+import type { Removals } from "./removals.ts";
+import { countText, type TextCounts } from "./text_counts.ts";
+import type { Upload, Uploads } from "./uploads.ts";
+import type { Workspaces } from "./workspaces.ts";
+
+/** Time beyond the copy itself for the two transactions and for reading the file: 30 s and 1 s for every 10 MB. */
+const LEASE_EXTRA_MS = 30_000;
+const LEASE_BYTES_PER_MS = 10_000;
+
+export interface ConfirmRequest {
+  uploadId: string;
+  contextType: ContextType;
+  contextId: string;
+}
+
+export interface ConfirmParts {
+  uploads: Uploads;
+  contexts: Contexts;
+  workspaces: Workspaces;
+  removals: Removals;
+  objects: ObjectStore;
+  maxUploadBytes: number;
+  now: () => number;
+  log: Log;
+  /** How long a confirm of this size may take before its object counts as abandoned. */
+  leaseMs?: (sizeBytes: number) => number;
+}
+
+/**
+ * Confirms uploads: the one operation in which the books and the store meet.
+ *
+ * The staged object is copied to a final key, and only then is the row charged and pointed to it (NO-GHOST). The final key
+ * stands in the outbox while it is copied, so a crash at any point leaves at worst an entry there (NO-ORPHAN).
+ */
+export function createConfirm(parts: ConfirmParts) {
+  const { uploads, contexts, workspaces, removals, objects, maxUploadBytes, now, log } = parts;
+  const leaseMs =
+    parts.leaseMs ??
+    ((sizeBytes) => objects.promoteMsMax(sizeBytes) + LEASE_EXTRA_MS + Math.ceil(sizeBytes / LEASE_BYTES_PER_MS));
+  /** The newest attempt for each upload. Two at once would copy twice to no use: the later waits and finds it done. */
+  const attempts = new Map<string, Promise<unknown>>();
+
+  /**
+   * Confirms an upload and resolves with it; one that is confirmed already is returned as it is, whatever the context.
+   *
+   * Throws `not_found` (upload or context), `validation_error` (nothing was PUT), `payload_too_large`,
+   * `storage_limit_exceeded` (nothing is charged and the upload stays pending), `storage_unavailable`.
+   */
+  async function confirm(principal: Principal, request: ConfirmRequest): Promise<Upload> {
+    const { uploadId } = request;
+    const before = attempts.get(uploadId);
+    const attempt = (before ?? Promise.resolve()).catch(() => {}).then(() => confirmAlone(principal, request));
+    attempts.set(uploadId, attempt);
+    try {
+      return await attempt;
+    } finally {
+      if (attempts.get(uploadId) === attempt) attempts.delete(uploadId);
+    }
+  }
+
+  async function confirmAlone(principal: Principal, request: ConfirmRequest): Promise<Upload> {
+    const upload = uploads.find(principal, request.uploadId);
+    if (upload.status === "uploaded") return upload;
+    try {
+      return await attemptConfirm(principal, request, upload);
+    } catch (error) {
+      // Whatever failed, the row tells what is true: confirmed meanwhile is a success, deleted meanwhile a 404.
+      const present = uploads.find(principal, request.uploadId);
+      if (present.status === "uploaded") return present;
+      throw error instanceof StoreError ? storeProblem(error) : error;
+    }
+  }
+
+  async function attemptConfirm(principal: Principal, request: ConfirmRequest, upload: Upload): Promise<Upload> {
+    const { uploadId, contextType, contextId } = request;
+    const workspaceId = contexts.workspaceOf(principal, contextType, contextId);
+    const source = await objects.stat(upload.objectKey);
+    if (source === null) throw notPut();
+    if (source.sizeBytes > maxUploadBytes) throw tooLarge(source.sizeBytes, maxUploadBytes);
+    // Asked before anything is copied; the schema asks again inside the transaction.
+    workspaces.checkRoom(workspaceId, source.sizeBytes);
+
+    const finalKey = await uploads.reserveFinalKey(uploadId, {
+      sizeBytes: source.sizeBytes,
+      leaseMs: leaseMs(source.sizeBytes),
+    });
+    let mayLandLate = false;
+    try {
+      const object = await objects
+        .promote(upload.objectKey, finalKey, { source, contentType: upload.contentType })
+        .catch((error) => {
+          mayLandLate = !(error instanceof StoreError && error.isRefusal);
+          throw error;
+        });
+      const counts = await countsOf(upload, finalKey, object);
+      return await uploads.settleConfirm({ uploadId, workspaceId, contextType, contextId, finalKey, object, counts });
+    } catch (error) {
+      await endLease(finalKey, mayLandLate);
+      throw error;
+    }
+  }
+
+  /** Counted from the final object, which no PUT can change any more. Null for all but scripts in plain text. */
+  async function countsOf(upload: Upload, finalKey: string, object: ObjectStat): Promise<TextCounts | null> {
+    if (upload.category !== "script" || upload.format !== "txt") return null;
+    if (object.sizeBytes === 0) return { charCount: 0, lineCount: 0 };
+    return countText(await objects.read(finalKey));
+  }
+
+  /** Only a hint: where it fails, the lease ends by itself. */
+  async function endLease(finalKey: string, mayLandLate: boolean): Promise<void> {
+    try {
+      await removals.endLease(finalKey, { nowMs: now(), mayLandLate });
+    } catch (error) {
+      log.warn("lease_not_ended", { error });
+    }
+  }
+
+  return confirm;
+}
+
+function notPut(): AppError {
+  return invalidField("upload_id", "nothing was uploaded yet: PUT the file to its upload_url, then confirm again");
+}
+
+function tooLarge(sizeBytes: number, maxUploadBytes: number): AppError {
+  return new AppError(
+    "payload_too_large",
+    `Cannot confirm a file of ${sizeBytes} bytes: at most ${maxUploadBytes} are allowed. Delete the upload and create one for a smaller file`,
+  );
+}
+
+/** What a store's failure means for someone who confirms. */
+function storeProblem(error: StoreError): AppError {
+  if (error.failure === "absent" || error.failure === "changed") {
+    return new AppError("storage_unavailable", "The uploaded file changed while it was confirmed: ask again", {
+      retryAfterSeconds: 1,
+      cause: error,
+    });
+  }
+  return new AppError("storage_unavailable", "The object store cannot be used at the moment: ask again", {
+    retryAfterSeconds: 5,
+    cause: error,
+  });
+}

@@ -1,0 +1,37 @@
+import type { Config } from "./config.ts";
+import { createContexts } from "./contexts.ts";
+import { openDb } from "./db.ts";
+import { createKeys } from "./keys.ts";
+import type { Log } from "./log.ts";
+import { createRemovals } from "./removals.ts";
+import { createUploads } from "./uploads.ts";
+import { createWorkspaces } from "./workspaces.ts";
+
+export interface CoreOptions {
+  config: Config;
+  log: Log;
+  now: () => number;
+  /** Brings an older database up to date; only for the holder of the serve lock. */
+  migrate: boolean;
+  onFatal: (error: unknown) => void;
+}
+
+export type Core = ReturnType<typeof openCore>;
+
+/** Opens the database and everything that stands on it alone: what `serve` and the commands share. */
+export function openCore({ config, log, now, migrate, onFatal }: CoreOptions) {
+  const db = openDb({ dataDir: config.dataDir, log, migrate, onFatal });
+  const workspaces = createWorkspaces(db, now);
+  const removals = createRemovals(db);
+  const uploads = createUploads(db, {
+    workspaces,
+    removals,
+    now,
+    options: {
+      uploadUrlTtlMs: config.uploadUrlTtlSeconds * 1000,
+      pendingTtlMs: config.pendingTtlSeconds * 1000,
+      pendingUploadsMax: config.pendingUploadsMax,
+    },
+  });
+  return { db, workspaces, removals, uploads, keys: createKeys(db, now), contexts: createContexts(db, now) };
+}

@@ -1,0 +1,71 @@
+import mime from "mime";
+import { invalidField } from "./errors.ts";
+
+/** Characters (code points) of a filename. */
+const FILENAME_CHARS_MAX = 255;
+
+const SCRIPT_TYPES: ReadonlyMap<string, string> = new Map([
+  ["txt", "text/plain"],
+  ["pdf", "application/pdf"],
+  ["srt", "application/x-subrip"],
+  ["csv", "text/csv"],
+  ["json", "application/json"],
+  ["xliff", "application/xliff+xml"],
+  ["docx", "application/vnd.openxmlformats-officedocument.wordprocessingml.document"],
+]);
+
+const DICTIONARY_TYPES: ReadonlyMap<string, string> = new Map([
+  ["mp3", "audio/mpeg"],
+  ["wav", "audio/wav"],
+  ["m4a", "audio/mp4"],
+  ["ogg", "audio/ogg"],
+  ["webm", "audio/webm"],
+]);
+
+export const CATEGORIES = ["script", "dictionary", "file"] as const;
+export type Category = (typeof CATEGORIES)[number];
+
+export interface FileType {
+  /** The cleaned name: what is shown and what a download is saved as. Never part of a key or a path. */
+  filename: string;
+  contentType: string;
+  /** The extension in lower case, or null where there is none. */
+  format: string | null;
+}
+
+/**
+ * Cleans a client's filename and derives the type from its extension; what the client says of the type is never used.
+ * Throws `validation_error` with the allowed extensions where the category does not take this one.
+ */
+export function fileType(rawFilename: string, category: Category): FileType {
+  const filename = cleanFilename(rawFilename);
+  const extension = /[^.]\.([^.\s]+)$/u.exec(filename)?.[1]?.toLowerCase() ?? null;
+  if (category === "file") {
+    const contentType = (extension === null ? null : mime.getType(extension)) ?? "application/octet-stream";
+    return { filename, contentType, format: extension };
+  }
+  const types = category === "script" ? SCRIPT_TYPES : DICTIONARY_TYPES;
+  const contentType = extension === null ? undefined : types.get(extension);
+  if (contentType === undefined) {
+    const allowed = [...types.keys()].map((name) => `.${name}`).join(", ");
+    throw invalidField(
+      "filename",
+      `a ${category} must end in one of ${allowed}; for any other file use the category "file"`,
+    );
+  }
+  return { filename, contentType, format: extension };
+}
+
+/** Keeps the last part of a path, without control characters and without those that reorder or hide text. */
+function cleanFilename(raw: string): string {
+  if ([...raw].length > FILENAME_CHARS_MAX)
+    throw invalidField("filename", `must have 1 to ${FILENAME_CHARS_MAX} characters`);
+  if (!raw.isWellFormed()) throw invalidField("filename", "must be valid Unicode: it has half of a surrogate pair");
+  const filename = (raw.normalize("NFC").split(/[/\\]/).at(-1) ?? "")
+    .replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, "")
+    .trim();
+  if (filename === "" || /^\.+$/.test(filename)) {
+    throw invalidField("filename", `must be a name of 1 to ${FILENAME_CHARS_MAX} characters, such as "notes.txt"`);
+  }
+  return filename;
+}

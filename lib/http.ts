@@ -1,0 +1,254 @@
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+import { AppError } from "./errors.ts";
+import { readJson } from "./http_body.ts";
+import { corsHeaders, isPreflight, preflightHeaders } from "./http_cors.ts";
+import { answerClientError, errorAnswer, type JsonAnswer, lastAnswers } from "./http_errors.ts";
+import { type Access, matchRoute, type Route, type RouteTable, routeTable } from "./http_routes.ts";
+import { newRequestId } from "./ids.ts";
+import type { Log } from "./log.ts";
+import type { Principal } from "./principals.ts";
+
+/** All headers of a request together; more is answered with 431. */
+const HEADER_BYTES_MAX = 16 * 1024;
+/** Time to send the headers. The body has a limit of its own, because an object's PUT may rightly take long. */
+const HEADERS_TIMEOUT_MS = 20_000;
+/** An idle connection is kept this long: longer than the usual 60 s of a proxy in front, so that the proxy closes first. */
+const KEEP_ALIVE_MS = 65_000;
+/** A transfer of an object in which nothing moves, in either direction, for this long is cut. */
+const TRANSFER_IDLE_MS = 120_000;
+/** Connections at once; a stranger cannot use up the process's file descriptors. */
+const CONNECTIONS_MAX = 8_192;
+/** A refused body is still read for this long, so that the client gets to see the answer instead of a reset. */
+const LINGER_MS = 2_000;
+/** Requests in flight may take this long to finish when the server is closed. */
+const CLOSE_GRACE_MS = 30_000;
+
+export interface HttpOptions {
+  routes: readonly Route[];
+  /** Who asks, and whether they may: throws an `AppError` otherwise. */
+  authenticate: (req: IncomingMessage, access: Exclude<Access, "public">) => Principal | Promise<Principal>;
+  /** What the log tells of a principal. */
+  describe: (principal: Principal) => Record<string, string>;
+  corsOrigins: readonly string[];
+  log: Log;
+  now: () => number;
+}
+
+export interface HttpServer {
+  /** Starts to listen and resolves with the port. Rejects where the address cannot be used. */
+  listen: (host: string, port: number) => Promise<number>;
+  /** Stops accepting, finishes what is in flight, and resolves when all connections are closed. */
+  close: () => Promise<void>;
+}
+
+/** What is known of one request while it is answered. */
+interface Exchange {
+  requestId: string;
+  startedAtMs: number;
+  route: string;
+  logFields: Record<string, string>;
+}
+
+/** The HTTP server: matches a route, checks who asks, parses, calls the handler, writes the answer. Knows no product noun. */
+export function createHttpServer(options: HttpOptions): HttpServer {
+  const { authenticate, describe, corsOrigins, log, now } = options;
+  const table: RouteTable = routeTable(options.routes);
+  let closing = false;
+
+  const server: Server = createServer({
+    maxHeaderSize: HEADER_BYTES_MAX,
+    headersTimeout: HEADERS_TIMEOUT_MS,
+    requestTimeout: 0,
+    keepAliveTimeout: KEEP_ALIVE_MS,
+  });
+  server.maxConnections = CONNECTIONS_MAX;
+  server.on("request", (req, res) => void answer(req, res));
+  // Whoever asks before sending a body is answered like everyone else: a refused body is then never sent.
+  server.on("checkContinue", (req, res) => void answer(req, res));
+  server.on("checkExpectation", (req, res) => void answer(req, res, unknownExpectation()));
+  server.on("clientError", (error, socket) => answerClientError(error, socket, now()));
+
+  async function answer(req: IncomingMessage, res: ServerResponse, refusal?: AppError): Promise<void> {
+    const startedAtMs = now();
+    const exchange: Exchange = {
+      requestId: newRequestId(startedAtMs),
+      startedAtMs,
+      route: "(unmatched)",
+      logFields: {},
+    };
+    lastAnswers.set(req.socket, res);
+    // Without a listener a client that goes away in mid-answer would end the process.
+    res.on("error", ignore);
+    req.on("error", ignore);
+    try {
+      if (refusal !== undefined) throw refusal;
+      await dispatch(req, res, exchange);
+    } catch (error) {
+      const failed = errorAnswer(error, exchange.requestId, now());
+      if (failed.status === 500) {
+        log.error("request_failed", { request_id: exchange.requestId, route: exchange.route, error });
+      } else if (failed.status === 503) {
+        log.warn("request_unavailable", { request_id: exchange.requestId, route: exchange.route, error });
+      }
+      if (res.headersSent) res.destroy();
+      else writeJson(req, res, failed, exchange);
+    }
+    log.info("request", {
+      method: req.method,
+      route: exchange.route,
+      status: res.statusCode,
+      duration_ms: now() - startedAtMs,
+      request_id: exchange.requestId,
+      ...exchange.logFields,
+    });
+  }
+
+  async function dispatch(req: IncomingMessage, res: ServerResponse, exchange: Exchange): Promise<void> {
+    const { path, search } = splitTarget(req.url ?? "/");
+    const found = matchRoute(table, req.method ?? "GET", path);
+    if (found.kind === "none") throw new AppError("not_found", "There is nothing at this path");
+    exchange.route = found.path;
+    if (req.method === "OPTIONS") return answerOptions(req, res, found.allow, exchange);
+    if (found.kind === "other_method") {
+      throw new AppError("method_not_allowed", `This path takes ${found.allow}`, { headers: { Allow: found.allow } });
+    }
+
+    const { route, params } = found;
+    if (route.kind === "raw") {
+      res.setHeader("X-Request-Id", exchange.requestId);
+      for (const [name, value] of Object.entries(corsHeaders(req, corsOrigins))) res.setHeader(name, value);
+      const { socket } = req;
+      socket.setTimeout(TRANSFER_IDLE_MS, () => socket.destroy());
+      await route.handle(req, res, { path, search });
+      socket.setTimeout(0);
+      return;
+    }
+    let principal: Principal | null = null;
+    if (route.access !== "public") {
+      const known = authenticate(req, route.access);
+      principal = known instanceof Promise ? await known : known;
+      exchange.logFields = describe(principal);
+    }
+    const body = route.takesBody ? await readJson(req, res) : undefined;
+    const reply = await route.invoke({ params, search, body, principal, nowMs: now() });
+    writeJson(
+      req,
+      res,
+      {
+        status: reply.status ?? 200,
+        headers: reply.headers ?? {},
+        body: reply.bare ?? {
+          data: reply.data,
+          ...(reply.pagination === undefined ? {} : { pagination: reply.pagination }),
+          meta: { request_id: exchange.requestId, timestamp: new Date(now()).toISOString() },
+        },
+      },
+      exchange,
+    );
+    // After the answer was handed to the socket: what is done in the background never delays it.
+    if (reply.after !== undefined) setImmediate(reply.after);
+  }
+
+  function writeJson(
+    req: IncomingMessage,
+    res: ServerResponse,
+    { status, headers, body }: JsonAnswer,
+    exchange: Exchange,
+  ): void {
+    // The line end is for those who read the answer in a terminal.
+    const text = `${JSON.stringify(body)}\n`;
+    const unread = !req.complete && hasBody(req);
+    res.writeHead(status, {
+      "Content-Type": "application/json; charset=utf-8",
+      "Content-Length": Buffer.byteLength(text),
+      "X-Request-Id": exchange.requestId,
+      // Answers carry signed URLs and one workspace's data: no cache may keep them.
+      "Cache-Control": "no-store",
+      ...(corsOrigins.length === 0 ? {} : corsHeaders(req, corsOrigins)),
+      ...(unread || closing ? { Connection: "close" } : {}),
+      ...headers,
+    });
+    if (unread) lingerThenEnd(req, res, text);
+    else res.end(text);
+  }
+
+  function answerOptions(req: IncomingMessage, res: ServerResponse, allow: string, exchange: Exchange): void {
+    res.writeHead(204, {
+      Allow: allow,
+      "X-Request-Id": exchange.requestId,
+      ...(isPreflight(req) ? preflightHeaders(req, corsOrigins, allow) : corsHeaders(req, corsOrigins)),
+    });
+    res.end();
+  }
+
+  function listen(host: string, port: number): Promise<number> {
+    return new Promise((resolve, reject) => {
+      server.once("error", reject);
+      server.listen({ host, port }, () => {
+        server.off("error", reject);
+        server.on("error", (error) => log.error("listen_failed", { error }));
+        resolve((server.address() as AddressInfo).port);
+      });
+    });
+  }
+
+  function close(): Promise<void> {
+    closing = true;
+    if (!server.listening) return Promise.resolve();
+    return new Promise((resolve) => {
+      const cut = setTimeout(() => {
+        log.warn("connections_cut", { after_ms: CLOSE_GRACE_MS });
+        server.closeAllConnections();
+      }, CLOSE_GRACE_MS);
+      server.close(() => {
+        clearTimeout(cut);
+        resolve();
+      });
+      server.closeIdleConnections();
+    });
+  }
+
+  return { listen, close };
+}
+
+function ignore(): void {}
+
+function unknownExpectation(): AppError {
+  return new AppError("bad_request", 'Cannot meet the header "Expect": only "100-continue" is understood');
+}
+
+function hasBody(req: IncomingMessage): boolean {
+  return req.headers["transfer-encoding"] !== undefined || Number(req.headers["content-length"] ?? 0) > 0;
+}
+
+/**
+ * Answers while the client still sends a body that nobody wants. Closing at once would make the kernel reset the
+ * connection, and the client would never see why: so the whole answer goes out, and the rest is read and thrown away for
+ * a moment.
+ */
+function lingerThenEnd(req: IncomingMessage, res: ServerResponse, text: string): void {
+  if (req.method !== "HEAD") res.write(text);
+  else res.flushHeaders();
+  const end = (): void => {
+    clearTimeout(timer);
+    res.end();
+  };
+  const timer = setTimeout(end, LINGER_MS);
+  req.once("end", end).once("close", end);
+  req.resume();
+}
+
+/** Splits a request's target, also in the absolute form that proxies may send. Nothing is decoded or normalised here. */
+function splitTarget(target: string): { path: string; search: string } {
+  let local = target;
+  if (!target.startsWith("/")) {
+    const absolute = /^https?:\/\/[^/?#]*(.*)$/i.exec(target);
+    local = absolute?.[1] || "/";
+    if (!local.startsWith("/")) local = `/${local}`;
+  }
+  const queryAt = local.indexOf("?");
+  return queryAt < 0
+    ? { path: local, search: "" }
+    : { path: local.slice(0, queryAt), search: local.slice(queryAt + 1) };
+}

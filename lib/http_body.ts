@@ -1,0 +1,104 @@
+import type { IncomingMessage, ServerResponse } from "node:http";
+import { AppError } from "./errors.ts";
+
+/** A JSON body may have this many bytes. */
+const JSON_BYTES_MAX = 64 * 1024;
+/** Time to send a JSON body. */
+const BODY_TIMEOUT_MS = 20_000;
+/** Arrays and objects in one another. Deeper nesting only serves to exhaust a stack somewhere. */
+const JSON_DEPTH_MAX = 64;
+
+/**
+ * Reads a request's JSON body. A byte order mark is tolerated. Throws `unsupported_media_type`, `payload_too_large`,
+ * `request_timeout`, or `bad_request` where the bytes are not JSON in UTF-8.
+ */
+export async function readJson(req: IncomingMessage, res: ServerResponse): Promise<unknown> {
+  checkContentType(req.headers["content-type"]);
+  if (Number(req.headers["content-length"] ?? 0) > JSON_BYTES_MAX) throw tooLarge();
+  if (req.headers.expect !== undefined) res.writeContinue();
+
+  const chunks: Buffer[] = [];
+  let sizeBytes = 0;
+  await new Promise<void>((resolve, reject) => {
+    const timer = setTimeout(() => fail(timedOut()), BODY_TIMEOUT_MS);
+    const fail = (error: AppError): void => {
+      clearTimeout(timer);
+      req.removeAllListeners("data");
+      reject(error);
+    };
+    req.on("data", (chunk: Buffer) => {
+      sizeBytes += chunk.length;
+      if (sizeBytes > JSON_BYTES_MAX) fail(tooLarge());
+      else chunks.push(chunk);
+    });
+    req.once("end", () => {
+      clearTimeout(timer);
+      resolve();
+    });
+    req.once("close", () => fail(cutOff()));
+  });
+  return parseJson(chunks.length === 1 && chunks[0] !== undefined ? chunks[0] : Buffer.concat(chunks));
+}
+
+function checkContentType(contentType: string | undefined): void {
+  const [type = "", ...parameters] = (contentType ?? "").toLowerCase().split(";");
+  if (!/^application\/(json|[\w.-]+\+json)$/.test(type.trim())) {
+    throw new AppError(
+      "unsupported_media_type",
+      'The body must be JSON: send the header "Content-Type: application/json"',
+    );
+  }
+  const charset = parameters.map((parameter) => parameter.trim()).find((parameter) => parameter.startsWith("charset="));
+  if (charset !== undefined && !/^charset="?(utf-?8|us-ascii)"?$/.test(charset)) {
+    throw new AppError("bad_request", "The body must be JSON in UTF-8: send no other charset");
+  }
+}
+
+function parseJson(bytes: Buffer): unknown {
+  let text: string;
+  try {
+    text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch {
+    throw new AppError("bad_request", "The body is not valid UTF-8");
+  }
+  if (isTooDeep(text)) {
+    throw new AppError("bad_request", `The body's arrays and objects are nested more than ${JSON_DEPTH_MAX} deep`);
+  }
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new AppError(
+      "bad_request",
+      text === "" ? "The body is empty: send a JSON object" : "The body is not valid JSON",
+    );
+  }
+}
+
+/** Looked at before parsing: whoever walks or prints a parsed value later may do so by recursion. */
+function isTooDeep(text: string): boolean {
+  let depth = 0;
+  let inString = false;
+  for (let i = 0; i < text.length; i++) {
+    const char = text.charCodeAt(i);
+    if (inString) {
+      if (char === 0x5c /* \ */) i++;
+      else if (char === 0x22 /* " */) inString = false;
+    } else if (char === 0x22) inString = true;
+    else if (char === 0x5b /* [ */ || char === 0x7b /* { */) {
+      if (++depth > JSON_DEPTH_MAX) return true;
+    } else if (char === 0x5d || char === 0x7d) depth--;
+  }
+  return false;
+}
+
+function tooLarge(): AppError {
+  return new AppError("payload_too_large", `The body is too large: ${JSON_BYTES_MAX} bytes of JSON are allowed`);
+}
+
+function timedOut(): AppError {
+  return new AppError("request_timeout", `The body did not arrive within ${BODY_TIMEOUT_MS / 1000} seconds`);
+}
+
+function cutOff(): AppError {
+  return new AppError("bad_request", "The body was cut off");
+}

@@ -1,0 +1,92 @@
+import { fileType } from "./file_types.ts";
+import { type Route, route } from "./http_routes.ts";
+import { paginate, presentUpload } from "./present.ts";
+import type { RouteParts } from "./routes.ts";
+import { ConfirmUploadBody, createUploadBody, ListUploadsQuery, UploadParams } from "./schemas.ts";
+import type { Upload } from "./uploads.ts";
+
+const UPLOADS = "/api/v1/uploads";
+const UPLOAD = "/api/v1/uploads/:upload_id";
+const WRITE = { scope: "uploads:write" };
+
+/** The life of an upload: create, confirm, look, delete. */
+export function uploadRoutes({ core, objects, confirm, cleaner, config }: RouteParts): Route[] {
+  const { uploads } = core;
+  const show = (upload: Upload, nowMs: number) =>
+    presentUpload(upload, objects, nowMs + config.downloadUrlTtlSeconds * 1000);
+
+  return [
+    route({
+      method: "POST",
+      path: UPLOADS,
+      summary: "Create an upload and get the URL to PUT its bytes to",
+      access: WRITE,
+      body: createUploadBody(config.maxUploadBytes),
+      async handle({ principal, body: { filename, category, size_bytes }, nowMs }) {
+        const statedSizeBytes = size_bytes ?? null;
+        const type = fileType(filename, category);
+        const upload = await uploads.create(principal, { type, category, statedSizeBytes });
+        const upload_url = objects.presignPut(upload.objectKey, {
+          contentType: upload.contentType,
+          sizeBytes: statedSizeBytes,
+          expiresAtMs: upload.urlExpiresAtMs,
+        });
+        return { status: 201, data: { upload: show(upload, nowMs), upload_url } };
+      },
+    }),
+
+    route({
+      method: "POST",
+      path: UPLOAD,
+      summary: "Confirm an upload: its size is charged and it is bound to a context",
+      access: WRITE,
+      params: UploadParams,
+      body: ConfirmUploadBody,
+      async handle({ principal, params, body, nowMs }) {
+        const upload = await confirm(principal, {
+          uploadId: params.upload_id,
+          contextType: body.context_type,
+          contextId: body.context_id,
+        });
+        return { data: show(upload, nowMs), after: cleaner.wake };
+      },
+    }),
+
+    route({
+      method: "DELETE",
+      path: UPLOAD,
+      summary: "Delete an upload: its bytes return to the workspace at once, its object is removed in the background",
+      access: WRITE,
+      params: UploadParams,
+      async handle({ principal, params }) {
+        await uploads.remove(principal, params.upload_id);
+        return { data: {}, after: cleaner.wake };
+      },
+    }),
+
+    route({
+      method: "GET",
+      path: UPLOAD,
+      summary: "Show an upload",
+      access: "any",
+      params: UploadParams,
+      handle: ({ principal, params, nowMs }) => ({ data: show(uploads.find(principal, params.upload_id), nowMs) }),
+    }),
+
+    route({
+      method: "GET",
+      path: UPLOADS,
+      summary: "List the workspace's uploads, newest first",
+      access: "any",
+      query: ListUploadsQuery,
+      handle({ principal, query, nowMs }) {
+        const { status, category, context_id: contextId, offset, limit } = query;
+        const { uploads: found, total } = uploads.list(principal, { status, category, contextId, offset, limit });
+        return {
+          data: found.map((upload) => show(upload, nowMs)),
+          pagination: paginate(UPLOADS, query, { offset, limit, total }),
+        };
+      },
+    }),
+  ];
+}
