@@ -22,6 +22,8 @@ export interface TestStore {
   newPendingKey: () => string;
   put: (objectKey: string, bytes: string | Buffer) => Promise<ObjectStat>;
   text: (objectKey: string) => Promise<string>;
+  /** Where an object's file must be, written down a second time. */
+  pathOf: (objectKey: string) => string;
   /** Every file below the store's folder, half-written ones included. */
   files: () => string[];
 }
@@ -34,7 +36,7 @@ export async function openTestStore(t: TestContext, changes: Partial<DiskStoreOp
   const options: DiskStoreOptions = {
     objectsDir: join(dataDir, "objects"),
     installationId: INSTALLATION_ID,
-    publicUrl: "http://127.0.0.1:8000",
+    publicUrl: () => "http://127.0.0.1:8000",
     signingKey: randomBytes(32),
     maxUploadBytes: 1024 * 1024,
     minFreeBytes: 0,
@@ -68,6 +70,10 @@ export async function openTestStore(t: TestContext, changes: Partial<DiskStoreOp
       const chunks: Buffer[] = [];
       for await (const chunk of await store.read(objectKey)) chunks.push(chunk);
       return Buffer.concat(chunks).toString();
+    },
+    pathOf(objectKey) {
+      const [place = "", , uploadId = "", random = ""] = objectKey.split("/");
+      return join(objectsDir, place, uploadId.slice(0, 5), uploadId.slice(5, 8), `${uploadId}.${random}`);
     },
     files: () =>
       readdirSync(objectsDir, { recursive: true, withFileTypes: true })

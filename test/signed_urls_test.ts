@@ -7,7 +7,7 @@ const NOW_MS = 1_770_000_000_000;
 const EXPIRES_MS = NOW_MS + 900_000;
 const KEY = newObjectKey("staging", "0123456789abcdef", newId());
 const OTHER_KEY = newObjectKey("staging", "0123456789abcdef", newId());
-const signing = { publicUrl: "https://files.example", signingKey: Buffer.alloc(32, 7), maxUploadBytes: 1_000 };
+const signing = { publicUrl: () => "https://files.example", signingKey: Buffer.alloc(32, 7), maxUploadBytes: 1_000 };
 const urls = createSignedUrls(signing);
 
 const putUrl = new URL(urls.presignPut(KEY, { contentType: "text/plain", sizeBytes: 12, expiresAtMs: EXPIRES_MS }));
@@ -60,7 +60,7 @@ test("a filename with half a surrogate pair can be signed and verified", () => {
 });
 
 test("the signature does not cover the prefix of the public URL, which a proxy may strip", () => {
-  const prefixed = createSignedUrls({ ...signing, publicUrl: "https://example.org/stowage" });
+  const prefixed = createSignedUrls({ ...signing, publicUrl: () => "https://example.org/stowage" });
   const url = new URL(prefixed.presignPut(KEY, { contentType: "text/plain", sizeBytes: 12, expiresAtMs: EXPIRES_MS }));
   assert.equal(url.pathname, `/stowage/objects/${KEY}`);
   assert.equal(urls.verify("PUT", url.pathname.slice("/stowage".length), url.search.slice(1), NOW_MS).objectKey, KEY);
