@@ -52,6 +52,7 @@ export function createObjectRoutes({ store, now }: ObjectRoutesOptions): ObjectR
       sizeBytes: grant.sizeBytes,
       maxBytes: grant.maxBytes,
       contentLength: announced === undefined ? null : Number(announced),
+      ownsChunks: true,
       // Only now: a client that asked first does not send the bytes of an upload that is refused.
       onAccept: () => {
         if (req.headers.expect?.toLowerCase() === "100-continue") res.writeContinue();
