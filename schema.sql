@@ -12,6 +12,11 @@
 --
 -- Times are integer milliseconds UTC (_at_ms), sizes integer bytes. Nothing here is newer than SQLite 3.37, and no
 -- function is ours, so that any sqlite3 can be used on the file.
+--
+-- The triggers do not rely on CHECKs (PRAGMA ignore_check_constraints switches those off), nor on UPDATE OF for a column
+-- that has a second name (rowid), nor on OLD where another's TEMP trigger may have changed the row meanwhile. What no
+-- schema can withstand is a trigger of one's own that says RAISE(IGNORE) or RAISE(FAIL) after a change: it silences ours,
+-- as dropping them would.
 
 -- One row, made with the file. Its id is part of every object key: two installations can share a bucket.
 CREATE TABLE installation (
@@ -171,8 +176,8 @@ CREATE TRIGGER workspaces_keep_id BEFORE UPDATE OF id ON workspaces
 BEGIN SELECT RAISE(ABORT, 'a workspace keeps its id'); END;
 
 CREATE TRIGGER workspaces_counter_follows_ledger BEFORE UPDATE OF storage_bytes_used ON workspaces
- WHEN NEW.storage_bytes_used IS NOT OLD.storage_bytes_used
-  AND NEW.storage_bytes_used IS NOT (SELECT balance_bytes FROM storage_events WHERE workspace_id = NEW.id ORDER BY seq DESC LIMIT 1)
+ WHEN NEW.storage_bytes_used IS NOT coalesce(
+        (SELECT balance_bytes FROM storage_events WHERE workspace_id = NEW.id ORDER BY seq DESC LIMIT 1), 0)
 BEGIN SELECT RAISE(ABORT, 'the counter follows the ledger'); END;
 
 CREATE TRIGGER workspaces_stay BEFORE DELETE ON workspaces
@@ -180,8 +185,11 @@ BEGIN SELECT RAISE(ABORT, 'a workspace stays for its ledger: set deleted_at_ms i
 
 -- uploads -------------------------------------------------------------------------------------------------------------
 
+-- The id is part of the key: a slash, a dot or a NUL in it would make the key another's name on disk. (trim, because
+-- length and GLOB stop at a NUL.)
 CREATE TRIGGER uploads_start_pending BEFORE INSERT ON uploads
  WHEN NEW.status IS NOT 'pending'
+   OR length(NEW.id) IS NOT 36 OR trim(NEW.id, '0123456789abcdef-') IS NOT ''
    OR EXISTS (SELECT 1 FROM uploads WHERE id = NEW.id)
    OR EXISTS (SELECT 1 FROM storage_events WHERE upload_id = NEW.id)
    OR NEW.object_key IS NOT 'staging/' || (SELECT id FROM installation) || '/' || NEW.id || '/' || substr(NEW.object_key, -32)
@@ -196,8 +204,10 @@ CREATE TRIGGER uploads_change_at_confirm_only BEFORE UPDATE OF id, status, size_
       AND (NEW.size_bytes IS NOT OLD.size_bytes OR NEW.etag IS NOT OLD.etag
            OR NEW.workspace_id IS NOT OLD.workspace_id OR NEW.object_key IS NOT OLD.object_key)
    OR NEW.status IS NOT OLD.status
-      AND (OLD.status IS NOT 'pending' OR NEW.status IS NOT 'uploaded' OR NEW.size_bytes IS NULL
+      AND (OLD.status IS NOT 'pending' OR NEW.status IS NOT 'uploaded'
+           OR coalesce(NEW.size_bytes NOT BETWEEN 0 AND 9007199254740991, 1)
            OR OLD.workspace_id IS NOT NULL AND NEW.workspace_id IS NOT OLD.workspace_id)
+   OR NOT EXISTS (SELECT 1 FROM uploads WHERE id = OLD.id AND status = OLD.status AND object_key = OLD.object_key)
 BEGIN SELECT RAISE(ABORT, 'id, key, size, workspace and status of an upload change at its confirm only'); END;
 
 CREATE TRIGGER uploads_confirm_takes_free_final_key BEFORE UPDATE OF status ON uploads
@@ -220,9 +230,12 @@ BEGIN
   INSERT INTO storage_events (workspace_id, upload_id, kind, bytes, balance_bytes, at_ms)
   SELECT id, NEW.id, 'charge', NEW.size_bytes, storage_bytes_used + NEW.size_bytes, CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)
     FROM workspaces WHERE id = NEW.workspace_id;
+  -- UPDATE OR IGNORE reaches into this trigger: an insert that it skipped must not pass unseen.
+  SELECT RAISE(ABORT, 'a confirm books its charge') WHERE changes() IS NOT 1;
   -- The staging object goes now, and once more when its URL has expired: a PUT may have begun before.
   INSERT INTO object_removals (object_key, upload_id, size_bytes, entered_at_ms, due_at_ms, again_at_ms)
   VALUES (OLD.object_key, OLD.id, NEW.size_bytes, CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER), 0, OLD.url_expires_at_ms);
+  SELECT RAISE(ABORT, 'a confirm gives up its staging key') WHERE changes() IS NOT 1;
 END;
 
 CREATE TRIGGER uploads_release AFTER DELETE ON uploads
@@ -230,9 +243,11 @@ BEGIN
   INSERT INTO storage_events (workspace_id, upload_id, kind, bytes, balance_bytes, at_ms)
   SELECT id, OLD.id, 'release', -OLD.size_bytes, storage_bytes_used - OLD.size_bytes, CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)
     FROM workspaces WHERE id = OLD.workspace_id AND OLD.status = 'uploaded';
+  SELECT RAISE(ABORT, 'a delete books its release') WHERE changes() IS NOT (OLD.status = 'uploaded');
   INSERT INTO object_removals (object_key, upload_id, size_bytes, entered_at_ms, due_at_ms, again_at_ms)
   VALUES (OLD.object_key, OLD.id, OLD.size_bytes, CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER), 0,
           CASE OLD.status WHEN 'pending' THEN OLD.url_expires_at_ms END);
+  SELECT RAISE(ABORT, 'a delete gives up its key') WHERE changes() IS NOT 1;
 END;
 
 -- storage_events ------------------------------------------------------------------------------------------------------
@@ -255,7 +270,11 @@ CREATE TRIGGER storage_events_book_what_happened BEFORE INSERT ON storage_events
 BEGIN SELECT RAISE(ABORT, 'the ledger books what happened, once'); END;
 
 CREATE TRIGGER storage_events_move_counter AFTER INSERT ON storage_events
-BEGIN UPDATE workspaces SET storage_bytes_used = NEW.balance_bytes WHERE id = NEW.workspace_id; END;
+BEGIN
+  UPDATE workspaces SET storage_bytes_used = NEW.balance_bytes WHERE id = NEW.workspace_id;
+  -- A seq of -1 was left out, or was meant: only now the two can be told apart.
+  SELECT RAISE(ABORT, 'the ledger is numbered from 1 and moves the counter') WHERE changes() IS NOT 1 OR NEW.seq < 1;
+END;
 
 CREATE TRIGGER storage_events_never_change BEFORE UPDATE ON storage_events
 BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
@@ -269,20 +288,27 @@ BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
 CREATE TRIGGER object_removals_unreferenced BEFORE INSERT ON object_removals
  WHEN NEW.object_key IS NOT 'final/' || (SELECT id FROM installation) || '/' || NEW.upload_id || '/' || substr(NEW.object_key, -32)
       AND NEW.object_key IS NOT 'staging/' || (SELECT id FROM installation) || '/' || NEW.upload_id || '/' || substr(NEW.object_key, -32)
+   OR length(NEW.upload_id) IS NOT 36 OR trim(NEW.upload_id, '0123456789abcdef-') IS NOT ''
    OR substr(NEW.object_key, -32) GLOB '*[^0-9a-f]*'
    OR EXISTS (SELECT 1 FROM uploads WHERE id = NEW.upload_id AND object_key = NEW.object_key)
    OR EXISTS (SELECT 1 FROM object_removals WHERE object_key = NEW.object_key)
-   OR NEW.seq IS NOT -1 AND EXISTS (SELECT 1 FROM object_removals WHERE seq = NEW.seq)
+   OR NEW.seq IS NOT -1 AND NEW.seq IS NOT (SELECT coalesce(max(seq), 0) + 1 FROM object_removals)
 BEGIN SELECT RAISE(ABORT, 'an upload names that object, or it is entered already, or it is not ours'); END;
 
-CREATE TRIGGER object_removals_keep_object BEFORE UPDATE OF seq, object_key, upload_id ON object_removals
+-- With checks switched off a row numbered -1 could be stored, and REPLACE would then displace it unseen.
+CREATE TRIGGER object_removals_number_from_one AFTER INSERT ON object_removals
+ WHEN NEW.seq < 1
+BEGIN SELECT RAISE(ABORT, 'entries are numbered from 1'); END;
+
+-- Not UPDATE OF: seq has a second name, rowid, which would not be in the list.
+CREATE TRIGGER object_removals_keep_object BEFORE UPDATE ON object_removals
  WHEN NEW.seq IS NOT OLD.seq OR NEW.object_key IS NOT OLD.object_key OR NEW.upload_id IS NOT OLD.upload_id
 BEGIN SELECT RAISE(ABORT, 'an entry keeps its object'); END;
 
 CREATE TRIGGER installation_stays BEFORE DELETE ON installation
 BEGIN SELECT RAISE(ABORT, 'the installation keeps its id'); END;
 
-CREATE TRIGGER installation_keeps_id BEFORE UPDATE OF only_row, id ON installation
+CREATE TRIGGER installation_keeps_id BEFORE UPDATE ON installation
  WHEN NEW.id IS NOT OLD.id OR NEW.only_row IS NOT OLD.only_row
 BEGIN SELECT RAISE(ABORT, 'the installation keeps its id'); END;
 
