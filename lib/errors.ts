@@ -27,6 +27,8 @@ export interface ErrorDetail {
 
 interface AppErrorOptions {
   details?: ErrorDetail[];
+  /** What to do about it, apart from the message: the command line shows it on a line of its own. */
+  hint?: string;
   /** When the same request may succeed; becomes `Retry-After`. */
   retryAfterSeconds?: number;
   /** Headers that belong to the answer, such as `Allow`. */
@@ -42,6 +44,7 @@ export class AppError extends Error {
   override readonly name = "AppError";
   readonly code: ErrorCode;
   readonly details: ErrorDetail[] | null;
+  readonly hint: string | null;
   readonly retryAfterSeconds: number | null;
   readonly headers: Record<string, string>;
 
@@ -49,6 +52,7 @@ export class AppError extends Error {
     super(message, options.cause === undefined ? {} : { cause: options.cause });
     this.code = code;
     this.details = options.details ?? null;
+    this.hint = options.hint ?? null;
     this.retryAfterSeconds = options.retryAfterSeconds ?? null;
     this.headers = options.headers ?? {};
   }

@@ -50,7 +50,11 @@ export function errorAnswer(thrown: unknown, requestId: string, nowMs: number): 
     status,
     headers,
     body: {
-      error: { code: error.code.toUpperCase(), message: error.message, details: error.details },
+      error: {
+        code: error.code.toUpperCase(),
+        message: error.hint === null ? error.message : `${error.message}: ${error.hint}`,
+        details: error.details,
+      },
       meta: { request_id: requestId, timestamp: new Date(nowMs).toISOString() },
     },
   };

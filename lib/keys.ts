@@ -2,6 +2,7 @@ import type { Db } from "./db.ts";
 import { AppError, invalidField } from "./errors.ts";
 import { newApiKey, newId, sha256Hex } from "./ids.ts";
 import { SCOPES } from "./principals.ts";
+import { noSuchWorkspace } from "./workspaces.ts";
 
 /** Characters of a key's name. */
 const KEY_NAME_CHARS_MAX = 120;
@@ -87,7 +88,7 @@ export function createKeys(db: Db, now: () => number) {
     apiKey: string;
   } {
     const owner = userId ?? selectOwner.get(workspaceId)?.userId;
-    if (owner === undefined) throw new AppError("not_found", `There is no workspace "${workspaceId}"`);
+    if (owner === undefined) throw noSuchWorkspace(workspaceId);
     const nowMs = now();
     const apiKey = newApiKey();
     const apiKeyId = newId();
@@ -136,10 +137,9 @@ export function createKeys(db: Db, now: () => number) {
     return db.write(() => {
       const revoked = updateRevoked.get({ apiKeyId, nowMs: now() });
       if (revoked === undefined) {
-        throw new AppError(
-          "not_found",
-          `There is no API key with id "${apiKeyId}": \`stowage keys list\` shows the ids`,
-        );
+        throw new AppError("not_found", `There is no API key with id "${apiKeyId}"`, {
+          hint: "`stowage keys list` shows the ids",
+        });
       }
       return revoked;
     });

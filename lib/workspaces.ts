@@ -66,8 +66,17 @@ export function createWorkspaces(db: Db, now: () => number) {
     return db.writeStatement(() => void probe.run(now()));
   }
 
-  /** Makes a workspace with its first admin. Runs inside a write. */
-  function insert({ name, storageBytesQuota, userId }: NewWorkspace): { workspaceId: string; userId: string } {
+  /**
+   * Makes a workspace with its first admin. Runs inside a write. Throws `validation_error` for a name or quota that
+   * cannot be.
+   */
+  function insert(workspace: NewWorkspace): { workspaceId: string; userId: string } {
+    const { storageBytesQuota, userId } = workspace;
+    const name = workspace.name.trim();
+    if (name === "" || name.length > WORKSPACE_NAME_CHARS_MAX) {
+      throw invalidField("name", `must have 1 to ${WORKSPACE_NAME_CHARS_MAX} characters`);
+    }
+    checkQuota(storageBytesQuota);
     const nowMs = now();
     const made = { workspaceId: newId(), userId: userId ?? newId() };
     if (userId === undefined) insertUser.run({ userId: made.userId, name: `Owner of ${name}`, nowMs });
@@ -78,12 +87,7 @@ export function createWorkspaces(db: Db, now: () => number) {
 
   /** Makes a workspace with its first admin. Throws `validation_error` for a name or quota that cannot be. */
   function create(workspace: NewWorkspace): Promise<{ workspaceId: string; userId: string }> {
-    const name = workspace.name.trim();
-    if (name === "" || name.length > WORKSPACE_NAME_CHARS_MAX) {
-      throw invalidField("name", `must have 1 to ${WORKSPACE_NAME_CHARS_MAX} characters`);
-    }
-    checkQuota(workspace.storageBytesQuota);
-    return db.write(() => insert({ ...workspace, name }));
+    return db.write(() => insert(workspace));
   }
 
   function find(workspaceId: string): Workspace | undefined {
@@ -104,7 +108,7 @@ export function createWorkspaces(db: Db, now: () => number) {
     return db.write(() => {
       const updated = updateQuota.get({ workspaceId, quota, nowMs: now() });
       const workspace = updated && find(updated.workspaceId);
-      if (workspace === undefined) throw new AppError("not_found", `There is no workspace "${workspaceId}"`);
+      if (workspace === undefined) throw noSuchWorkspace(workspaceId);
       return workspace;
     });
   }
@@ -115,6 +119,13 @@ export function createWorkspaces(db: Db, now: () => number) {
 function checkQuota(quota: number): void {
   if (!Number.isSafeInteger(quota) || quota < 0)
     throw invalidField("quota", "must be a whole number of bytes, 0 or more");
+}
+
+/** For administrators: it quotes the id and names a command. */
+export function noSuchWorkspace(workspaceId: string): AppError {
+  return new AppError("not_found", `There is no workspace "${workspaceId}"`, {
+    hint: "`stowage workspaces list` shows the ids",
+  });
 }
 
 /** The refusal of a charge, with the figures that a person needs to act. */
