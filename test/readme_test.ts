@@ -1,0 +1,54 @@
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { readFile } from "node:fs/promises";
+import { test } from "node:test";
+import { promisify } from "node:util";
+import { COMMANDS } from "../lib/commands.ts";
+import { listSettings } from "../lib/config.ts";
+import { firstSteps } from "../lib/first_steps.ts";
+import { startTestApp, temporaryFolder } from "./_app.ts";
+
+const readme = await readFile(new URL("../README.md", import.meta.url), "utf8");
+const run = promisify(execFile);
+
+test("the README's walk-through works as pasted, with a POSIX shell and curl alone", async (t) => {
+  const { app, owner, sql } = await startTestApp(t);
+  const script = /<!-- walk-through -->\n```sh\n(.*?)```/s.exec(readme)?.[1] ?? "";
+  assert.match(script, /^URL=http:\/\/127\.0\.0\.1:8000$/m);
+  const { stdout, stderr } = await run(
+    "sh",
+    ["-euc", `KEY=${owner.key}\n${script.replace("http://127.0.0.1:8000", app.url)}`],
+    { cwd: await temporaryFolder(t) },
+  );
+  assert.equal(stderr, "");
+  assert.match(stdout, /"status":"uploaded","size_bytes":19/);
+  assert.match(stdout, /"total":1/);
+  assert.match(stdout, /^bytes used: 19$/m);
+  assert.match(stdout, /^Hello from Stowage$/m);
+  assert.match(stdout, /^bytes used: 0$/m);
+  assert.equal(sql.prepare("SELECT count(*) FROM uploads").pluck().get(), 0);
+});
+
+test("the lines that init prints work as pasted", async (t) => {
+  const { app, owner, config, sql } = await startTestApp(t);
+  const text = firstSteps({ ...config, publicUrl: app.url }, { workspaceId: owner.workspaceId, apiKey: owner.key });
+  const script = text.slice(text.indexOf("  URL="));
+  const { stdout } = await run("sh", ["-euc", script], { cwd: await temporaryFolder(t) });
+  assert.match(stdout, /"status":"uploaded","size_bytes":19/);
+  assert.deepEqual(sql.prepare("SELECT kind, bytes FROM storage_events ORDER BY seq").all(), [
+    { kind: "charge", bytes: 19 },
+    { kind: "release", bytes: -19 },
+  ]);
+});
+
+test("the README lists every setting with its default, and every command", () => {
+  const table = /<!-- settings -->\n(.*?)<!-- \/settings -->/s.exec(readme)?.[1] ?? "";
+  const rows = listSettings().map(
+    ({ name, default: value, describe }) =>
+      `| \`${name}\` | ${value === null || value === "" ? "" : `\`${value}\``} | ${describe} |`,
+  );
+  assert.equal(table, ["| variable | default | meaning |", "|---|---|---|", ...rows, ""].join("\n"));
+  for (const { name, usage } of COMMANDS) {
+    assert.ok(readme.includes(`\`${`${name} ${usage}`.trim()}\``), `the README names ${name} ${usage}`);
+  }
+});
