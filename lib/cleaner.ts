@@ -23,6 +23,8 @@ const BUSY_PAUSE_FACTOR = 9;
 const LOOK_INTERVAL_MS = 60 * 60_000;
 /** A staging object younger than its URL's life and this may belong to a PUT that is still under way. */
 const LATE_ARRIVAL_AGE_MS = 24 * 60 * 60_000;
+/** What follows the prefix in a key of ours: the upload's id and 32 random digits. */
+const UNDER_PREFIX = /^([0-9a-f-]{36})\/[0-9a-f]{32}$/;
 
 export interface CleanerCounts {
   removed: number;
@@ -55,9 +57,14 @@ export function createCleaner(options: CleanerOptions) {
   const clock = watchClock(now, monotonicNow, log);
 
   let pass: Promise<CleanerCounts> | null = null;
+  /** The loop's pass with what follows it, while it is under way. */
+  let turn: Promise<void> | null = null;
+  /** The look through staging, while it is under way: it may take long, and removals go on beside it. */
+  let look: Promise<void> | null = null;
   let state: "idle" | "running" | "stopping" = "idle";
+  const stopping = new AbortController();
   let timer: NodeJS.Timeout | null = null;
-  let wokenDuringPass = false;
+  let wokenDuringTurn = false;
   /** Above zero while the store does not answer. */
   let probePauseMs = 0;
   let isBusy = false;
@@ -73,9 +80,13 @@ export function createCleaner(options: CleanerOptions) {
   /** A hint that something is due. Losing it costs time, never correctness. */
   function wake(): void {
     if (state !== "running") return;
-    if (pass !== null) wokenDuringPass = true;
+    if (turn !== null) wokenDuringTurn = true;
     // While the store is down the probe's own pace holds: deletes that come in do not hasten it.
-    else if (probePauseMs === 0 || timer === null) void runAndSleep();
+    else if (probePauseMs === 0 || timer === null) {
+      turn = runAndSleep().finally(() => {
+        turn = null;
+      });
+    }
   }
 
   async function runAndSleep(): Promise<void> {
@@ -84,18 +95,18 @@ export function createCleaner(options: CleanerOptions) {
     let sleepMs: number;
     try {
       await runOnce();
-      if (clock.isTrusted() && monotonicNow() - lastLookMs >= LOOK_INTERVAL_MS) await lookForLateArrivals();
+      if (clock.isTrusted() && monotonicNow() - lastLookMs >= LOOK_INTERVAL_MS) look ??= lookOnce();
       const dueInMs = (removals.nextDueAtMs() ?? Number.POSITIVE_INFINITY) - now();
       sleepMs = Math.max(probePauseMs, Math.min(SLEEP_MS_MAX, Math.max(0, dueInMs)));
     } catch (error) {
       if (state !== "running") return;
-      // The database could not book it, or the listing failed. Nothing is lost: the entries are still there.
+      // The database could not book it. Nothing is lost: the entries are still there.
       log.error("cleaner_failed", { error });
       sleepMs = PROBE_PAUSE_MS_MIN;
     }
     if (state !== "running") return;
-    if (wokenDuringPass && probePauseMs === 0) sleepMs = 0;
-    wokenDuringPass = false;
+    if (wokenDuringTurn && probePauseMs === 0) sleepMs = 0;
+    wokenDuringTurn = false;
     timer = setTimeout(() => {
       timer = null;
       wake();
@@ -114,7 +125,9 @@ export function createCleaner(options: CleanerOptions) {
     const counts: CleanerCounts = { removed: 0, failed: 0, expired: 0 };
     if (hasStaleMarks) await removals.clearTaken();
     hasStaleMarks = true;
-    if (clock.isTrusted()) counts.expired = await expireAll();
+    // Taken before the clock is asked, and once: it may be set while rows are being expired.
+    const nowMs = now();
+    if (clock.isTrusted()) counts.expired = await expireAll(nowMs);
     while (state !== "stopping") {
       const startedMs = monotonicNow();
       // One key finds out whether the store is back; the others wait with their attempts unburnt.
@@ -144,7 +157,7 @@ export function createCleaner(options: CleanerOptions) {
         failure: error instanceof StoreError ? error.failure : "unknown",
         error,
       });
-      await removals.postpone(batch, now());
+      await removals.postpone(batch, error instanceof Error ? error.message : String(error), now());
       return null;
     }
     probePauseMs = 0;
@@ -154,10 +167,10 @@ export function createCleaner(options: CleanerOptions) {
     return failures;
   }
 
-  async function expireAll(): Promise<number> {
+  async function expireAll(nowMs: number): Promise<number> {
     let expired = 0;
     while (state !== "stopping") {
-      const batch = await uploads.expire(now());
+      const batch = await uploads.expire(nowMs);
       if (batch === 0) break;
       expired += batch;
     }
@@ -167,9 +180,25 @@ export function createCleaner(options: CleanerOptions) {
   /** Leaves the event loop to requests, for long where there are many. */
   async function stepAside(batchMs: number): Promise<void> {
     const before = performance.eventLoopUtilization();
-    await delay(GAP_MS);
+    await pause(GAP_MS);
     isBusy = performance.eventLoopUtilization(before).utilization > BUSY_UTILIZATION;
-    if (isBusy && state !== "stopping") await delay(batchMs * BUSY_PAUSE_FACTOR);
+    if (isBusy) await pause(batchMs * BUSY_PAUSE_FACTOR);
+  }
+
+  /** Ends early where the cleaner is stopped. */
+  async function pause(ms: number): Promise<void> {
+    await delay(ms, undefined, { signal: stopping.signal }).catch(() => {});
+  }
+
+  async function lookOnce(): Promise<void> {
+    try {
+      if ((await lookForLateArrivals()) > 0) wake();
+    } catch (error) {
+      // The listing failed. What it would have found lies there at the next look too.
+      log.error("look_failed", { error });
+    } finally {
+      look = null;
+    }
   }
 
   /**
@@ -182,7 +211,9 @@ export function createCleaner(options: CleanerOptions) {
     for await (const { objectKey, modifiedAtMs, sizeBytes } of objects.list(stagingPrefix)) {
       if (state === "stopping") break;
       const nowMs = now();
-      const uploadId = objectKey.slice(stagingPrefix.length).split("/")[0] ?? "";
+      const [, uploadId] = UNDER_PREFIX.exec(objectKey.slice(stagingPrefix.length)) ?? [];
+      // What someone else has put under our prefix stays: it is not ours to remove.
+      if (uploadId === undefined) continue;
       if (modifiedAtMs > nowMs - uploadUrlTtlMs - LATE_ARRIVAL_AGE_MS) continue;
       if (await removals.enterFound({ objectKey, uploadId, sizeBytes, nowMs })) found++;
     }
@@ -190,12 +221,13 @@ export function createCleaner(options: CleanerOptions) {
     return found;
   }
 
-  /** Resolves when the pass under way, if there is one, has ended. */
+  /** Resolves when what is under way has ended: the batch is booked, nothing more is begun. */
   async function stop(): Promise<void> {
     state = "stopping";
+    stopping.abort();
     if (timer !== null) clearTimeout(timer);
     timer = null;
-    await pass?.catch(() => {});
+    await Promise.all([turn, look, pass?.catch(() => {})]);
   }
 
   return { start, wake, runOnce, lookForLateArrivals, stop };

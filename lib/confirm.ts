@@ -3,7 +3,7 @@ import { AppError, invalidField } from "./errors.ts";
 import type { Log } from "./log.ts";
 import { type ObjectStat, type ObjectStore, StoreError } from "./objects.ts";
 import type { Principal } from "./principals.ts";
-import type { Removals } from "./removals.ts";
+import type { EndedLease, Removals } from "./removals.ts";
 import { countText, type TextCounts } from "./text_counts.ts";
 import type { Upload, Uploads } from "./uploads.ts";
 import type { Workspaces } from "./workspaces.ts";
@@ -54,6 +54,8 @@ export function createConfirm(parts: ConfirmParts) {
   async function confirm(principal: Principal, request: ConfirmRequest): Promise<Upload> {
     const { uploadId } = request;
     const before = attempts.get(uploadId);
+    // Who cannot see the upload must not learn from the wait that it is being confirmed (NO-LEAK).
+    if (before !== undefined) uploads.find(principal, uploadId);
     const attempt = (before ?? Promise.resolve()).catch(() => {}).then(() => confirmAlone(principal, request));
     attempts.set(uploadId, attempt);
     try {
@@ -100,7 +102,7 @@ export function createConfirm(parts: ConfirmParts) {
       const counts = await countsOf(upload, finalKey, object);
       return await uploads.settleConfirm({ uploadId, workspaceId, contextType, contextId, finalKey, object, counts });
     } catch (error) {
-      await endLease(finalKey, mayLandLate);
+      await endLease(finalKey, { uploadId, sizeBytes: source.sizeBytes, mayLandLate });
       throw error;
     }
   }
@@ -113,9 +115,9 @@ export function createConfirm(parts: ConfirmParts) {
   }
 
   /** Only a hint: where it fails, the lease ends by itself. */
-  async function endLease(finalKey: string, mayLandLate: boolean): Promise<void> {
+  async function endLease(finalKey: string, ended: EndedLease): Promise<void> {
     try {
-      await removals.endLease(finalKey, { nowMs: now(), mayLandLate });
+      await removals.endLease(finalKey, { ...ended, nowMs: now() });
     } catch (error) {
       log.warn("lease_not_ended", { error });
     }

@@ -7,11 +7,20 @@ const BACKOFF_MS_MIN = 1_000;
 const BACKOFF_MS_MAX = 3_600_000;
 /** Characters kept of an error's text. */
 const ERROR_CHARS_MAX = 300;
+/** The error of an entry that was taken and never settled. */
+const CUT_OFF = "its removal was begun and cut off";
 
 export interface TakenRemoval {
   seq: number;
   objectKey: string;
   attempts: number;
+}
+
+/** What a failed confirm says of the object that it may have made. */
+export interface EndedLease {
+  uploadId: string;
+  sizeBytes: number;
+  mayLandLate: boolean;
 }
 
 export interface OutboxState {
@@ -37,7 +46,8 @@ export function createRemovals(db: Db) {
                     WHERE taken_at_ms IS NULL AND due_at_ms <= :nowMs
                     ORDER BY due_at_ms LIMIT :limit)
     RETURNING seq, object_key AS objectKey, attempts`);
-  const untakeAll = db.prepare<[]>("UPDATE object_removals SET taken_at_ms = NULL WHERE taken_at_ms IS NOT NULL");
+  const untakeAll = db.prepare<[string]>(`
+    UPDATE object_removals SET taken_at_ms = NULL, last_error = coalesce(last_error, ?) WHERE taken_at_ms IS NOT NULL`);
   const settleDone = db.prepare<{ seq: number; nowMs: number }>(`
     DELETE FROM object_removals
      WHERE seq = :seq AND (again_at_ms IS NULL OR again_at_ms <= :nowMs)`);
@@ -49,8 +59,8 @@ export function createRemovals(db: Db) {
     UPDATE object_removals
        SET due_at_ms = :dueAtMs, taken_at_ms = NULL, attempts = attempts + 1, last_error = :error
      WHERE seq = :seq`);
-  const putBack = db.prepare<{ seq: number; dueAtMs: number }>(`
-    UPDATE object_removals SET due_at_ms = :dueAtMs, taken_at_ms = NULL WHERE seq = :seq`);
+  const putBack = db.prepare<{ seq: number; dueAtMs: number; error: string }>(`
+    UPDATE object_removals SET due_at_ms = :dueAtMs, taken_at_ms = NULL, last_error = :error WHERE seq = :seq`);
   const selectNextDue = db.prepare<[], { dueAtMs: number | null }>(`
     SELECT min(due_at_ms) AS dueAtMs FROM object_removals WHERE taken_at_ms IS NULL`);
   const selectState = db.prepare<{ nowMs: number }, OutboxState>(`
@@ -68,8 +78,12 @@ export function createRemovals(db: Db) {
   }>(`
     INSERT INTO object_removals (object_key, upload_id, size_bytes, entered_at_ms, due_at_ms, again_at_ms)
     VALUES (:objectKey, :uploadId, :sizeBytes, :nowMs, :dueAtMs, :againAtMs)`);
+  // Once taken an entry is never a lease again, also where it is not marked any more: whatever ended the removal (done
+  // and to be repeated, failed, no answer, cut off) has cleared again_at_ms or left an error, and the object may be gone.
   const deleteLease = db.prepare<{ objectKey: string }, { seq: number }>(`
-    DELETE FROM object_removals WHERE object_key = :objectKey AND taken_at_ms IS NULL RETURNING seq`);
+    DELETE FROM object_removals
+     WHERE object_key = :objectKey AND taken_at_ms IS NULL AND again_at_ms IS NOT NULL AND last_error IS NULL
+    RETURNING seq`);
   const hastenLease = db.prepare<{ objectKey: string; nowMs: number }>(`
     UPDATE object_removals SET due_at_ms = :nowMs WHERE object_key = :objectKey AND taken_at_ms IS NULL`);
   const hastenForGood = db.prepare<{ objectKey: string; nowMs: number }>(`
@@ -89,9 +103,9 @@ export function createRemovals(db: Db) {
     return db.writeStatement(() => take.all({ nowMs, limit }));
   }
 
-  /** Forgets who was being removed: to be called at start, when no removal can be under way. */
+  /** Puts back what was being removed: to be called when no removal is under way. */
   function clearTaken(): Promise<void> {
-    return db.writeStatement(() => void untakeAll.run());
+    return db.writeStatement(() => void untakeAll.run(CUT_OFF));
   }
 
   /**
@@ -109,10 +123,10 @@ export function createRemovals(db: Db) {
     });
   }
 
-  /** Puts entries back untouched, for later: the store is down and the others' attempts are not burnt. */
-  function postpone(taken: readonly TakenRemoval[], dueAtMs: number): Promise<void> {
+  /** Puts entries back for later, with the reason: the store is down and their attempts are not burnt. */
+  function postpone(taken: readonly TakenRemoval[], error: string, dueAtMs: number): Promise<void> {
     return db.write(() => {
-      for (const { seq } of taken) putBack.run({ seq, dueAtMs });
+      for (const { seq } of taken) putBack.run({ seq, dueAtMs, error: error.slice(0, ERROR_CHARS_MAX) });
     });
   }
 
@@ -141,17 +155,24 @@ export function createRemovals(db: Db) {
     });
   }
 
-  /** Takes a lease back. False where it is gone or its removal has begun: the object must not be charged. Runs inside a write. */
+  /** Takes a lease back. False where it is gone or its removal ever began: the object must not be charged. Runs inside a write. */
   function takeBackLease(objectKey: string): boolean {
     return deleteLease.get({ objectKey }) !== undefined;
   }
 
   /**
    * Ends a lease whose confirm failed. With `mayLandLate` the copy had no answer: the object may still appear after its
-   * removal, and the second removal stays.
+   * removal, and the second removal stays. A lease that is gone is entered anew: after a jump of the clock both of its
+   * removals may have been made while the copy was still under way.
    */
-  function endLease(objectKey: string, { nowMs, mayLandLate }: { nowMs: number; mayLandLate: boolean }): Promise<void> {
-    return db.writeStatement(() => void (mayLandLate ? hastenLease : hastenForGood).run({ objectKey, nowMs }));
+  function endLease(
+    objectKey: string,
+    { uploadId, sizeBytes, nowMs, mayLandLate }: EndedLease & { nowMs: number },
+  ): Promise<void> {
+    return db.write(() => {
+      const { changes } = (mayLandLate ? hastenLease : hastenForGood).run({ objectKey, nowMs });
+      if (changes === 0) insertFound.get({ objectKey, uploadId, sizeBytes, nowMs });
+    });
   }
 
   /** Enters an object that was found in the store and that nothing names. False where something does. */

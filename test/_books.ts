@@ -1,25 +1,42 @@
 import assert from "node:assert/strict";
-import { readdir } from "node:fs/promises";
+import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import type Database from "better-sqlite3";
 
 /** An object as it lies in the store, read without going through our own store's code. */
 export interface RawObject {
   objectKey: string;
-  sizeBytes: number;
+  path: string;
+}
+
+/** All files under a data directory's store, from the raw folders. */
+export function rawDiskObjects(dataDir: string, installationId: string): RawObject[] {
+  const objects: RawObject[] = [];
+  for (const place of ["staging", "final"]) {
+    for (const entry of readdirSync(join(dataDir, "objects", place), { recursive: true, withFileTypes: true })) {
+      if (!entry.isFile()) continue;
+      const [uploadId, random] = entry.name.split(".");
+      const path = join(entry.parentPath, entry.name);
+      objects.push({ objectKey: `${place}/${installationId}/${uploadId}/${random}`, path });
+    }
+  }
+  return objects;
 }
 
 /** The keys of all files under a data directory's store, from the raw folders. */
 export async function rawDiskKeys(dataDir: string, installationId: string): Promise<string[]> {
-  const keys: string[] = [];
-  for (const place of ["staging", "final"]) {
-    for (const entry of await readdir(join(dataDir, "objects", place), { recursive: true, withFileTypes: true })) {
-      if (!entry.isFile()) continue;
-      const [uploadId, random] = entry.name.split(".");
-      keys.push(`${place}/${installationId}/${uploadId}/${random}`);
-    }
-  }
-  return keys;
+  return rawDiskObjects(dataDir, installationId).map(({ objectKey }) => objectKey);
+}
+
+/** The names of half-written files. */
+export function rawTemporaryFiles(dataDir: string): string[] {
+  return readdirSync(join(dataDir, "objects", "tmp"));
+}
+
+/** Where the file of a key lies, worked out by hand: for tests that put one there, or look at its bytes. */
+export function rawPathOf(dataDir: string, objectKey: string): string {
+  const [place = "", , uploadId = "", random = ""] = objectKey.split("/");
+  return join(dataDir, "objects", place, uploadId.slice(0, 5), uploadId.slice(5, 8), `${uploadId}.${random}`);
 }
 
 /**
@@ -43,6 +60,17 @@ export function checkBooks(sql: Database.Database): void {
     )
     .all();
   assert.deepEqual(repeated, [], "ONCE: no upload is charged or released twice");
+  const unpaired = sql
+    .prepare(`
+      SELECT e.upload_id, e.kind, u.status, c.bytes AS charged, r.bytes AS released
+        FROM storage_events e
+        LEFT JOIN uploads u ON u.id = e.upload_id
+        LEFT JOIN storage_events c ON c.upload_id = e.upload_id AND c.kind = 'charge'
+        LEFT JOIN storage_events r ON r.upload_id = e.upload_id AND r.kind = 'release'
+       WHERE e.upload_id IS NOT NULL
+         AND (c.seq IS NULL OR (u.id IS NULL) <> (r.seq IS NOT NULL) OR u.status = 'pending' OR c.bytes <> coalesce(-r.bytes, u.size_bytes))`)
+    .all();
+  assert.deepEqual(unpaired, [], "ONCE: each charge is of a confirmed upload, or has its release");
   const named = sql
     .prepare("SELECT r.object_key FROM object_removals r JOIN uploads u ON u.object_key = r.object_key")
     .all();
@@ -66,4 +94,50 @@ export function checkObjects(sql: Database.Database, keys: readonly string[]): v
     [],
     "NO-GHOST: every confirmed upload has its object",
   );
+}
+
+/**
+ * Checks what the raw database and the raw files of a data directory say together: BOOKS, ONCE, ROW-FIRST, NO-ORPHAN, and
+ * NO-GHOST down to the size and ETag that were charged. Nothing may be under way in the store.
+ */
+export function checkAll(sql: Database.Database, dataDir: string): void {
+  checkBooks(sql);
+  const installationId = sql.prepare<[], string>("SELECT id FROM installation").pluck().get() ?? "";
+  const objects = rawDiskObjects(dataDir, installationId);
+  checkObjects(
+    sql,
+    objects.map(({ objectKey }) => objectKey),
+  );
+  const charged = new Map(
+    sql
+      .prepare<[], { objectKey: string; etag: string }>(
+        "SELECT object_key AS objectKey, etag FROM uploads WHERE status = 'uploaded'",
+      )
+      .all()
+      .map(({ objectKey, etag }) => [objectKey, etag]),
+  );
+  for (const { objectKey, path } of objects) {
+    const etag = charged.get(objectKey);
+    if (etag === undefined) continue;
+    const { size, mtimeNs } = statSync(path, { bigint: true });
+    const found = `"${size.toString(16)}-${(mtimeNs / 1000n).toString(16)}"`;
+    assert.equal(found, etag, `NO-GHOST: the object of ${objectKey} is the one that was charged`);
+  }
+}
+
+/** What should be left when nothing is left to do: the files of confirmed uploads, no entry, nothing half-written. */
+export function checkDrained(sql: Database.Database, dataDir: string): void {
+  checkAll(sql, dataDir);
+  const entries = sql.prepare("SELECT object_key, attempts, last_error FROM object_removals").all();
+  assert.deepEqual(entries, [], "nothing is left to be removed");
+  const installationId = sql.prepare<[], string>("SELECT id FROM installation").pluck().get() ?? "";
+  const confirmed = sql.prepare("SELECT object_key FROM uploads WHERE status = 'uploaded' ORDER BY 1").pluck().all();
+  const files = rawDiskObjects(dataDir, installationId).map(({ objectKey }) => objectKey);
+  const pending = sql.prepare("SELECT object_key FROM uploads WHERE status = 'pending'").pluck().all();
+  assert.deepEqual(
+    files.filter((key) => !pending.includes(key)).sort(),
+    confirmed,
+    "the files left are exactly the confirmed ones",
+  );
+  assert.deepEqual(rawTemporaryFiles(dataDir), [], "nothing half-written is left");
 }
