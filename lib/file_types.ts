@@ -39,7 +39,8 @@ export interface FileType {
  */
 export function fileType(rawFilename: string, category: Category): FileType {
   const filename = cleanFilename(rawFilename);
-  const extension = /[^.]\.([^.\s]+)$/u.exec(filename)?.[1]?.toLowerCase() ?? null;
+  // A dot at the beginning hides a file and begins no extension: ".txt" has none, "a..txt" has.
+  const extension = /[^.].*\.([^.\s]+)$/u.exec(filename)?.[1]?.toLowerCase() ?? null;
   if (category === "file") {
     const contentType = (extension === null ? null : mime.getType(extension)) ?? "application/octet-stream";
     return { filename, contentType, format: extension };
@@ -56,15 +57,21 @@ export function fileType(rawFilename: string, category: Category): FileType {
   return { filename, contentType, format: extension };
 }
 
-/** Keeps the last part of a path, without control characters and without those that reorder or hide text. */
+/**
+ * Control characters, and those that reorder or hide text. Not the two joiners: words of several scripts and many emoji
+ * are written with them.
+ */
+const UNWANTED = /[\p{Cc}\p{Zl}\p{Zp}[\p{Cf}--[\u200c\u200d]]]/gv;
+
+/** Keeps the last part of a path, in Unicode's composed form, without what is unwanted and without space around it. */
 function cleanFilename(raw: string): string {
-  if ([...raw].length > FILENAME_CHARS_MAX)
-    throw invalidField("filename", `must have 1 to ${FILENAME_CHARS_MAX} characters`);
   if (!raw.isWellFormed()) throw invalidField("filename", "must be valid Unicode: it has half of a surrogate pair");
-  const filename = (raw.normalize("NFC").split(/[/\\]/).at(-1) ?? "")
-    .replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, "")
-    .trim();
-  if (filename === "" || /^\.+$/.test(filename)) {
+  const composed = raw.normalize("NFC");
+  if ([...composed].length > FILENAME_CHARS_MAX) {
+    throw invalidField("filename", `must have 1 to ${FILENAME_CHARS_MAX} characters`);
+  }
+  const filename = (composed.split(/[/\\]/).at(-1) ?? "").replace(UNWANTED, "").trim();
+  if (!/[^.\s\u200c\u200d]/u.test(filename)) {
     throw invalidField("filename", `must be a name of 1 to ${FILENAME_CHARS_MAX} characters, such as "notes.txt"`);
   }
   return filename;

@@ -1,9 +1,10 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { AppError } from "./errors.ts";
-import { readJson } from "./http_body.ts";
+import { JSON_BYTES_MAX, readJson } from "./http_body.ts";
+import { createConnections } from "./http_connections.ts";
 import { corsHeaders, isPreflight, preflightHeaders } from "./http_cors.ts";
-import { answerClientError, errorAnswer, type JsonAnswer, lastAnswers } from "./http_errors.ts";
+import { errorAnswer, type JsonAnswer } from "./http_errors.ts";
 import { type Access, matchRoute, type Route, type RouteTable, routeTable } from "./http_routes.ts";
 import { newRequestId } from "./ids.ts";
 import type { Log } from "./log.ts";
@@ -11,18 +12,30 @@ import type { Principal } from "./principals.ts";
 
 /** All headers of a request together; more is answered with 431. */
 const HEADER_BYTES_MAX = 16 * 1024;
-/** Time to send the headers. The body has a limit of its own, because an object's PUT may rightly take long. */
-const HEADERS_TIMEOUT_MS = 20_000;
-/** An idle connection is kept this long: longer than the usual 60 s of a proxy in front, so that the proxy closes first. */
-const KEEP_ALIVE_MS = 65_000;
-/** A transfer of an object in which nothing moves, in either direction, for this long is cut. */
-const TRANSFER_IDLE_MS = 120_000;
+/** How often it is looked whether headers are late. */
+const HEADERS_CHECK_MS_MAX = 5_000;
 /** Connections at once; a stranger cannot use up the process's file descriptors. */
 const CONNECTIONS_MAX = 8_192;
-/** A refused body is still read for this long, so that the client gets to see the answer instead of a reset. */
-const LINGER_MS = 2_000;
-/** Requests in flight may take this long to finish when the server is closed. */
-const CLOSE_GRACE_MS = 30_000;
+/** While the server closes: how often it looks for connections that have become idle. */
+const CLOSE_LOOK_MS = 20;
+
+/** Time-outs in milliseconds; tests shorten them. */
+const TIMEOUTS = {
+  /** Time to send the headers. The body has a limit of its own, because an object's PUT may rightly take long. */
+  headersMs: 20_000,
+  /** Time to send a JSON body. */
+  bodyMs: 20_000,
+  /** An idle connection is kept this long: longer than the usual 60 s of a proxy in front, so that the proxy closes first. */
+  keepAliveMs: 65_000,
+  /** A transfer of an object in which nothing moves, in either direction, for this long is cut. */
+  transferIdleMs: 120_000,
+  /** A refused body is still read for this long, so that the client gets to see the answer instead of a reset. */
+  lingerMs: 2_000,
+  /** Requests in flight may take this long to finish when the server is closed. */
+  closeGraceMs: 30_000,
+};
+
+const ALL_METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 export interface HttpOptions {
   routes: readonly Route[];
@@ -33,6 +46,7 @@ export interface HttpOptions {
   corsOrigins: readonly string[];
   log: Log;
   now: () => number;
+  timeouts?: Partial<typeof TIMEOUTS>;
 }
 
 export interface HttpServer {
@@ -53,21 +67,29 @@ interface Exchange {
 /** The HTTP server: matches a route, checks who asks, parses, calls the handler, writes the answer. Knows no product noun. */
 export function createHttpServer(options: HttpOptions): HttpServer {
   const { authenticate, describe, corsOrigins, log, now } = options;
+  const timeouts = { ...TIMEOUTS, ...options.timeouts };
   const table: RouteTable = routeTable(options.routes);
+  const connections = createConnections({ lingerMs: timeouts.lingerMs, log, now });
   let closing = false;
 
   const server: Server = createServer({
     maxHeaderSize: HEADER_BYTES_MAX,
-    headersTimeout: HEADERS_TIMEOUT_MS,
+    headersTimeout: timeouts.headersMs,
+    connectionsCheckingInterval: Math.min(HEADERS_CHECK_MS_MAX, timeouts.headersMs),
     requestTimeout: 0,
-    keepAliveTimeout: KEEP_ALIVE_MS,
+    keepAliveTimeout: timeouts.keepAliveMs,
+    // We look ourselves: node:http's own answer would have no envelope.
+    requireHostHeader: false,
   });
   server.maxConnections = CONNECTIONS_MAX;
+  // Whoever closes their side after the last request still gets its answer. The type does not know the property.
+  Object.assign(server, { httpAllowHalfOpen: true });
+  server.on("connection", connections.add);
   server.on("request", (req, res) => void answer(req, res));
   // Whoever asks before sending a body is answered like everyone else: a refused body is then never sent.
   server.on("checkContinue", (req, res) => void answer(req, res));
   server.on("checkExpectation", (req, res) => void answer(req, res, unknownExpectation()));
-  server.on("clientError", (error, socket) => answerClientError(error, socket, now()));
+  server.on("clientError", connections.refuse);
 
   async function answer(req: IncomingMessage, res: ServerResponse, refusal?: AppError): Promise<void> {
     const startedAtMs = now();
@@ -77,7 +99,7 @@ export function createHttpServer(options: HttpOptions): HttpServer {
       route: "(unmatched)",
       logFields: {},
     };
-    lastAnswers.set(req.socket, res);
+    connections.noteAnswer(req.socket, res);
     // Without a listener a client that goes away in mid-answer would end the process.
     res.on("error", ignore);
     req.on("error", ignore);
@@ -105,6 +127,8 @@ export function createHttpServer(options: HttpOptions): HttpServer {
   }
 
   async function dispatch(req: IncomingMessage, res: ServerResponse, exchange: Exchange): Promise<void> {
+    if (req.headers.host === undefined && req.httpVersion === "1.1") throw noHost();
+    if (req.url === "*" && req.method === "OPTIONS") return answerOptions(req, res, ALL_METHODS, exchange);
     const { path, search } = splitTarget(req.url ?? "/");
     const found = matchRoute(table, req.method ?? "GET", path);
     if (found.kind === "none") throw new AppError("not_found", "There is nothing at this path");
@@ -118,10 +142,10 @@ export function createHttpServer(options: HttpOptions): HttpServer {
     if (route.kind === "raw") {
       res.setHeader("X-Request-Id", exchange.requestId);
       for (const [name, value] of Object.entries(corsHeaders(req, corsOrigins))) res.setHeader(name, value);
-      const { socket } = req;
-      socket.setTimeout(TRANSFER_IDLE_MS, () => socket.destroy());
+      if (closing) res.setHeader("Connection", "close");
+      // Without a listener node:http cuts the connection; with the next request, or idleness, it sets its own time-out.
+      req.socket.setTimeout(timeouts.transferIdleMs);
       await route.handle(req, res, { path, search });
-      socket.setTimeout(0);
       return;
     }
     let principal: Principal | null = null;
@@ -130,7 +154,7 @@ export function createHttpServer(options: HttpOptions): HttpServer {
       principal = known instanceof Promise ? await known : known;
       exchange.logFields = describe(principal);
     }
-    const body = route.takesBody ? await readJson(req, res) : undefined;
+    const body = route.takesBody ? await readJson(req, res, timeouts.bodyMs) : undefined;
     const reply = await route.invoke({ params, search, body, principal, nowMs: now() });
     writeJson(
       req,
@@ -158,7 +182,7 @@ export function createHttpServer(options: HttpOptions): HttpServer {
   ): void {
     // The line end is for those who read the answer in a terminal.
     const text = `${JSON.stringify(body)}\n`;
-    const unread = !req.complete && hasBody(req);
+    const unread = !req.complete && (status === 408 || !isSoonRead(req));
     res.writeHead(status, {
       "Content-Type": "application/json; charset=utf-8",
       "Content-Length": Buffer.byteLength(text),
@@ -169,7 +193,7 @@ export function createHttpServer(options: HttpOptions): HttpServer {
       ...(unread || closing ? { Connection: "close" } : {}),
       ...headers,
     });
-    if (unread) lingerThenEnd(req, res, text);
+    if (unread) lingerThenEnd(req, res, text, timeouts.lingerMs);
     else res.end(text);
   }
 
@@ -177,6 +201,7 @@ export function createHttpServer(options: HttpOptions): HttpServer {
     res.writeHead(204, {
       Allow: allow,
       "X-Request-Id": exchange.requestId,
+      ...(closing ? { Connection: "close" } : {}),
       ...(isPreflight(req) ? preflightHeaders(req, corsOrigins, allow) : corsHeaders(req, corsOrigins)),
     });
     res.end();
@@ -198,14 +223,17 @@ export function createHttpServer(options: HttpOptions): HttpServer {
     if (!server.listening) return Promise.resolve();
     return new Promise((resolve) => {
       const cut = setTimeout(() => {
-        log.warn("connections_cut", { after_ms: CLOSE_GRACE_MS });
+        log.warn("connections_cut", { after_ms: timeouts.closeGraceMs });
         server.closeAllConnections();
-      }, CLOSE_GRACE_MS);
+      }, timeouts.closeGraceMs);
+      // node:http's own look misses connections that never asked for anything, and those that become idle later.
+      const look = setInterval(connections.closeIdle, CLOSE_LOOK_MS);
       server.close(() => {
         clearTimeout(cut);
+        clearInterval(look);
         resolve();
       });
-      server.closeIdleConnections();
+      connections.closeIdle();
     });
   }
 
@@ -218,8 +246,16 @@ function unknownExpectation(): AppError {
   return new AppError("bad_request", 'Cannot meet the header "Expect": only "100-continue" is understood');
 }
 
-function hasBody(req: IncomingMessage): boolean {
-  return req.headers["transfer-encoding"] !== undefined || Number(req.headers["content-length"] ?? 0) > 0;
+function noHost(): AppError {
+  return new AppError("bad_request", 'The request has no header "Host", which HTTP/1.1 asks for');
+}
+
+/** Whether what is still to come of a body is so little that node:http may read it away and keep the connection. */
+function isSoonRead({ headers }: IncomingMessage): boolean {
+  if (headers["transfer-encoding"] !== undefined) return false;
+  const sizeBytes = Number(headers["content-length"] ?? 0);
+  // Who waits for leave to send the body gets none: what comes next is then not known.
+  return sizeBytes === 0 || (sizeBytes <= JSON_BYTES_MAX && headers.expect === undefined);
 }
 
 /**
@@ -227,14 +263,14 @@ function hasBody(req: IncomingMessage): boolean {
  * connection, and the client would never see why: so the whole answer goes out, and the rest is read and thrown away for
  * a moment.
  */
-function lingerThenEnd(req: IncomingMessage, res: ServerResponse, text: string): void {
+function lingerThenEnd(req: IncomingMessage, res: ServerResponse, text: string, lingerMs: number): void {
   if (req.method !== "HEAD") res.write(text);
   else res.flushHeaders();
   const end = (): void => {
     clearTimeout(timer);
     res.end();
   };
-  const timer = setTimeout(end, LINGER_MS);
+  const timer = setTimeout(end, lingerMs);
   req.once("end", end).once("close", end);
   req.resume();
 }

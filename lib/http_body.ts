@@ -2,9 +2,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import { AppError } from "./errors.ts";
 
 /** A JSON body may have this many bytes. */
-const JSON_BYTES_MAX = 64 * 1024;
-/** Time to send a JSON body. */
-const BODY_TIMEOUT_MS = 20_000;
+export const JSON_BYTES_MAX = 64 * 1024;
 /** Arrays and objects in one another. Deeper nesting only serves to exhaust a stack somewhere. */
 const JSON_DEPTH_MAX = 64;
 
@@ -12,7 +10,7 @@ const JSON_DEPTH_MAX = 64;
  * Reads a request's JSON body. A byte order mark is tolerated. Throws `unsupported_media_type`, `payload_too_large`,
  * `request_timeout`, or `bad_request` where the bytes are not JSON in UTF-8.
  */
-export async function readJson(req: IncomingMessage, res: ServerResponse): Promise<unknown> {
+export async function readJson(req: IncomingMessage, res: ServerResponse, timeoutMs: number): Promise<unknown> {
   checkContentType(req.headers["content-type"]);
   if (Number(req.headers["content-length"] ?? 0) > JSON_BYTES_MAX) throw tooLarge();
   if (req.headers.expect !== undefined) res.writeContinue();
@@ -20,8 +18,8 @@ export async function readJson(req: IncomingMessage, res: ServerResponse): Promi
   const chunks: Buffer[] = [];
   let sizeBytes = 0;
   await new Promise<void>((resolve, reject) => {
-    const timer = setTimeout(() => fail(timedOut()), BODY_TIMEOUT_MS);
-    const fail = (error: AppError): void => {
+    const timer = setTimeout(() => fail(timedOut(timeoutMs)), timeoutMs);
+    const fail = (error: Error): void => {
       clearTimeout(timer);
       req.removeAllListeners("data");
       reject(error);
@@ -35,6 +33,7 @@ export async function readJson(req: IncomingMessage, res: ServerResponse): Promi
       clearTimeout(timer);
       resolve();
     });
+    req.once("error", fail);
     req.once("close", () => fail(cutOff()));
   });
   return parseJson(chunks.length === 1 && chunks[0] !== undefined ? chunks[0] : Buffer.concat(chunks));
@@ -95,8 +94,8 @@ function tooLarge(): AppError {
   return new AppError("payload_too_large", `The body is too large: ${JSON_BYTES_MAX} bytes of JSON are allowed`);
 }
 
-function timedOut(): AppError {
-  return new AppError("request_timeout", `The body did not arrive within ${BODY_TIMEOUT_MS / 1000} seconds`);
+function timedOut(timeoutMs: number): AppError {
+  return new AppError("request_timeout", `The body did not arrive within ${timeoutMs / 1000} seconds`);
 }
 
 function cutOff(): AppError {

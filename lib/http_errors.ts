@@ -1,7 +1,4 @@
-import type { ServerResponse } from "node:http";
-import type { Duplex } from "node:stream";
 import { AppError, type ErrorCode } from "./errors.ts";
-import { newRequestId } from "./ids.ts";
 
 export interface JsonAnswer {
   status: number;
@@ -58,39 +55,4 @@ export function errorAnswer(thrown: unknown, requestId: string, nowMs: number): 
       meta: { request_id: requestId, timestamp: new Date(nowMs).toISOString() },
     },
   };
-}
-
-/** Answers what `node:http` refuses before there is a request, and closes the connection. */
-export function answerClientError(error: Error & { code?: string }, socket: Duplex, nowMs: number): void {
-  if (!socket.writable || error.code === "ECONNRESET") {
-    socket.destroy();
-    return;
-  }
-  const answer = errorAnswer(clientError(error.code), newRequestId(nowMs), nowMs);
-  const text = JSON.stringify(answer.body);
-  const reason = { 400: "Bad Request", 408: "Request Timeout", 431: "Request Header Fields Too Large" }[answer.status];
-  const send = (): void => {
-    socket.end(
-      `HTTP/1.1 ${answer.status} ${reason ?? "Error"}\r\nContent-Type: application/json; charset=utf-8\r\n` +
-        `Content-Length: ${Buffer.byteLength(text)}\r\nConnection: close\r\n\r\n${text}`,
-    );
-  };
-  // Earlier requests of this connection may still be unanswered: answers keep the order of their requests.
-  const last = lastAnswers.get(socket);
-  if (last === undefined || last.writableFinished || last.destroyed) send();
-  else last.once("close", () => (socket.writable ? send() : undefined));
-}
-
-/** The answer to the newest request of each connection. Answers leave in order, so when it is complete, all are. */
-export const lastAnswers = new WeakMap<Duplex, ServerResponse>();
-
-function clientError(code: string | undefined): AppError {
-  switch (code) {
-    case "HPE_HEADER_OVERFLOW":
-      return new AppError("headers_too_large", "The request's headers are too large: 16 KiB are allowed");
-    case "ERR_HTTP_REQUEST_TIMEOUT":
-      return new AppError("request_timeout", "The request did not arrive in time");
-    default:
-      return new AppError("bad_request", "The request is not valid HTTP/1.1");
-  }
 }

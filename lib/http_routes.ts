@@ -12,7 +12,8 @@ export interface Pagination {
   next: string | null;
   prev: string | null;
   limit: number;
-  total: number;
+  /** Left out where pages follow a cursor. */
+  total?: number;
 }
 
 /** What a handler answers; `http.ts` puts it into the envelope. */
@@ -178,7 +179,7 @@ export function routeTable(routes: readonly Route[]): RouteTable {
   return table;
 }
 
-/** Finds the route of a path. Parameters are decoded; a path that cannot be decoded is a `bad_request`. */
+/** Finds the route of a path. Parameters are decoded; one that cannot be stays as it came, and its schema refuses it. */
 export function matchRoute(table: RouteTable, method: string, path: string): Match {
   const segments = path.split("/");
   const node =
@@ -201,11 +202,15 @@ function paramsOf(pattern: readonly string[], segments: readonly string[]): Reco
   const params: Record<string, string> = {};
   for (const [i, name] of pattern.entries()) {
     if (!name.startsWith(":")) continue;
-    try {
-      params[name.slice(1)] = decodeURIComponent(segments[i] ?? "");
-    } catch {
-      throw new AppError("bad_request", "The path is not valid: it has a stray percent sign");
-    }
+    params[name.slice(1)] = decoded(segments[i] ?? "");
   }
   return params;
+}
+
+function decoded(segment: string): string {
+  try {
+    return decodeURIComponent(segment);
+  } catch {
+    return segment;
+  }
 }

@@ -3,13 +3,13 @@ import { CONTEXT_TYPES } from "./contexts.ts";
 import { CATEGORIES } from "./file_types.ts";
 
 /** Rows on one page of a list. */
-const PAGE_LIMIT_MAX = 100;
+export const PAGE_LIMIT_MAX = 100;
 const PAGE_LIMIT_DEFAULT = 50;
 /** A page further on than this costs more than it is worth: filters find it. */
 const PAGE_OFFSET_MAX = 10_000_000;
 
 /** Ids are compared in lower case, as they were made. */
-const uuid = z.guid("must be a UUID such as 01890a5d-ac96-774b-bcce-b302099a8057").transform((id) => id.toLowerCase());
+export const uuid = z.guid("must be a UUID such as 01890a5d-ac96-774b-bcce-b302099a8057").transform((id) => id.toLowerCase());
 
 const required = (kind: string) => (issue: { input?: unknown }) =>
   issue.input === undefined ? "is required" : `must be ${kind}`;
@@ -23,16 +23,19 @@ function text(what: string, { min, max }: { min: number; max: number }) {
       "must be plain text without control characters",
     )
     .transform((value) => value.trim())
-    .refine((value) => value.length >= min && value.length <= max, `${what} must have ${min} to ${max} characters`);
+    .refine((value) => {
+      const chars = [...value].length;
+      return chars >= min && chars <= max;
+    }, `${what} must have ${min} to ${max} characters`);
 }
 
-const oneOf = <const Values extends readonly [string, ...string[]]>(values: Values) =>
+export const oneOf = <const Values extends readonly [string, ...string[]]>(values: Values) =>
   z.enum(values, {
     error: (issue) => (issue.input === undefined ? "is required" : `must be one of ${values.join(", ")}`),
   });
 
 /** A number that stands in a query. */
-function queryInteger(min: number, max: number) {
+export function queryInteger(min: number, max: number) {
   return z
     .string(`must be given once, a whole number from ${min} to ${max}`)
     .regex(/^\d{1,9}$/, `must be a whole number from ${min} to ${max}`)

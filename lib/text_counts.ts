@@ -5,7 +5,8 @@ export interface TextCounts {
   lineCount: number;
 }
 
-const WHITE_SPACE = /\s/u;
+/** As Unicode defines it: unlike `\s` with U+0085 and without U+FEFF. */
+const WHITE_SPACE = /\p{White_Space}/u;
 
 /**
  * Counts the text of a file in UTF-8 (a byte order mark is tolerated) while it streams by: memory does not grow with the
@@ -62,5 +63,6 @@ function createCounter() {
 }
 
 function isWideSpace(unit: number): boolean {
-  return unit >= 0xa0 && (unit === 0xa0 || (unit >= 0x1680 && WHITE_SPACE.test(String.fromCharCode(unit))));
+  if (unit < 0x1680) return unit === 0x85 || unit === 0xa0;
+  return WHITE_SPACE.test(String.fromCharCode(unit));
 }
