@@ -187,6 +187,16 @@ test("a large body is not gathered in memory: reading waits for the disk", async
   assert.ok(aheadBytesMax <= 1024 * 1024, `${aheadBytesMax} bytes were read ahead of the disk`);
 });
 
+test("memory that a chunk shares with others is not given back with it", async (t) => {
+  const s = await openTestStore(t);
+  const shared = Buffer.alloc(1_000, "x");
+  const key = s.newPendingKey();
+  const limits = { sizeBytes: null, maxBytes: 1_000, contentLength: null, ownsChunks: true };
+  await s.store.receive(key, Readable.from([shared.subarray(0, 10), Buffer.from("alone")]), limits);
+  assert.equal(shared.toString(), "x".repeat(1_000));
+  assert.equal(await s.text(key), "xxxxxxxxxxalone");
+});
+
 test("a body that breaks off leaves nothing", async (t) => {
   const s = await openTestStore(t);
   const key = s.newPendingKey();
