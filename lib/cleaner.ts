@@ -64,7 +64,6 @@ export function createCleaner(options: CleanerOptions) {
   let state: "idle" | "running" | "stopping" = "idle";
   const stopping = new AbortController();
   let timer: NodeJS.Timeout | null = null;
-  let wokenDuringTurn = false;
   /** Above zero while the store does not answer. */
   let probePauseMs = 0;
   let isBusy = false;
@@ -79,14 +78,13 @@ export function createCleaner(options: CleanerOptions) {
 
   /** A hint that something is due. Losing it costs time, never correctness. */
   function wake(): void {
-    if (state !== "running") return;
-    if (turn !== null) wokenDuringTurn = true;
+    // A turn that is under way looks at what is due after its pass: an entry that is durable by then is seen.
+    if (state !== "running" || turn !== null) return;
     // While the store is down the probe's own pace holds: deletes that come in do not hasten it.
-    else if (probePauseMs === 0 || timer === null) {
-      turn = runAndSleep().finally(() => {
-        turn = null;
-      });
-    }
+    if (probePauseMs > 0 && timer !== null) return;
+    turn = runAndSleep().finally(() => {
+      turn = null;
+    });
   }
 
   async function runAndSleep(): Promise<void> {
@@ -105,8 +103,6 @@ export function createCleaner(options: CleanerOptions) {
       sleepMs = PROBE_PAUSE_MS_MIN;
     }
     if (state !== "running") return;
-    if (wokenDuringTurn && probePauseMs === 0) sleepMs = 0;
-    wokenDuringTurn = false;
     timer = setTimeout(() => {
       timer = null;
       wake();
