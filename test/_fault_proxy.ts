@@ -26,7 +26,7 @@ export type FaultKind =
   /** The server does its work; the connection is reset after so many bytes of the answer, its head included. */
   | { kind: "reset"; afterBytes: number }
   /** The server does its work; nothing of its answer comes, and the connection is reset, or stays open for ever. */
-  | { kind: "drop_response"; then?: "reset" | "hang" }
+  | { kind: "drop_response"; connection?: "reset" | "open" }
   /** The request does not reach the server; this is the answer. */
   | { kind: "answer"; status: number; body?: string; headers?: Record<string, string> }
   /** As `answer`, but made from the server's own answer after it did its work. */
@@ -162,7 +162,7 @@ export async function startFaultProxy(t: TestContext, targetUrl: string): Promis
       case "drop_response":
         await askWhole(req);
         active.see(seen);
-        if (fault.then !== "hang") reset(req.socket);
+        if (fault.connection !== "open") reset(req.socket);
         return;
       case "reset": {
         const raw = rawAnswer(await askWhole(req));

@@ -8,6 +8,8 @@ import { delimiter, join } from "node:path";
 import type { TestContext } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { fetch } from "undici";
+import type { Log } from "../lib/log.ts";
+import { createS3Store, type S3Store, type S3StoreOptions } from "../lib/objects_s3.ts";
 
 /** Servers of three makes: what one of them gets wrong another gets right. */
 export const S3_MAKES = ["minio", "versitygw", "garage"] as const;
@@ -49,6 +51,50 @@ export async function useS3Server(t: TestContext, make: S3Make): Promise<S3Serve
     running.set(make, server);
   }
   return await server;
+}
+
+/** A store on a fresh bucket of the server, reached through `url` if given. Closed when the test ends. */
+export async function openS3Store(
+  t: TestContext,
+  server: S3Server,
+  { url = server.endpoint, ...options }: Partial<S3StoreOptions> & { url?: string } = {},
+): Promise<S3Store> {
+  const store = createS3Store({
+    ...server,
+    endpoint: url,
+    publicEndpoint: server.endpoint,
+    bucket: server.newBucketName(),
+    log: collectLog().log,
+    now: Date.now,
+    ...options,
+  });
+  t.after(() => store.close());
+  await store.ensureBucket();
+  return store;
+}
+
+export interface LoggedEvent {
+  level: string;
+  msg: string;
+  fields: Record<string, unknown>;
+}
+
+/** A log that keeps its events. */
+export function collectLog(): { log: Log; events: LoggedEvent[] } {
+  const events: LoggedEvent[] = [];
+  const at =
+    (level: string) =>
+    (msg: string, fields: Record<string, unknown> = {}) => {
+      events.push({ level, msg, fields });
+    };
+  return { log: { debug: at("debug"), info: at("info"), warn: at("warn"), error: at("error"), flush() {} }, events };
+}
+
+/** PUTs to a presigned URL, as a client does. */
+export async function putTo(url: string, body: string | Buffer, headers: Record<string, string> = {}): Promise<number> {
+  const answer = await fetch(url, { method: "PUT", body, headers });
+  await answer.text();
+  return answer.status;
 }
 
 /** The path of a server's binary: $STOWAGE_TEST_BIN_DIR, then the cache of `install_s3_servers`, then the PATH. */
