@@ -122,14 +122,19 @@ CREATE TABLE uploads (
   -- When a pending row is given up. A confirm raises it beyond its own lease.
   expires_at_ms       INTEGER NOT NULL,
   created_at_ms       INTEGER NOT NULL,
+  -- Of a confirmed row the time of its confirm: nothing changes it later.
   updated_at_ms       INTEGER NOT NULL,
   CHECK ((status = 'uploaded') = (size_bytes IS NOT NULL)),
   CHECK (status = 'pending' OR workspace_id IS NOT NULL)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX uploads_by_workspace ON uploads (workspace_id, id);
 CREATE INDEX uploads_by_context ON uploads (context_id, id) WHERE context_id IS NOT NULL;
-CREATE INDEX uploads_pending_by_owner ON uploads (workspace_id, user_id) WHERE status = 'pending';
+-- With the stated size, so that the usage figures need no row.
+CREATE INDEX uploads_pending_by_owner ON uploads (workspace_id, user_id, stated_size_bytes) WHERE status = 'pending';
 CREATE INDEX uploads_pending_by_expiry ON uploads (expires_at_ms) WHERE status = 'pending';
+-- The usage figures of scripts, by the time of their confirm, without a look at a row.
+CREATE INDEX uploads_scripts_by_confirm ON uploads (workspace_id, updated_at_ms, char_count, line_count)
+ WHERE status = 'uploaded' AND char_count IS NOT NULL;
 
 -- The ledger: append-only, in the order of seq, never of time.
 CREATE TABLE storage_events (
@@ -142,7 +147,8 @@ CREATE TABLE storage_events (
   at_ms           INTEGER NOT NULL,
   CHECK ((kind = 'adjust') = (upload_id IS NULL))
 ) STRICT;
-CREATE INDEX storage_events_by_workspace ON storage_events (workspace_id, seq);
+-- With the kind, so that one kind is found without a look at the others' rows.
+CREATE INDEX storage_events_by_workspace ON storage_events (workspace_id, seq, kind);
 CREATE UNIQUE INDEX storage_events_once ON storage_events (upload_id, kind) WHERE upload_id IS NOT NULL;
 
 -- The outbox: objects that no row names and that the cleaner is to remove.

@@ -2,9 +2,11 @@ import type { Config } from "./config.ts";
 import { createContexts } from "./contexts.ts";
 import { openDb } from "./db.ts";
 import { createKeys } from "./keys.ts";
+import { createLedger } from "./ledger.ts";
 import type { Log } from "./log.ts";
 import { createRemovals } from "./removals.ts";
 import { createUploads } from "./uploads.ts";
+import { createUsage } from "./usage.ts";
 import { createWorkspaces } from "./workspaces.ts";
 
 export interface CoreOptions {
@@ -33,5 +35,11 @@ export function openCore({ config, log, now, migrate, onFatal }: CoreOptions) {
       pendingUploadsMax: config.pendingUploadsMax,
     },
   });
-  return { db, workspaces, removals, uploads, keys: createKeys(db, now), contexts: createContexts(db, now) };
+  return {
+    ...{ db, workspaces, removals, uploads },
+    keys: createKeys(db, now),
+    contexts: createContexts(db, now),
+    usage: createUsage(db),
+    ledger: createLedger(db),
+  };
 }

@@ -76,6 +76,7 @@ export function paginate(
   };
 }
 
-function timestamp(atMs: number): string {
+/** A moment as the wire has it. */
+export function timestamp(atMs: number): string {
   return new Date(atMs).toISOString();
 }

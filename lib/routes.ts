@@ -8,6 +8,7 @@ import type { ObjectStore } from "./objects.ts";
 import { accountRoutes } from "./routes_account.ts";
 import { objectRoutes } from "./routes_objects.ts";
 import { uploadRoutes } from "./routes_uploads.ts";
+import { usageRoutes } from "./routes_usage.ts";
 import { workflowRoutes } from "./routes_workflows.ts";
 
 /** What handlers work with. */
@@ -26,6 +27,7 @@ export function createRoutes(parts: RouteParts): Route[] {
     ...uploadRoutes(parts),
     ...workflowRoutes(parts),
     ...accountRoutes(parts),
+    ...usageRoutes(parts),
     ...objectRoutes(parts.objectRoutes),
   ];
 }
