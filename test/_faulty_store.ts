@@ -1,3 +1,4 @@
+import type { Readable } from "node:stream";
 import { type ObjectStore, StoreError } from "../lib/objects.ts";
 
 export interface StoreCall {
@@ -34,7 +35,19 @@ export function faultyStore(): { hooks: StoreHooks; wrapStore: (objects: ObjectS
       stat: (key) => around({ name: "stat", keys: [key] }, () => objects.stat(key)),
       promote: (from, to, options) =>
         around({ name: "promote", keys: [from, to] }, () => objects.promote(from, to, options)),
-      read: (key) => around({ name: "read", keys: [key] }, () => objects.read(key)),
+      async read(key) {
+        let body: Readable | undefined;
+        try {
+          return await around({ name: "read", keys: [key] }, async () => {
+            body = await objects.read(key);
+            return body;
+          });
+        } catch (error) {
+          // An answer that nobody hears must not hold its file open.
+          body?.destroy();
+          throw error;
+        }
+      },
       remove: (keys) =>
         around({ name: "remove", keys }, async () => {
           const refused = hooks.refuse?.(keys) ?? new Map<string, string>();

@@ -1,0 +1,135 @@
+// Goal: BOOKS, and every other invariant, hold after any sequence of operations, with a store that fails now and then.
+// Method: thousands of random steps against a real service; after each the raw database and the raw files are compared
+// with a model in memory that knows exactly what must be there. The seed repeats the steps; where two things race, their
+// order is the machine's, and the model follows the answers.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { TestClock } from "./_app.ts";
+import { checkDrained } from "./_books.ts";
+import { DAY_MS, startFaultyApp } from "./_faulty_app.ts";
+import { createModel, type ModelWorkspace } from "./_model.ts";
+import { createOperations } from "./_model_operations.ts";
+import { createRaces } from "./_model_races.ts";
+import {
+  createWorld,
+  MAX_UPLOAD_BYTES,
+  PENDING_TTL_SECONDS,
+  PENDING_UPLOADS_MAX,
+  type StillClock,
+  URL_TTL_SECONDS,
+  type World,
+} from "./_model_world.ts";
+import { createRandom, testCount, testSeed } from "./_random.ts";
+
+const STEPS = testCount("STOWAGE_TEST_STEPS", process.env.CI === "true" ? 6_000 : 2_000);
+const WORKSPACES = 3;
+const QUOTA_BYTES = 25_000;
+/** Every so many steps all bytes and the whole ledger are compared as well. */
+const THOROUGH_EVERY = 20;
+
+/** How often the store fails in a step, and in which call. */
+type Faults = Parameters<World["drawFault"]>[0];
+const ANY_FAULT: Faults = { names: ["stat", "promote", "read", "remove"], chance: 15 };
+const REMOVAL_FAULT: Faults = { names: ["remove"], chance: 40 };
+
+interface Step {
+  name: string;
+  /** How often it is chosen, against the others. */
+  weight: number;
+  run: () => Promise<void>;
+  faults?: Faults;
+}
+
+/** All that can happen. */
+function stepsOf(world: World): Step[] {
+  const { random, anyWorkspace, anyPending, anyUpload } = world;
+  const operations = createOperations(world);
+  const races = createRaces(world, operations);
+  return [
+    { name: "create", weight: 20, run: operations.create },
+    { name: "PUT", weight: 22, run: () => operations.putBytes(random.percent(10) ? anyUpload() : anyPending()) },
+    { name: "confirm", weight: 16, run: () => operations.confirmOne(random.percent(20) ? anyUpload() : anyPending()) },
+    { name: "delete", weight: 7, run: () => operations.deleteOne(anyUpload()) },
+    { name: "race deletes", weight: 2, run: races.raceDeletes },
+    { name: "race confirms", weight: 4, run: races.raceConfirms },
+    { name: "race confirm and delete", weight: 4, run: races.raceConfirmAndDelete },
+    { name: "race confirm and PUT", weight: 4, run: races.raceConfirmAndPut },
+    { name: "slow confirm", weight: 4, run: races.slowConfirm },
+    { name: "storm", weight: 6, run: races.storm, faults: { names: ["stat", "promote", "remove"], chance: 30 } },
+    { name: "delete by hand", weight: 1, run: operations.deleteByHand },
+    { name: "workflows", weight: 2, run: operations.changeWorkflows },
+    { name: "keys", weight: 1, run: operations.changeKeys },
+    { name: "without right", weight: 3, run: operations.withoutRight },
+    { name: "quota", weight: 2, run: () => operations.setQuota(anyWorkspace(), random.integer(0, 40_000)) },
+    { name: "cleaner", weight: 6, run: operations.cleanerPass, faults: REMOVAL_FAULT },
+    { name: "time", weight: 3, run: operations.passTime },
+  ];
+}
+
+test(`the books are the model's after each of ${STEPS} random steps`, async (t) => {
+  const random = createRandom(testSeed((text) => t.diagnostic(text)));
+  const still: StillClock = { nowMs: Date.now() };
+  const clock: TestClock = {
+    now: () => still.nowMs,
+    monotonicNow: () => still.nowMs,
+    advance: (ms) => {
+      still.nowMs += ms;
+    },
+    setBy: () => assert.fail("the model's clock is never set"),
+  };
+  const its = await startFaultyApp(t, {
+    clock,
+    quotaBytes: QUOTA_BYTES,
+    env: {
+      STOWAGE_MAX_UPLOAD_BYTES: String(MAX_UPLOAD_BYTES),
+      STOWAGE_PENDING_UPLOADS_MAX: String(PENDING_UPLOADS_MAX),
+      STOWAGE_UPLOAD_URL_TTL_SECONDS: String(URL_TTL_SECONDS),
+      STOWAGE_PENDING_TTL_SECONDS: String(PENDING_TTL_SECONDS),
+    },
+  });
+  const owners = [its.owner];
+  while (owners.length < WORKSPACES) owners.push(await its.addOwner());
+  const workspaces = owners.map(
+    (owner): ModelWorkspace => ({
+      owner: { ...owner },
+      revokedKeys: [],
+      quotaBytes: QUOTA_BYTES,
+      workflows: [],
+      deletedWorkflows: [],
+    }),
+  );
+  const model = createModel(workspaces);
+  const world = createWorld({ its, model, random, clock: still });
+  const deck = stepsOf(world).flatMap((step) => Array.from({ length: step.weight }, () => step));
+
+  const done = new Map<string, number>();
+  for (let i = 1; i <= STEPS; i++) {
+    const step = random.pick(deck) ?? assert.fail();
+    done.set(step.name, (done.get(step.name) ?? 0) + 1);
+    try {
+      world.drawFault(step.faults ?? ANY_FAULT);
+      await step.run();
+      its.heal();
+      model.check(its.sql, its.dataDir, { thoroughly: i % THOROUGH_EVERY === 0 });
+    } catch (error) {
+      throw new Error(`Step ${i}, "${step.name}", broke something`, { cause: error });
+    }
+  }
+  t.diagnostic([...done].map(([name, times]) => `${name} ${times}`).join(", "));
+
+  // Days later nothing is left to do: the files are exactly the confirmed ones.
+  clock.advance(3 * DAY_MS);
+  model.expire(still.nowMs);
+  for (let pass = 0; pass < 4; pass++) await its.app.cleaner.runOnce();
+  model.check(its.sql, its.dataDir, { thoroughly: true });
+  checkDrained(its.sql, its.dataDir);
+
+  // And everything can be given back.
+  for (const { id, workspace } of model.all()) {
+    assert.equal((await its.call("DELETE", `/api/v1/uploads/${id}`, { key: workspace.owner.key })).status, 200);
+  }
+  await its.app.cleaner.runOnce();
+  checkDrained(its.sql, its.dataDir);
+  assert.equal(its.usedBytes(), 0);
+  assert.deepEqual(its.files(), []);
+});
