@@ -5,6 +5,7 @@ import { createConfirm } from "./confirm.ts";
 import { type Core, openCore } from "./core.ts";
 import { checkInitialised, readSigningKey } from "./data_dir.ts";
 import { createHttpServer } from "./http.ts";
+import { listenProblem } from "./listen_problem.ts";
 import type { Log } from "./log.ts";
 import { createObjectRoutes } from "./object_routes.ts";
 import type { ObjectStore } from "./objects.ts";
@@ -127,7 +128,9 @@ export async function openApp(options: AppOptions): Promise<App> {
       now,
     });
     closers.push(() => http.close());
-    const port = await http.listen(config.host, config.port);
+    const port = await http.listen(config.host, config.port).catch((error: unknown) => {
+      throw listenProblem(error, config);
+    });
     url ||= `http://${config.host.includes(":") ? `[${config.host}]` : config.host}:${port}`;
     lock.announce(url);
     if (options.cleansInBackground !== false) cleaner.start();

@@ -1,5 +1,6 @@
 import { parseArgs } from "node:util";
 import { AppError } from "./errors.ts";
+import { nearest } from "./nearest.ts";
 
 /** What a command prints to, and where it reads its settings from. */
 export interface Terminal {
@@ -17,89 +18,150 @@ export interface Command {
   usage: string;
   summary: string;
   options: Readonly<Record<string, OptionKind>>;
-  /** How many operands it takes. */
-  operands: number;
+  /** The operands that it takes, named as in `usage`. */
+  operands: readonly string[];
   run: (args: Arguments, terminal: Terminal) => Promise<void> | void;
 }
 
-/** Wrong usage: exit code 2, with the command's usage. */
-export class UsageError extends Error {}
+/** Wrong usage: exit code 2. */
+export class UsageError extends Error {
+  /** How it is used rightly; null: as the help says. */
+  readonly usage: string | null;
 
-/** The parsed arguments of one command. */
-export class Arguments {
-  readonly #values: Readonly<Record<string, unknown>>;
-  readonly operands: readonly string[];
+  constructor(message: string, usage: string | null) {
+    super(message);
+    this.usage = usage;
+  }
+}
 
-  constructor(values: Readonly<Record<string, unknown>>, operands: readonly string[]) {
-    this.#values = values;
-    this.operands = operands;
+/** The parsed arguments of one command. What is missing or malformed throws a `UsageError`. */
+export interface Arguments {
+  text: (option: string) => string | undefined;
+  required: (option: string) => string;
+  flag: (option: string) => boolean;
+  /** A whole number, 0 or more. */
+  integer: (option: string) => number | undefined;
+  operand: (name: string) => string;
+  integerOperand: (name: string) => number;
+}
+
+/** What was typed: a command to run, or a wish for the help of one, or of all (null). */
+export type Typed = { kind: "run"; command: Command; args: Arguments } | { kind: "help"; command: Command | null };
+
+/** Finds the command that was typed and parses the rest. Throws a `UsageError`. */
+export function parseCommand(commands: readonly Command[], argv: readonly string[]): Typed {
+  const [first] = argv;
+  if (first === undefined) throw new UsageError("No command was given", null);
+  if (first === "help" || first === "--help" || first === "-h") {
+    const about = argv.slice(1);
+    return { kind: "help", command: about.length === 0 ? null : findCommand(commands, about) };
+  }
+  const command = findCommand(commands, first === "--version" ? ["version", ...argv.slice(1)] : argv);
+  const rest = argv.slice(command.name.split(" ").length);
+  if (rest.includes("--help") || rest.includes("-h")) return { kind: "help", command };
+  return { kind: "run", command, args: parseArguments(command, rest) };
+}
+
+function findCommand(commands: readonly Command[], words: readonly string[]): Command {
+  const found = commands.find(({ name }) => name.split(" ").every((word, i) => words[i] === word));
+  if (found !== undefined) return found;
+  const [first = "", second = ""] = words;
+  if (first.startsWith("-")) throw new UsageError(`A command must come before "${first}"`, null);
+  const names = commands.map(({ name }) => name);
+  const group = names.filter((name) => name.startsWith(`${first} `));
+  const typed = second === "" || second.startsWith("-") ? first : `${first} ${second}`;
+  if (group.length > 0 && typed === first) {
+    throw new UsageError(`"${first}" needs a second word`, group.map((name) => `stowage ${name}`).join(" | "));
+  }
+  const near = nearest(typed, group.length > 0 ? group : names);
+  throw new UsageError(`There is no command "${typed}"; did you mean "${near}"?`, null);
+}
+
+function parseArguments(command: Command, words: readonly string[]): Arguments {
+  const wrong = (message: string): UsageError => new UsageError(message, usageOf(command));
+  const { values, positionals } = parseStrictly(command, words, wrong);
+  if (positionals.length > command.operands.length) {
+    throw wrong(`"${positionals[command.operands.length]}" is one word too many`);
   }
 
-  text(name: string): string | undefined {
-    const value = this.#values[name];
+  function integer(name: string, text: string): number {
+    if (/^\d{1,16}$/.test(text) && Number.isSafeInteger(Number(text))) return Number(text);
+    throw wrong(`${name} must be a whole number from 0 to ${Number.MAX_SAFE_INTEGER}, not ${JSON.stringify(text)}`);
+  }
+  function text(option: string): string | undefined {
+    const value = values[option];
     return typeof value === "string" ? value : undefined;
   }
-
-  required(name: string): string {
-    const value = this.text(name);
-    if (value === undefined) throw new UsageError(`--${name} is required`);
+  function operand(name: string): string {
+    const value = positionals[command.operands.indexOf(name)];
+    if (value === undefined) throw wrong(`${name} is missing`);
     return value;
   }
 
-  flag(name: string): boolean {
-    return this.#values[name] === true;
-  }
-
-  /** A whole number, 0 or more. */
-  integer(name: string): number | undefined {
-    const value = this.text(name);
-    if (value === undefined) return undefined;
-    if (!/^\d{1,16}$/.test(value))
-      throw new UsageError(`--${name} must be a whole number, not ${JSON.stringify(value)}`);
-    return Number(value);
-  }
+  for (const name of command.operands) operand(name);
+  return {
+    text,
+    required: (option) => {
+      const value = text(option);
+      if (value === undefined) throw wrong(`--${option} is missing`);
+      return value;
+    },
+    flag: (option) => values[option] === true,
+    integer: (option) => {
+      const value = text(option);
+      return value === undefined ? undefined : integer(`--${option}`, value);
+    },
+    operand,
+    integerOperand: (name) => integer(name, operand(name)),
+  };
 }
 
-/** Finds the command that was typed and parses the rest. Throws `UsageError`. */
-export function parseCommand(
-  commands: readonly Command[],
-  argv: readonly string[],
-): { command: Command; args: Arguments } {
-  const words = argv.slice(
-    0,
-    argv.findIndex((word) => word.startsWith("-")) === -1
-      ? argv.length
-      : argv.findIndex((word) => word.startsWith("-")),
-  );
-  const command = commands
-    .filter(({ name }) => name.split(" ").every((word, i) => words[i] === word))
-    .toSorted((a, b) => b.name.length - a.name.length)[0];
-  if (command === undefined) {
-    throw new UsageError(
-      argv.length === 0 ? "Name a command" : `There is no command "${words.slice(0, 2).join(" ") || argv[0]}"`,
-    );
-  }
+function parseStrictly(
+  { options }: Command,
+  words: readonly string[],
+  wrong: (message: string) => UsageError,
+): { values: Readonly<Record<string, unknown>>; positionals: readonly string[] } {
+  const known = Object.entries(options).map(([name, type]): [string, { type: OptionKind }] => [name, { type }]);
   try {
-    const { values, positionals } = parseArgs({
-      args: argv.slice(command.name.split(" ").length),
-      options: Object.fromEntries(Object.entries(command.options).map(([name, type]) => [name, { type }])),
-      allowPositionals: true,
-      strict: true,
-    });
-    if (positionals.length !== command.operands) {
-      throw new UsageError(`${positionals.length} operands were given, ${command.operands} are taken`);
-    }
-    return { command, args: new Arguments(values, positionals) };
+    return parseArgs({ args: [...words], options: Object.fromEntries(known), allowPositionals: true, strict: true });
   } catch (error) {
-    if (error instanceof UsageError || !(error instanceof TypeError)) throw error;
-    throw new UsageError(error.message);
+    if (!(error instanceof TypeError)) throw error;
+    const unknown = /^Unknown option '(-[^']*)'/.exec(error.message)?.[1];
+    if (unknown === undefined) throw wrong(error.message.split("\n")[0] ?? "");
+    const near = nearest(
+      unknown,
+      Object.keys(options).map((name) => `--${name}`),
+    );
+    throw wrong(`There is no option "${unknown}" here${near === undefined ? "" : `; did you mean "${near}"?`}`);
   }
 }
 
-/** The message of an error and, where it has one, the hint after it, as they are shown on stderr. */
-export function describeFailure(error: unknown): string {
-  if (!(error instanceof AppError))
-    return `stowage: error: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`;
-  const [what, ...hint] = error.message.split(/: (?=`|stop|install|restart|restore)/i);
-  return `stowage: error: ${what}\n${hint.length === 0 ? "" : `stowage: hint: ${hint.join(": ")}\n`}`;
+function usageOf({ name, usage }: Command): string {
+  return `stowage ${name} ${usage}`.trimEnd();
+}
+
+/** The help of one command, or of all. */
+export function help(commands: readonly Command[], command: Command | null): string {
+  if (command !== null) return `Usage: ${usageOf(command)}\n\n${command.summary}.\n`;
+  const lines = commands.map(({ name, usage, summary }) => `  ${`${name} ${usage}`.trim()}\n      ${summary}\n`);
+  return `Usage: stowage COMMAND\n\n${lines.join("")}
+Results go to stdout (with --json for machines), the rest to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage.
+Settings are environment variables that begin with STOWAGE_; \`stowage config\` prints them.
+`;
+}
+
+/** What stderr tells of a failure, and the exit code that goes with it. */
+export function describeFailure(error: unknown): { text: string; exitCode: number } {
+  if (error instanceof UsageError) {
+    const hint = error.usage === null ? "`stowage help` lists the commands" : `usage: ${error.usage}`;
+    return { text: failure(error.message, hint), exitCode: 2 };
+  }
+  if (error instanceof AppError) return { text: failure(error.message, error.hint), exitCode: 1 };
+  if (!(error instanceof Error)) return { text: failure(String(error), null), exitCode: 1 };
+  // A failed call to the system says what it was and on which file; any other failure is a defect, and its stack is told.
+  return { text: failure("syscall" in error ? error.message : (error.stack ?? error.message), null), exitCode: 1 };
+}
+
+function failure(message: string, hint: string | null): string {
+  return `stowage: error: ${message}\n${hint === null ? "" : `stowage: hint: ${hint}\n`}`;
 }

@@ -2,13 +2,13 @@ import { openApp } from "./app.ts";
 import type { Arguments, Command, Terminal } from "./command_line.ts";
 import { type Config, describeConfig, readConfig } from "./config.ts";
 import { type Core, openCore } from "./core.ts";
-import { checkInitialised, makeDataDir } from "./data_dir.ts";
+import { checkInitialised, isInitialised, makeDataDir } from "./data_dir.ts";
 import { AppError } from "./errors.ts";
 import { firstSteps } from "./first_steps.ts";
 import { createLog, type Log } from "./log.ts";
 import { SCOPES } from "./principals.ts";
 import { runUntilSignal } from "./run.ts";
-import { takeServeLock } from "./serve_lock.ts";
+import { type ServeLock, takeServeLock } from "./serve_lock.ts";
 import { VERSION } from "./version.ts";
 
 /** Every command, in the order of the help. Those that work on data may run beside `serve`. */
@@ -18,7 +18,7 @@ export const COMMANDS: readonly Command[] = [
     usage: "",
     summary: "Serve the data directory until SIGTERM or SIGINT",
     options: {},
-    operands: 0,
+    operands: [],
     async run(_args, { env }) {
       const config = readConfig(env);
       const log = stderrLog(config);
@@ -30,7 +30,7 @@ export const COMMANDS: readonly Command[] = [
     usage: "[--name NAME] [--quota BYTES] [--json]",
     summary: "Make the data directory with a first workspace and an API key",
     options: { name: "string", quota: "string", json: "boolean" },
-    operands: 0,
+    operands: [],
     run: init,
   },
   {
@@ -38,7 +38,7 @@ export const COMMANDS: readonly Command[] = [
     usage: "--name NAME [--quota BYTES] [--json]",
     summary: "Make a workspace",
     options: { name: "string", quota: "string", json: "boolean" },
-    operands: 0,
+    operands: [],
     run: (args, terminal) =>
       withCore(terminal, async ({ workspaces }, config) => {
         const storageBytesQuota = args.integer("quota") ?? config.defaultQuotaBytes;
@@ -51,7 +51,7 @@ export const COMMANDS: readonly Command[] = [
     usage: "[--json]",
     summary: "List workspaces with the bytes that they use",
     options: { json: "boolean" },
-    operands: 0,
+    operands: [],
     run: (args, terminal) =>
       withCore(terminal, ({ workspaces }) => {
         const rows = workspaces.list().map((workspace) => ({
@@ -68,11 +68,11 @@ export const COMMANDS: readonly Command[] = [
     usage: "WORKSPACE_ID BYTES [--json]",
     summary: "Set a workspace's quota; below what is used only further charges are refused",
     options: { json: "boolean" },
-    operands: 2,
+    operands: ["WORKSPACE_ID", "BYTES"],
     run: (args, terminal) =>
       withCore(terminal, async ({ workspaces }) => {
-        const [workspaceId = "", bytes = ""] = args.operands;
-        const workspace = await workspaces.setQuota(workspaceId, /^\d{1,16}$/.test(bytes) ? Number(bytes) : Number.NaN);
+        const workspaceId = args.operand("WORKSPACE_ID");
+        const workspace = await workspaces.setQuota(workspaceId, args.integerOperand("BYTES"));
         const row = { workspace_id: workspaceId, storage_bytes_quota: workspace.storageBytesQuota };
         print(args, terminal, row, `${workspaceId} may use ${workspace.storageBytesQuota} bytes`);
       }),
@@ -82,7 +82,7 @@ export const COMMANDS: readonly Command[] = [
     usage: "--workspace ID [--name NAME] [--scopes A,B] [--expires DAYS] [--json]",
     summary: `Make an API key and print it, this once. Scopes (default all): ${SCOPES.join(", ")}`,
     options: { workspace: "string", name: "string", scopes: "string", expires: "string", json: "boolean" },
-    operands: 0,
+    operands: [],
     run: (args, terminal) =>
       withCore(terminal, async ({ keys }) => {
         const name = args.text("name");
@@ -111,7 +111,7 @@ export const COMMANDS: readonly Command[] = [
     usage: "[--json]",
     summary: "List API keys; the keys themselves are not kept",
     options: { json: "boolean" },
-    operands: 0,
+    operands: [],
     run: (args, terminal) =>
       withCore(terminal, ({ keys }) => {
         const rows = keys.list().map((key) => ({
@@ -133,10 +133,10 @@ export const COMMANDS: readonly Command[] = [
     usage: "API_KEY_ID [--json]",
     summary: "Revoke an API key: it is refused from now on, also by a server that runs",
     options: { json: "boolean" },
-    operands: 1,
+    operands: ["API_KEY_ID"],
     run: (args, terminal) =>
       withCore(terminal, async ({ keys }) => {
-        const revoked = await keys.revoke(args.operands[0] ?? "");
+        const revoked = await keys.revoke(args.operand("API_KEY_ID"));
         const row = { workspace_id: revoked.workspaceId, api_key_id: revoked.apiKeyId };
         print(args, terminal, row, `${revoked.apiKeyId} is revoked`);
       }),
@@ -146,7 +146,7 @@ export const COMMANDS: readonly Command[] = [
     usage: "",
     summary: "Print the effective settings as JSON, secrets masked",
     options: {},
-    operands: 0,
+    operands: [],
     run: (_args, { env, out }) => out(`${JSON.stringify(describeConfig(readConfig(env)), null, 2)}\n`),
   },
   {
@@ -154,38 +154,29 @@ export const COMMANDS: readonly Command[] = [
     usage: "",
     summary: "Print the version",
     options: {},
-    operands: 0,
+    operands: [],
     run: (_args, { out }) => out(`${VERSION}\n`),
   },
   {
     name: "help",
-    usage: "",
-    summary: "Print this",
+    usage: "[COMMAND]",
+    summary: "Print this, or what is known of one command",
     options: {},
-    operands: 0,
-    run: (_args, { out }) => out(help()),
+    operands: [],
+    // "help" is no command like others: it takes their names. See `parseCommand`.
+    run: () => {},
   },
 ];
 
-export function help(): string {
-  const lines = COMMANDS.map(({ name, usage, summary }) => `  ${`${name} ${usage}`.trim()}\n      ${summary}\n`);
-  return `Usage: stowage COMMAND\n\n${lines.join("")}\nSettings are environment variables that begin with STOWAGE_; \`stowage config\` prints them.\n`;
-}
-
 async function init(args: Arguments, terminal: Terminal): Promise<void> {
   const config = readConfig(terminal.env);
-  const alreadyThere = new AppError(
-    "conflict",
-    `"${config.dataDir}" has a workspace already and was left as it is: \`stowage keys create\` makes another key`,
-  );
+  const storageBytesQuota = args.integer("quota") ?? config.defaultQuotaBytes;
   await makeDataDir(config.dataDir);
-  // Making the tables is for the holder of the lock; a directory that is being served has them.
-  const lock = takeServeLock(config.dataDir);
+  const lock = await lockToInit(config);
   try {
     await usingCore(config, true, async ({ db, workspaces, keys }) => {
       const made = await db.write(() => {
-        if (workspaces.list().length > 0) throw alreadyThere;
-        const storageBytesQuota = args.integer("quota") ?? config.defaultQuotaBytes;
+        if (workspaces.list().length > 0) throw alreadyThere(config.dataDir);
         const workspace = workspaces.insert({ name: args.text("name") ?? "default", storageBytesQuota });
         return { ...workspace, ...keys.insert({ workspaceId: workspace.workspaceId, userId: workspace.userId }) };
       });
@@ -195,6 +186,25 @@ async function init(args: Arguments, terminal: Terminal): Promise<void> {
   } finally {
     lock.release();
   }
+}
+
+/** Making the tables is for the holder of the lock. A directory that is being served has them, and most likely a workspace. */
+async function lockToInit(config: Config): Promise<ServeLock> {
+  try {
+    return takeServeLock(config.dataDir);
+  } catch (error) {
+    if (!(error instanceof AppError && error.code === "conflict" && isInitialised(config.dataDir))) throw error;
+    await usingCore(config, false, ({ workspaces }) => {
+      if (workspaces.list().length > 0) throw alreadyThere(config.dataDir);
+    });
+    throw error;
+  }
+}
+
+function alreadyThere(dataDir: string): AppError {
+  return new AppError("conflict", `"${dataDir}" has a workspace already and was left as it is`, {
+    hint: "`stowage workspaces list` shows it; `stowage keys create --workspace ID` makes another key for it",
+  });
 }
 
 async function withCore(terminal: Terminal, work: (core: Core, config: Config) => Promise<void> | void): Promise<void> {

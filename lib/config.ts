@@ -1,6 +1,8 @@
+import { isIPv6 } from "node:net";
 import { resolve } from "node:path";
 import * as z from "zod";
 import { AppError } from "./errors.ts";
+import { nearest } from "./nearest.ts";
 
 const PREFIX = "STOWAGE_";
 const GIB = 1024 ** 3;
@@ -14,17 +16,23 @@ function integer(min: number, max: number): z.ZodType<number, string> {
     .refine((value) => value >= min && value <= max, `must be a whole number from ${min} to ${max}`);
 }
 
+/** Without a slash at its end, so that paths can be put after it. */
 const httpUrl = z
   .string()
   .refine(
-    (text) => URL.canParse(text) && /^https?:\/\/[^/]/.test(text),
-    "must be a full URL such as https://files.example.com",
+    (text) => /^https?:\/\/[^/\s][^\s?#@]*$/i.test(text) && URL.canParse(text),
+    "must be a full URL such as https://files.example.com, without user name, query and fragment",
   )
+  .transform((text) => new URL(text).href.replace(/\/+$/, ""));
+
+/** An IPv6 address may stand in brackets, as it does in URLs. */
+const host = z
+  .string()
+  .transform((text) => (/^\[.*\]$/.test(text) ? text.slice(1, -1) : text))
   .refine(
-    (text) => !URL.canParse(text) || (new URL(text).search === "" && new URL(text).hash === ""),
-    "must have no query and no fragment",
-  )
-  .transform((text) => text.replace(/\/+$/, ""));
+    (text) => isIPv6(text) || /^[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?$/.test(text),
+    "must be an IP address or a host name, without a port",
+  );
 
 const origins = z
   .string()
@@ -53,7 +61,7 @@ interface Setting {
 const SETTINGS = {
   host: {
     name: "HOST",
-    schema: z.string().min(1, "must be an address to listen on"),
+    schema: host,
     default: "127.0.0.1",
     describe: "Address to listen on. With a wildcard (`0.0.0.0`, `::`) `STOWAGE_PUBLIC_URL` must be set.",
   },
@@ -170,7 +178,7 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
     }
   }
   problems.push(...unknownVariables(env));
-  if (config.publicUrl === null && ["0.0.0.0", "::", "[::]", "*"].includes(String(config.host))) {
+  if (config.publicUrl === null && isWildcard(config.host)) {
     problems.push(
       `${PREFIX}PUBLIC_URL must be set when ${PREFIX}HOST is the wildcard "${config.host}": clients cannot follow an upload URL to a wildcard`,
     );
@@ -182,27 +190,18 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
   return Object.freeze(config) as Config;
 }
 
+/** Whether an address stands for all of this machine's, in whatever way it is written. */
+function isWildcard(host: unknown): boolean {
+  if (typeof host !== "string") return false;
+  const url = `http://${isIPv6(host) ? `[${host}]` : host}`;
+  return URL.canParse(url) && ["0.0.0.0", "[::]", "[::ffff:0:0]"].includes(new URL(url).hostname);
+}
+
 function unknownVariables(env: NodeJS.ProcessEnv): string[] {
   const known = Object.values<Setting>(SETTINGS).map(({ name }) => PREFIX + name);
   return Object.keys(env)
     .filter((name) => name.startsWith(PREFIX) && !known.includes(name) && !name.startsWith(`${PREFIX}TEST_`))
-    .map((name) => {
-      const nearest = known.toSorted((a, b) => distance(name, a) - distance(name, b))[0];
-      return `${name} is not a setting; did you mean ${nearest}?`;
-    });
-}
-
-/** Edits between two names (Levenshtein). */
-function distance(from: string, to: string): number {
-  let row = Array.from({ length: to.length + 1 }, (_, i) => i);
-  for (const [i, char] of [...from].entries()) {
-    const next = [i + 1];
-    for (const [j, other] of [...to].entries()) {
-      next.push(Math.min((row[j] ?? 0) + (char === other ? 0 : 1), (row[j + 1] ?? 0) + 1, (next[j] ?? 0) + 1));
-    }
-    row = next;
-  }
-  return row.at(-1) ?? 0;
+    .map((name) => `${name} is not a setting; did you mean ${nearest(name, known)}?`);
 }
 
 /** The effective settings by variable name, secrets masked; `stowage config` prints them. */

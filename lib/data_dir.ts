@@ -18,20 +18,35 @@ export function isInitialised(dataDir: string): boolean {
 /** Throws `not_found`, with the command that helps, where there is no data directory yet. */
 export function checkInitialised(dataDir: string): void {
   if (isInitialised(dataDir)) return;
-  throw new AppError(
-    "not_found",
-    `There is no Stowage data in "${dataDir}": \`stowage init\` makes it, or set STOWAGE_DATA_DIR`,
-  );
+  throw new AppError("not_found", `There is no Stowage data in "${dataDir}"`, {
+    hint: "`stowage init` makes it; if it is elsewhere, set STOWAGE_DATA_DIR to that folder",
+  });
 }
 
-/** Makes the data directory, private to this user, and its signing key. What is there already stays. */
+/**
+ * Makes the data directory, private to this user, and its signing key. What is there already stays. Throws
+ * `storage_unavailable` where it cannot be made.
+ */
 export async function makeDataDir(dataDir: string): Promise<void> {
-  await makeFolder(dataDir);
+  try {
+    await makeFolder(dataDir);
+    await makeSigningKey(dataDir);
+  } catch (error) {
+    throw new AppError(
+      "storage_unavailable",
+      `Cannot make the data directory "${dataDir}": ${error instanceof Error ? error.message : String(error)}`,
+      { hint: "set STOWAGE_DATA_DIR to a folder that this user may write to", cause: error },
+    );
+  }
+}
+
+async function makeSigningKey(dataDir: string): Promise<void> {
   const path = join(dataDir, SIGNING_KEY_FILE);
   if (existsSync(path)) return;
   // Whole or not at all: half a key after a crash would be taken for the key.
   const draft = `${path}.${process.pid}`;
-  const file = await open(draft, "wx", 0o600);
+  // "w": in a container the process id of a first try that was killed comes again.
+  const file = await open(draft, "w", 0o600);
   try {
     await file.writeFile(randomBytes(SIGNING_KEY_BYTES));
     await file.sync();
@@ -48,7 +63,10 @@ export function readSigningKey(dataDir: string): Buffer {
   if (key.length !== SIGNING_KEY_BYTES) {
     throw new AppError(
       "internal_error",
-      `"${join(dataDir, SIGNING_KEY_FILE)}" must have ${SIGNING_KEY_BYTES} bytes, not ${key.length}: restore it from a backup`,
+      `"${join(dataDir, SIGNING_KEY_FILE)}" must have ${SIGNING_KEY_BYTES} bytes, not ${key.length}`,
+      {
+        hint: "restore it from a backup; a new one (remove the file, `stowage init`) ends all signed URLs that are out",
+      },
     );
   }
   return key;

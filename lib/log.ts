@@ -21,6 +21,11 @@ export interface LogOptions {
   now?: () => number;
 }
 
+/** What needs no quotes in a readable line. */
+const PLAIN_TEXT = /^[\x21-\x7e]+$/;
+/** Errors in a chain of causes that are told; a chain may be a ring. */
+const CAUSES_MAX = 5;
+
 const RANK: Record<LogLevel, number> = { debug: 0, info: 1, warn: 2, error: 3, silent: 4 };
 
 /** Lines are written together at the end of an event loop's turn: under load one system call serves many requests. */
@@ -47,21 +52,44 @@ export function createLog({ level, write, pretty = false, now = Date.now }: LogO
 }
 
 function jsonLine(nowMs: number, level: string, msg: string, fields: LogFields | undefined): string {
-  return `${JSON.stringify({ time: new Date(nowMs).toISOString(), level, msg, ...fields }, errorAsText)}\n`;
+  const event = { time: new Date(nowMs).toISOString(), level, msg };
+  return `${toJson({ ...event, ...fields }, event)}\n`;
 }
 
 function prettyLine(nowMs: number, level: string, msg: string, fields: LogFields | undefined): string {
   let line = `${new Date(nowMs).toISOString().slice(11, 23)} ${level.padEnd(5)} ${msg}`;
   for (const [name, value] of Object.entries(fields ?? {})) {
     if (value === undefined || value === null) continue;
-    line += ` ${name}=${typeof value === "string" ? value : JSON.stringify(value, errorAsText)}`;
+    line += ` ${name}=${prettyValue(value)}`;
   }
   return `${line}\n`;
 }
 
-function errorAsText(_key: string, value: unknown): unknown {
-  if (!(value instanceof Error)) return value;
-  return value.cause === undefined
-    ? (value.stack ?? value.message)
-    : `${value.stack ?? value.message}\ncaused by: ${value.cause instanceof Error ? value.cause.stack : String(value.cause)}`;
+function prettyValue(value: unknown): string {
+  // A stack stays readable. Its message may quote what a stranger sent: nothing in it may move the cursor.
+  if (value instanceof Error) return describeError(value).replaceAll(/[^\P{Cc}\n]|\p{Bidi_Control}/gu, "?");
+  return typeof value === "string" && PLAIN_TEXT.test(value) ? value : toJson(value);
+}
+
+/** Never throws: an event that could not be written would hide the failure that it tells of. */
+function toJson(value: unknown, instead: LogFields = {}): string {
+  try {
+    return JSON.stringify(value, asText) ?? "null";
+  } catch (error) {
+    return JSON.stringify({ ...instead, unwritable: String(error) });
+  }
+}
+
+function asText(_key: string, value: unknown): unknown {
+  if (typeof value === "bigint") return value.toString();
+  return value instanceof Error ? describeError(value) : value;
+}
+
+/** The stack of an error, its code where it has one, and the same of what caused it. */
+function describeError(error: Error, causesMax = CAUSES_MAX): string {
+  const code = "code" in error && typeof error.code === "string" ? ` [${error.code}]` : "";
+  const text = `${error.stack ?? error.message}${code}`;
+  if (error.cause === undefined || causesMax === 0) return text;
+  const { cause } = error;
+  return `${text}\ncaused by: ${cause instanceof Error ? describeError(cause, causesMax - 1) : String(cause)}`;
 }

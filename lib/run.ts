@@ -5,8 +5,8 @@ const EXIT_CUT_SHORT = 130;
 
 /**
  * Runs what `open` opens until SIGTERM or SIGINT, then closes it and resolves: requests in flight are finished, queued
- * writes are flushed. A second signal ends the process at once. So does `onFatal`, with exit code 1: the database's state
- * is then unknown and only opening it anew tells.
+ * writes are flushed. A second signal ends the process at once. So does `onFatal`, and whatever nobody caught, with exit
+ * code 1: the state is then unknown and only starting anew tells.
  */
 export async function runUntilSignal(
   log: Log,
@@ -19,20 +19,25 @@ export async function runUntilSignal(
   });
   const onSignal = (signal: NodeJS.Signals): void => {
     if (++signalled > 1) {
+      log.warn("cut_short", { signal });
       log.flush();
       process.exit(EXIT_CUT_SHORT);
     }
     log.info("stopping", { signal });
     stop();
   };
-  process.on("SIGTERM", onSignal);
-  process.on("SIGINT", onSignal);
-
-  const running = await open((error) => {
+  const onFatal = (error: unknown): void => {
     log.error("fatal", { error });
     log.flush();
     process.exit(1);
-  });
+  };
+  process.on("SIGTERM", onSignal);
+  process.on("SIGINT", onSignal);
+  process.on("uncaughtException", onFatal);
+  // Whoever read the log may go away: that is no reason to stop serving.
+  process.stderr.on("error", () => {});
+
+  const running = await open(onFatal);
   await stopped;
   await running.close();
   log.info("stopped");

@@ -6,6 +6,12 @@ import { AppError } from "./errors.ts";
 
 const LOCK_FILE = "serve.lock";
 
+/**
+ * How long a locked file is waited for: a process that was just killed may take a moment to be gone, and whoever reads
+ * the holder's row holds the file for microseconds.
+ */
+const LOCK_WAIT_MS = 500;
+
 export interface ServeLock {
   /** Tells a second process where this one is reached. */
   announce: (url: string) => void;
@@ -21,18 +27,23 @@ export interface ServeLock {
  */
 export function takeServeLock(dataDir: string): ServeLock {
   const path = join(dataDir, LOCK_FILE);
-  const sqlite = new Database(path, { timeout: 0 });
-  chmodSync(path, 0o600);
+  const sqlite = openLockFile(path);
 
+  /** Takes the lock, or keeps it, and commits who holds it. */
   function hold(url: string): void {
-    sqlite.exec("BEGIN IMMEDIATE");
-    sqlite.exec(
-      "CREATE TABLE IF NOT EXISTS holder (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), process_id INTEGER NOT NULL, url TEXT NOT NULL)",
-    );
-    sqlite.prepare("INSERT OR REPLACE INTO holder VALUES (1, ?, ?)").run(process.pid, url);
-    sqlite.exec("COMMIT");
-    // The row is now readable for others. Whoever got in between the two statements holds the lock, and this one fails.
-    sqlite.exec("BEGIN IMMEDIATE");
+    try {
+      if (!sqlite.inTransaction) sqlite.exec("BEGIN IMMEDIATE");
+      sqlite.exec(
+        "CREATE TABLE IF NOT EXISTS holder (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), process_id INTEGER NOT NULL, url TEXT NOT NULL)",
+      );
+      sqlite.prepare("INSERT OR REPLACE INTO holder VALUES (1, ?, ?)").run(process.pid, url);
+      sqlite.exec("COMMIT");
+      // The row is now readable for others. Whoever got in between the two statements holds the lock, and this one fails.
+      sqlite.exec("BEGIN IMMEDIATE");
+    } catch (error) {
+      if (!isSqliteError(error, "SQLITE_BUSY")) throw unusable(path, error);
+      throw alreadyServed(dataDir, readHolder(sqlite), error);
+    }
   }
 
   try {
@@ -40,33 +51,50 @@ export function takeServeLock(dataDir: string): ServeLock {
     sqlite.pragma("journal_mode = DELETE");
     hold("");
   } catch (error) {
-    const holder = isSqliteError(error, "SQLITE_BUSY") ? readHolder(sqlite) : undefined;
     sqlite.close();
-    if (!isSqliteError(error, "SQLITE_BUSY")) throw error;
-    const who =
-      holder === undefined ? "another process" : `process ${holder.processId}${holder.url && ` at ${holder.url}`}`;
-    throw new AppError(
-      "conflict",
-      `The data directory "${dataDir}" is already served by ${who}: stop that one first, or use another directory`,
-    );
+    throw error instanceof AppError ? error : unusable(path, error);
   }
-
-  return {
-    announce: (url) => {
-      sqlite.exec("ROLLBACK");
-      hold(url);
-    },
-    release: () => sqlite.close(),
-  };
+  return { announce: hold, release: () => sqlite.close() };
 }
 
-function readHolder(sqlite: Database.Database): { processId: number; url: string } | undefined {
+function openLockFile(path: string): Database.Database {
   try {
-    return sqlite
-      .prepare<[], { processId: number; url: string }>("SELECT process_id AS processId, url FROM holder")
-      .get();
+    const sqlite = new Database(path, { timeout: LOCK_WAIT_MS });
+    chmodSync(path, 0o600);
+    return sqlite;
+  } catch (error) {
+    throw unusable(path, error);
+  }
+}
+
+interface Holder {
+  processId: number;
+  /** Empty while it is starting. */
+  url: string;
+}
+
+function readHolder(sqlite: Database.Database): Holder | undefined {
+  try {
+    return sqlite.prepare<[], Holder>("SELECT process_id AS processId, url FROM holder").get();
   } catch {
     // The other process is about to write its first row: who it is stays unknown.
     return undefined;
   }
+}
+
+function alreadyServed(dataDir: string, holder: Holder | undefined, cause: unknown): AppError {
+  const who =
+    holder === undefined ? "another process" : `process ${holder.processId}${holder.url && ` at ${holder.url}`}`;
+  return new AppError("conflict", `The data directory "${dataDir}" is already served by ${who}`, {
+    hint: "stop that one first, or set STOWAGE_DATA_DIR to another directory",
+    cause,
+  });
+}
+
+function unusable(path: string, cause: unknown): AppError {
+  return new AppError(
+    "storage_unavailable",
+    `Cannot use the lock file "${path}": ${cause instanceof Error ? cause.message : String(cause)}`,
+    { hint: "the data directory must be on a local disk, and this user must be allowed to write to it", cause },
+  );
 }
