@@ -1,0 +1,94 @@
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { existsSync, readFileSync } from "node:fs";
+import type Database from "better-sqlite3";
+import type { Owner } from "./_app.ts";
+import { rawPathOf } from "./_books.ts";
+
+/** An upload as the answers tell it. What was asked for and not answered may have been done or not. */
+export interface Tracked {
+  id: string;
+  owner: Owner;
+  uploadUrl: string;
+  state: "pending" | "uploaded" | "deleted";
+  /** The numbers of the bodies that it may have: one, as far as answers tell. */
+  bodies: number[];
+  /** Whether it may have none: no PUT was ever answered. */
+  mayBeEmpty: boolean;
+  mayBeConfirmed: boolean;
+  mayBeDeleted: boolean;
+}
+
+export function newlyTracked(id: string, owner: Owner, uploadUrl: string): Tracked {
+  const unasked = { bodies: [], mayBeEmpty: true, mayBeConfirmed: false, mayBeDeleted: false };
+  return { id, owner, uploadUrl, state: "pending", ...unasked };
+}
+
+const HEADER_BYTES = 8;
+const SIZES = [8, 9, 200, 200, 1_000, 5_000, 20_000, 150_000] as const;
+
+/** A body that can be told from every other by its first bytes, and compared to the last. */
+export function bodyOf(number: number): Buffer {
+  const size = SIZES[number % SIZES.length] ?? HEADER_BYTES;
+  const body = createHash("shake256", { outputLength: size }).update(String(number)).digest();
+  body.writeBigUInt64BE(BigInt(number));
+  return body;
+}
+
+/** The number of the body that a file holds. Fails where the file is not whole. */
+function bodyIn(path: string, what: string): number {
+  const bytes = readFileSync(path);
+  assert.ok(bytes.length >= HEADER_BYTES, `${what} is cut off`);
+  const number = Number(bytes.readBigUInt64BE());
+  assert.ok(bytes.equals(bodyOf(number)), `${what} is not whole`);
+  return number;
+}
+
+interface Row {
+  id: string;
+  status: "pending" | "uploaded";
+  sizeBytes: number | null;
+  objectKey: string;
+}
+
+export function readRows(sql: Database.Database): Map<string, Row> {
+  const rows = sql
+    .prepare<[], Row>("SELECT id, status, size_bytes AS sizeBytes, object_key AS objectKey FROM uploads")
+    .all();
+  return new Map(rows.map((row) => [row.id, row]));
+}
+
+/**
+ * Checks one upload against the raw database and files (NO-LOSS, NO-GHOST), and takes over what is true now where no
+ * answer had told.
+ */
+export function judge(upload: Tracked, row: Row | undefined, dataDir: string): void {
+  const { id, state, bodies } = upload;
+  if (row === undefined) {
+    assert.ok(state === "deleted" || upload.mayBeDeleted, `NO-LOSS: ${id} is gone, and nobody had asked for that`);
+    return settle(upload, "deleted", null);
+  }
+  assert.notEqual(state, "deleted", `NO-LOSS: ${id} is back after its delete was answered`);
+  const path = rawPathOf(dataDir, row.objectKey);
+  const isThere = existsSync(path);
+  if (row.status === "pending") {
+    assert.equal(state, "pending", `NO-LOSS: ${id} is pending again after its confirm was answered`);
+    assert.ok(isThere || upload.mayBeEmpty, `NO-LOSS: what was PUT to ${id}, and answered, is gone`);
+  } else {
+    assert.ok(state === "uploaded" || upload.mayBeConfirmed, `${id} is confirmed, and nobody had asked for that`);
+    assert.ok(isThere, `NO-GHOST: the object of ${id} is not there`);
+  }
+  const body = isThere ? bodyIn(path, `the object of ${id}`) : null;
+  assert.ok(body === null || bodies.includes(body), `${id} has body ${body}, not one of ${bodies.join(", ")}`);
+  if (row.status === "uploaded")
+    assert.equal(row.sizeBytes, bodyOf(body ?? 0).length, `BOOKS: ${id} is charged its size`);
+  settle(upload, row.status, body);
+}
+
+function settle(upload: Tracked, state: Tracked["state"], body: number | null): void {
+  upload.state = state;
+  upload.bodies = body === null ? [] : [body];
+  upload.mayBeEmpty = body === null;
+  upload.mayBeConfirmed = false;
+  upload.mayBeDeleted = false;
+}
