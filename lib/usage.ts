@@ -6,8 +6,8 @@ import type { Span } from "./usage_periods.ts";
 const STEP_ROWS_MAX = 5_000;
 /** The event loop gets its turn after this much work. */
 const WORK_MS_MAX = 5;
-/** A pass over an outbox of more than one step is repeated only after this many times what it took. */
-const OUTBOX_KEPT_PER_MS = 9;
+/** What a pass over an outbox of more than one step found is kept this many times as long as the pass took. */
+const OUTBOX_KEPT_FACTOR = 9;
 
 /** What the confirmed scripts of a span hold together. */
 export interface ScriptFigures {
@@ -34,6 +34,11 @@ interface Awaiting {
   oldestEnteredAtMs: number;
 }
 
+interface UsageOptions {
+  stepRows?: number;
+  outboxKeptFactor?: number;
+}
+
 export type Usage = ReturnType<typeof createUsage>;
 
 /**
@@ -41,7 +46,8 @@ export type Usage = ReturnType<typeof createUsage>;
  * from the rows when they are asked for, by covering indexes and in bounded steps, between which requests are answered.
  * So the figures of one answer may lie some milliseconds apart where there are more rows than one step reads.
  */
-export function createUsage(db: Db, { stepRows = STEP_ROWS_MAX }: { stepRows?: number } = {}) {
+export function createUsage(db: Db, options: UsageOptions = {}) {
+  const { stepRows = STEP_ROWS_MAX, outboxKeptFactor = OUTBOX_KEPT_FACTOR } = options;
   const scripts = `
       FROM uploads
      WHERE workspace_id = :workspaceId AND status = 'uploaded' AND char_count IS NOT NULL
@@ -146,7 +152,7 @@ export function createUsage(db: Db, { stepRows = STEP_ROWS_MAX }: { stepRows?: n
       awaiting = pass.then(({ sums }) => sums);
       pass.then(({ steps }) => {
         if (steps <= 1) forget();
-        else setTimeout(forget, OUTBOX_KEPT_PER_MS * (performance.now() - startedAtMs)).unref();
+        else setTimeout(forget, outboxKeptFactor * (performance.now() - startedAtMs)).unref();
       }, forget);
     }
     return awaiting;
