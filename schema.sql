@@ -213,7 +213,7 @@ CREATE TRIGGER uploads_change_at_confirm_only BEFORE UPDATE OF id, status, size_
       AND (OLD.status IS NOT 'pending' OR NEW.status IS NOT 'uploaded'
            OR coalesce(NEW.size_bytes NOT BETWEEN 0 AND 9007199254740991, 1)
            OR OLD.workspace_id IS NOT NULL AND NEW.workspace_id IS NOT OLD.workspace_id)
-   OR NOT EXISTS (SELECT 1 FROM uploads WHERE id = OLD.id AND status = OLD.status AND object_key = OLD.object_key)
+   OR NOT EXISTS (SELECT 1 FROM uploads WHERE id = OLD.id AND object_key = OLD.object_key)
 BEGIN SELECT RAISE(ABORT, 'id, key, size, workspace and status of an upload change at its confirm only'); END;
 
 CREATE TRIGGER uploads_confirm_takes_free_final_key BEFORE UPDATE OF status ON uploads

@@ -41,7 +41,7 @@ export const SCHEMA_VERSION = SCHEMA_STEPS.length;
 
 export interface Db {
   /** Prepares a statement once; to be called when a module is made, not for each request. */
-  prepare: <Params extends unknown[] | object, Row = unknown>(
+  prepare: <Params extends unknown[] | object = unknown[], Row = unknown>(
     sql: string,
   ) => Database.Statement<Params extends unknown[] ? Params : [Params], Row>;
   /**
@@ -65,6 +65,8 @@ export interface DbOptions {
   migrate: boolean;
   /** Called when the file's state is unknown (an I/O error): the process must end. */
   onFatal: (error: unknown) => void;
+  /** A clock that only goes forward; says how long a write has waited. */
+  monotonicMs?: () => number;
 }
 
 interface QueuedWrite {
@@ -84,17 +86,23 @@ class GroupLost extends Error {}
  * Opens the database of a data directory.
  *
  * Writes are grouped: all that arrive in one turn of the event loop share one transaction and one fsync. Throws an
- * `AppError` where the file is newer than the program, or older and `migrate` is not set.
+ * `AppError` where the file is newer than the program, or older or absent and `migrate` is not set.
  */
-export function openDb({ dataDir, log, migrate, onFatal }: DbOptions): Db {
+export function openDb({ dataDir, log, migrate, onFatal, monotonicMs = () => performance.now() }: DbOptions): Db {
   const path = join(dataDir, DATABASE_FILE);
   const isNew = !existsSync(path);
+  if (isNew && !migrate) {
+    throw new AppError("not_found", `Cannot open database "${path}": there is none`, {
+      hint: "name the data directory with STOWAGE_DATA_DIR, or make one with `stowage init`",
+    });
+  }
   const sqlite = new Database(path, { timeout: OPEN_TIMEOUT_MS });
   try {
     if (isNew) chmodSync(path, 0o600);
     prepareConnection(sqlite);
     checkSchema(sqlite, path, migrate);
-    if (isNew) fsyncPathSync(dirname(path));
+    // Each time, not only when the file is new: whoever made it may have lost power before this line.
+    fsyncPathSync(dirname(path));
   } catch (error) {
     sqlite.close();
     throw error;
@@ -121,7 +129,7 @@ export function openDb({ dataDir, log, migrate, onFatal }: DbOptions): Db {
       if (queue.length >= QUEUED_WRITES_MAX) return reject(busy("Too many changes are waiting: ask again in a moment"));
       // The queue holds bodies of many types; each entry's resolve only ever meets its own body's value.
       const settle = resolve as (value: unknown) => void;
-      queue.push({ body, savepoint: withSavepoint, queuedAtMs: performance.now(), resolve: settle, reject });
+      queue.push({ body, savepoint: withSavepoint, queuedAtMs: monotonicMs(), resolve: settle, reject });
       schedule();
     });
   }
@@ -149,7 +157,7 @@ export function openDb({ dataDir, log, migrate, onFatal }: DbOptions): Db {
       for (const write of group) outcomes.push(runBody(write));
       commit.run();
     } catch (error) {
-      failGroup(group, error instanceof GroupLost ? error.cause : error);
+      failGroup(group, error instanceof GroupLost ? (error.cause ?? error) : error);
       return schedule();
     }
     // Only now, results and errors alike: a 404 that saw a delete of this group must not leave before that is durable.
@@ -165,13 +173,19 @@ export function openDb({ dataDir, log, migrate, onFatal }: DbOptions): Db {
     if (write.savepoint) savepoint.run();
     try {
       const value = write.body();
-      if (value instanceof Promise) throw new TypeError("The body of a write must not be asynchronous");
-      if (!sqlite.inTransaction) throw new GroupLost("A body ended the transaction", { cause: value });
+      if (!sqlite.inTransaction) throw new GroupLost("A body ended the transaction");
+      if (isThenable(value)) {
+        const mistake = new TypeError("The body of a write must not be asynchronous");
+        // Without a savepoint what it has written by now can only be undone with the whole group.
+        if (!write.savepoint) throw new GroupLost("A body cannot be undone", { cause: mistake });
+        throw mistake;
+      }
       if (write.savepoint) release.run();
       return { ok: true, value };
     } catch (error) {
       // Some failures (disk full, I/O, memory) undo the whole transaction. The next savepoint would then open one of its
       // own, and later bodies would commit alone: so nothing of this group runs any further.
+      if (error instanceof GroupLost) throw error;
       if (!sqlite.inTransaction || isSqliteError(error, "SQLITE_IOERR")) {
         throw new GroupLost("The transaction is gone", { cause: error });
       }
@@ -196,7 +210,7 @@ export function openDb({ dataDir, log, migrate, onFatal }: DbOptions): Db {
 
   /** Another process has the write lock. The event loop goes on; whoever has waited too long is told so. */
   function waitForLock(cause: unknown): void {
-    const nowMs = performance.now();
+    const nowMs = monotonicMs();
     const tooOld = queue.filter((write) => nowMs - write.queuedAtMs > WRITE_AGE_MS_MAX);
     if (tooOld.length > 0) {
       queue = queue.filter((write) => nowMs - write.queuedAtMs <= WRITE_AGE_MS_MAX);
@@ -227,19 +241,20 @@ export function openDb({ dataDir, log, migrate, onFatal }: DbOptions): Db {
   function checkpointFrom(pages: number): void {
     if (!sqlite.open) return;
     try {
-      const logPages = walPages("NOOP");
-      if (logPages < pages) return;
-      walPages(logPages >= RESTART_CHECKPOINT_PAGES ? "RESTART" : "PASSIVE");
+      const { log: logPages, checkpointed } = checkpoint("NOOP");
+      // By the log's whole length: readers that take turns let all of it be copied and still keep it from starting over.
+      if (logPages >= RESTART_CHECKPOINT_PAGES) checkpoint("RESTART");
+      else if (logPages - checkpointed >= pages) checkpoint("PASSIVE");
     } catch (error) {
       // The log stays as it is and nothing is lost; the next look tries again.
       log.warn("checkpoint_failed", { cause: error });
     }
   }
 
-  /** Runs one kind of checkpoint (NOOP only asks) and returns how many pages the log holds that are not yet copied. */
-  function walPages(kind: "NOOP" | "PASSIVE" | "RESTART" | "TRUNCATE"): number {
+  /** Runs one kind of checkpoint (NOOP only asks); returns the log's length, and how much of it is copied, in pages. */
+  function checkpoint(kind: "NOOP" | "PASSIVE" | "RESTART" | "TRUNCATE"): { log: number; checkpointed: number } {
     const [row] = sqlite.pragma(`wal_checkpoint(${kind})`) as [{ log: number; checkpointed: number }];
-    return row.log - row.checkpointed;
+    return row;
   }
 
   async function close(): Promise<void> {
@@ -251,7 +266,7 @@ export function openDb({ dataDir, log, migrate, onFatal }: DbOptions): Db {
     if (idleTimer !== null) clearTimeout(idleTimer);
     if (!sqlite.open) return;
     try {
-      walPages("TRUNCATE");
+      checkpoint("TRUNCATE");
     } catch (error) {
       log.warn("checkpoint_failed", { cause: error });
     }
@@ -282,26 +297,35 @@ function prepareConnection(sqlite: Database.Database): void {
 
 /** Compares the file's schema with the program's; with `migrate`, runs the missing steps in one transaction. */
 function checkSchema(sqlite: Database.Database, path: string, migrate: boolean): void {
-  const fileVersion = Number(sqlite.pragma("user_version", { simple: true }));
-  if (fileVersion > SCHEMA_VERSION) {
-    throw new AppError(
-      "conflict",
-      `Cannot open database "${path}": its schema version ${fileVersion} is newer than this program's (${SCHEMA_VERSION}). ` +
-        "Install the release that wrote it, or restore the backup taken before the upgrade",
-    );
-  }
+  const fileVersion = readVersion(sqlite, path);
   if (fileVersion === SCHEMA_VERSION) return;
   if (!migrate) {
     throw new AppError(
       "conflict",
-      `Cannot use database "${path}": its schema version ${fileVersion} is older than this program's (${SCHEMA_VERSION}). ` +
-        "Restart `stowage serve` with this version: it brings the file up to date",
+      `Cannot use database "${path}": its schema version ${fileVersion} is older than this program's (${SCHEMA_VERSION})`,
+      { hint: "restart `stowage serve` with this version: it brings the file up to date" },
     );
   }
-  sqlite.transaction(() => {
-    for (const step of SCHEMA_STEPS.slice(fileVersion)) sqlite.exec(step());
+  // The version is read again inside: another process may have run the steps while this one waited for the lock.
+  const runSteps = sqlite.transaction(() => {
+    for (const step of SCHEMA_STEPS.slice(readVersion(sqlite, path))) sqlite.exec(step());
     sqlite.pragma(`user_version = ${SCHEMA_VERSION}`);
-  })();
+  });
+  runSteps.immediate();
+}
+
+function readVersion(sqlite: Database.Database, path: string): number {
+  const fileVersion = Number(sqlite.pragma("user_version", { simple: true }));
+  if (fileVersion <= SCHEMA_VERSION) return fileVersion;
+  throw new AppError(
+    "conflict",
+    `Cannot open database "${path}": its schema version ${fileVersion} is newer than this program's (${SCHEMA_VERSION})`,
+    { hint: "install the release that wrote it, or restore the backup taken before the upgrade" },
+  );
+}
+
+function isThenable(value: unknown): boolean {
+  return typeof value === "object" && value !== null && "then" in value && typeof value.then === "function";
 }
 
 function busy(message: string, cause?: unknown): AppError {

@@ -76,6 +76,7 @@ export function hostileStatements(installation: string): HostileStatement[] {
   const usedIs = (id: string, bytes: number) =>
     `SELECT storage_bytes_used = ${bytes} FROM workspaces WHERE id = '${id}'`;
   const isEntered = (key: string) => `SELECT count(*) FROM object_removals WHERE object_key = '${key}'`;
+  const entryIs = (key: string, what: string) => `SELECT ${what} FROM object_removals WHERE object_key = '${key}'`;
   const seqOf = (key: string) => `(SELECT seq FROM object_removals WHERE object_key = '${key}')`;
   const nothing = `'${empty}', NULL, 'adjust', 0, 0, 1`;
 
@@ -130,7 +131,7 @@ export function hostileStatements(installation: string): HostileStatement[] {
       START,
       `PRAGMA ignore_check_constraints = ON; ${newUpload("INSERT", fresh, staging(fresh), `'${a}'`, "'done', NULL")}`,
     ),
-    refused(START, `PRAGMA ignore_check_constraints = ON; ${newUpload("INSERT", "short", staging("short", "1"))}`),
+    refused(START, `PRAGMA ignore_check_constraints = ON; ${newUpload("INSERT", "abc", staging("abc", "1"))}`),
     refused(START, `${newUpload("INSERT", fresh, staging(fresh))}, ${uploadValues(a1, `'${staging(a1, "77")}'`)}`),
     refusedHalfWay(
       "NOT NULL",
@@ -191,7 +192,9 @@ export function hostileStatements(installation: string): HostileStatement[] {
     // A confirm.
     allowed(confirm("UPDATE", a1, 500), { shows: usedIs(a, 1000) }),
     allowed(confirm("UPDATE OR IGNORE", a1, 10), { shows: isEntered(staging(a1)) }),
-    allowed(confirm("UPDATE OR REPLACE", a2, 0), { shows: isEntered(staging(a2)) }),
+    allowed(confirm("UPDATE OR REPLACE", a2, 0), {
+      shows: entryIs(staging(a2), "due_at_ms = 0 AND again_at_ms = 5000"),
+    }),
     allowed(`PRAGMA recursive_triggers = ON; PRAGMA trusted_schema = OFF; ${confirm("UPDATE OR FAIL", b1, 400)}`, {
       shows: usedIs(b, 500),
     }),
@@ -423,6 +426,8 @@ export function hostileStatements(installation: string): HostileStatement[] {
     refused(ENTRY, enter("INSERT", final(a3), a3).replace(`, '${a3}',`, ", NULL,")),
     refused(TYPE, enter("INSERT", final(a3), a3).replace(`, '${a3}',`, `, CAST('${a3}' AS BLOB),`)),
     refused(ENTRY, enter("INSERT", staging(a6), a6)),
+    refused(ENTRY, enter("INSERT", `final/${installation}/${fresh}/${"Z".repeat(32)}`, fresh)),
+    refused(ENTRY, enter("INSERT", final("abc", "1"), "abc")),
     refused(ENTRY, enter("REPLACE", final(a1), a1)),
     refused(ENTRY, `${enter("INSERT", final(a1), a1)} ON CONFLICT (object_key) DO UPDATE SET upload_id = '${a2}'`),
     refused(ENTRY, enter("INSERT", final(a3).replace(installation, "0".repeat(16)), a3)),
@@ -616,8 +621,12 @@ export function hostileStatements(installation: string): HostileStatement[] {
       shows: usedIs(a, 500),
     }),
     allowed(`DELETE FROM uploads WHERE id = '${a3}'`, { shows: usedIs(a, 200) }),
-    allowed(`DELETE FROM uploads WHERE id = '${a3}' RETURNING id, size_bytes`, { shows: isEntered(final(a3)) }),
-    allowed(`DELETE FROM uploads WHERE id = '${a2}'`, { shows: isEntered(staging(a2)) }),
+    allowed(`DELETE FROM uploads WHERE id = '${a3}' RETURNING id, size_bytes`, {
+      shows: entryIs(final(a3), "due_at_ms = 0 AND again_at_ms IS NULL"),
+    }),
+    allowed(`DELETE FROM uploads WHERE id = '${a2}'`, {
+      shows: entryIs(staging(a2), "due_at_ms = 0 AND again_at_ms = 5000"),
+    }),
     allowed(`DELETE FROM uploads WHERE id = '${UPLOAD.b3}'`, {
       shows: `SELECT count(*) FROM storage_events WHERE upload_id = '${UPLOAD.b3}' AND kind = 'release'`,
     }),

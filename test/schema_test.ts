@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { copyFileSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { before, describe, type TestContext, test } from "node:test";
+import { after, before, describe, type TestContext, test } from "node:test";
 import Database from "better-sqlite3";
 import { type Books, brokenRules, readBooks } from "./_books_check.ts";
 import { makeSeededFile } from "./_books_seed.ts";
@@ -119,8 +119,8 @@ describe("the check itself", () => {
     folder = mkdtempSync(join(tmpdir(), "stowage-schema-"));
     seeded = join(folder, "seeded.db");
     makeSeededFile(seeded);
-    return () => rmSync(folder, { recursive: true, force: true });
   });
+  after(() => rmSync(folder, { recursive: true, force: true }));
 
   // Without the triggers each of these breaks one rule: a check that stayed silent here would prove nothing above.
   const breaks: [rule: string, sql: string][] = [
