@@ -1,0 +1,76 @@
+// npm run bench: how fast the service is, beside what the machine could do at best.
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import Database from "better-sqlite3";
+import type { BenchContext } from "./bench/context.ts";
+import { makeSeed } from "./bench/data_dirs.ts";
+import { type DeleteFigures, measureDeletes } from "./bench/deletes.ts";
+import { createLoadGenerator } from "./bench/load.ts";
+import { printEnvironment, printTargets, type Target } from "./bench/report.ts";
+
+const USAGE = `Usage: npm run bench -- [--quick] [--dir FOLDER] [--only delete,create,memory]
+
+Starts the service and a ceiling program (bare node:http, the same statements, grouped, synchronous=FULL) and measures
+both in turn. --quick: fewer rows, requests and rounds, to see that it works; the figures do not count.
+--dir: a folder on the disk to measure (default: the system's temporary folder).
+`;
+
+const { values: options } = parseArgs({
+  options: {
+    quick: { type: "boolean", default: false },
+    dir: { type: "string", default: tmpdir() },
+    only: { type: "string", default: "delete,create,memory" },
+    help: { type: "boolean", default: false },
+  },
+});
+
+async function main(): Promise<void> {
+  if (options.help) return void console.log(USAGE);
+  const parts = options.only.split(",");
+  const folder = await mkdtemp(join(options.dir, "stowage-bench-"));
+  try {
+    const context: BenchContext = {
+      folder,
+      load: createLoadGenerator(folder),
+      rounds: options.quick ? 3 : 5,
+      scale: options.quick ? 0.3 : 1,
+    };
+    const [few, many] = options.quick ? [10_000, 50_000] : [10_000, 1_000_000];
+    printEnvironment({ folder, sqlite: sqliteVersion(), generator: context.load.name, rounds: context.rounds });
+    const targets: Target[] = [];
+    if (parts.includes("delete")) targets.push(...(await deletes(context, [few, many])));
+    printTargets(targets);
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+async function deletes(context: BenchContext, [few, many]: [number, number]): Promise<Target[]> {
+  const figures: DeleteFigures[] = [];
+  for (const rows of [few, many]) {
+    for (const workspaces of [1, 1_000]) {
+      const seed = await makeSeed(context.folder, rows, workspaces);
+      figures.push(...(await measureDeletes(context, seed)));
+      await rm(seed.dataDir, { recursive: true });
+    }
+  }
+  return figures.filter(({ connections }) => connections > 1).flatMap((figure) => deleteTargets(figure));
+}
+
+function deleteTargets({ order, rows, workspaces, ratio, p99Ratio, timesOneCommitEach }: DeleteFigures): Target[] {
+  const name = `DELETE ${order}, ${rows.toLocaleString("en")} rows, ${workspaces} workspace(s)`;
+  return [
+    { name: `${name}: of its ceiling`, measured: ratio, goal: order === "in order" ? 0.65 : 0.85, kind: "min" },
+    { name: `${name}: p99, times the ceiling's`, measured: p99Ratio, goal: 1.5, kind: "max" },
+    { name: `${name}: times one commit each`, measured: timesOneCommitEach, goal: 5, kind: "min" },
+  ];
+}
+
+function sqliteVersion(): string {
+  const db = new Database(":memory:");
+  return String(db.prepare("SELECT sqlite_version()").pluck().get());
+}
+
+await main();

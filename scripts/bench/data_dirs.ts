@@ -1,0 +1,56 @@
+import { cp, mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { readConfig } from "../../lib/config.ts";
+import { openCore } from "../../lib/core.ts";
+import { makeDataDir } from "../../lib/data_dir.ts";
+import { DATABASE_FILE } from "../../lib/db.ts";
+import { createLog } from "../../lib/log.ts";
+import { openBenchDatabase } from "./database.ts";
+
+const QUOTA_BYTES = 1e15;
+
+export interface Workspace {
+  workspaceId: string;
+  key: string;
+}
+
+/** A data directory with workspaces and confirmed uploads, to be copied for each program that is measured. */
+export interface Seed {
+  dataDir: string;
+  rows: number;
+  workspaces: Workspace[];
+}
+
+/** Makes a data directory with this many workspaces, an API key for each, and this many confirmed uploads. */
+export async function makeSeed(folder: string, rows: number, workspaceCount: number): Promise<Seed> {
+  const dataDir = join(folder, `seed-${rows}-${workspaceCount}`);
+  await makeDataDir(dataDir);
+  const core = openCore({
+    config: readConfig({ STOWAGE_DATA_DIR: dataDir }),
+    log: createLog({ level: "silent", write: () => {} }),
+    now: Date.now,
+    migrate: true,
+    onFatal: () => {},
+  });
+  const workspaces = await core.db.write(() =>
+    Array.from({ length: workspaceCount }, (_, i) => {
+      const made = core.workspaces.insert({ name: `bench ${i}`, storageBytesQuota: QUOTA_BYTES });
+      return { workspaceId: made.workspaceId, key: core.keys.insert(made).apiKey };
+    }),
+  );
+  await core.db.close();
+
+  const db = openBenchDatabase(join(dataDir, DATABASE_FILE));
+  const workspaceIds = workspaces.map(({ workspaceId }) => workspaceId);
+  db.addRows(db.plan(rows, workspaceIds));
+  db.close();
+  return { dataDir, rows, workspaces };
+}
+
+/** A copy of a seed's data directory, and the path of its database. */
+export async function copySeed(seed: Seed, name: string): Promise<{ dataDir: string; databaseFile: string }> {
+  const dataDir = `${seed.dataDir}-${name}`;
+  await mkdir(dataDir);
+  await cp(seed.dataDir, dataDir, { recursive: true });
+  return { dataDir, databaseFile: join(dataDir, DATABASE_FILE) };
+}

@@ -1,0 +1,108 @@
+import { execFileSync } from "node:child_process";
+import { statfsSync } from "node:fs";
+import { availableParallelism, cpus, release, totalmem, type } from "node:os";
+import type { LoadResult } from "./load.ts";
+
+/** One run of one program. */
+export interface Run extends LoadResult {
+  /** Processor time of the server for each request, over all its threads. Steadier than the rate where others use the machine. */
+  cpuUs: number;
+}
+
+/** `statfs` of a folder in memory, where an fsync costs nothing and durable writes cannot be measured. */
+const TMPFS_MAGIC = 0x01021994;
+
+export function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = Math.floor(sorted.length / 2);
+  const upper = sorted[middle] ?? Number.NaN;
+  return sorted.length % 2 === 1 ? upper : (upper + (sorted[middle - 1] ?? Number.NaN)) / 2;
+}
+
+/** The medians of several runs, each figure for itself. */
+export function medians(results: readonly Run[]): Run {
+  return {
+    requests: median(results.map(({ requests }) => requests)),
+    cpuUs: median(results.map(({ cpuUs }) => cpuUs)),
+    perSecond: median(results.map(({ perSecond }) => perSecond)),
+    p50Ms: median(results.map(({ p50Ms }) => p50Ms)),
+    p99Ms: median(results.map(({ p99Ms }) => p99Ms)),
+  };
+}
+
+/** The median of the ratios of runs that followed each other: what slows the machine down for a while slows both. */
+export function pairedRatio(figure: (result: Run) => number, ours: readonly Run[], theirs: readonly Run[]): number {
+  return median(ours.map((result, i) => figure(result) / figure(theirs[i] ?? result)));
+}
+
+/** A figure that is to be reached, and what was measured. */
+export interface Target {
+  name: string;
+  measured: number;
+  goal: number;
+  /** "min": at least; "max": at most. */
+  kind: "min" | "max";
+}
+
+export function printTargets(targets: readonly Target[]): void {
+  printTable(
+    ["target", "goal", "measured", ""],
+    targets.map(({ name, measured, goal, kind }) => [
+      name,
+      `${kind === "min" ? ">=" : "<="} ${goal}`,
+      measured.toFixed(2),
+      (kind === "min" ? measured >= goal : measured <= goal) ? "met" : "MISSED",
+    ]),
+  );
+}
+
+/** Prints a table: the first column to the left, figures to the right. */
+export function printTable(head: readonly string[], rows: readonly (readonly string[])[]): void {
+  const lines = [head, ...rows];
+  const widths = head.map((_, column) => Math.max(...lines.map((line) => line[column]?.length ?? 0)));
+  for (const line of lines) {
+    const cells = line.map((cell, column) =>
+      column === 0 ? cell.padEnd(widths[column] ?? 0) : cell.padStart(widths[column] ?? 0),
+    );
+    console.log(`  ${cells.join("  ").trimEnd()}`);
+  }
+  console.log("");
+}
+
+/** The machine and the programs that the figures hold for. */
+export function printEnvironment(facts: { folder: string; sqlite: string; generator: string; rounds: number }): void {
+  const { folder, sqlite, generator, rounds } = facts;
+  const git = commit();
+  printTable(
+    ["measured with", ""],
+    Object.entries({
+      date: new Date().toISOString().slice(0, 10),
+      commit: git,
+      cpu: `${cpus()[0]?.model ?? "unknown"}, ${availableParallelism()} cores, ${Math.round(totalmem() / 2 ** 30)} GiB`,
+      system: `${type()} ${release()}`,
+      node: `${process.version} ${process.execArgv.join(" ")}`,
+      sqlite: `${sqlite}, WAL, synchronous=FULL`,
+      folder,
+      load: `${generator}, one thread, keep-alive`,
+      rounds: `${rounds}, interleaved; figures are medians, ratios are medians of neighbouring runs' ratios`,
+    }).map(([name, value]) => [name, ""].with(1, value)),
+  );
+  if (statfsSync(folder).type === TMPFS_MAGIC) {
+    console.log("  NOTE: this folder is in memory: an fsync costs nothing here. Choose another with --dir.\n");
+  }
+}
+
+function commit(): string {
+  try {
+    return execFileSync("git", ["describe", "--always", "--dirty"], { encoding: "utf8", stdio: "pipe" }).trim();
+  } catch {
+    return "unknown";
+  }
+}
+
+/** The columns of one program: rate, latencies, processor time. */
+export const RUN_COLUMNS = ["/s", "p50 ms", "p99 ms", "cpu us"];
+
+export function formatRun({ perSecond, p50Ms, p99Ms, cpuUs }: Run): string[] {
+  return [Math.round(perSecond).toLocaleString("en"), p50Ms.toFixed(2), p99Ms.toFixed(2), cpuUs.toFixed(0)];
+}
