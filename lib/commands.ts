@@ -39,12 +39,14 @@ export const COMMANDS: readonly Command[] = [
     summary: "Make a workspace",
     options: { name: "string", quota: "string", json: "boolean" },
     operands: [],
-    run: (args, terminal) =>
-      withCore(terminal, async ({ workspaces }, config) => {
-        const storageBytesQuota = args.integer("quota") ?? config.defaultQuotaBytes;
-        const made = await workspaces.create({ name: args.required("name"), storageBytesQuota });
+    run: (args, terminal) => {
+      const name = args.required("name");
+      const quota = args.integer("quota");
+      return withCore(terminal, async ({ workspaces }, config) => {
+        const made = await workspaces.create({ name, storageBytesQuota: quota ?? config.defaultQuotaBytes });
         print(args, terminal, { workspace_id: made.workspaceId, user_id: made.userId }, made.workspaceId);
-      }),
+      });
+    },
   },
   {
     name: "workspaces list",
@@ -69,13 +71,15 @@ export const COMMANDS: readonly Command[] = [
     summary: "Set a workspace's quota; below what is used only further charges are refused",
     options: { json: "boolean" },
     operands: ["WORKSPACE_ID", "BYTES"],
-    run: (args, terminal) =>
-      withCore(terminal, async ({ workspaces }) => {
-        const workspaceId = args.operand("WORKSPACE_ID");
-        const workspace = await workspaces.setQuota(workspaceId, args.integerOperand("BYTES"));
+    run: (args, terminal) => {
+      const workspaceId = args.operand("WORKSPACE_ID");
+      const quota = args.integerOperand("BYTES");
+      return withCore(terminal, async ({ workspaces }) => {
+        const workspace = await workspaces.setQuota(workspaceId, quota);
         const row = { workspace_id: workspaceId, storage_bytes_quota: workspace.storageBytesQuota };
         print(args, terminal, row, `${workspaceId} may use ${workspace.storageBytesQuota} bytes`);
-      }),
+      });
+    },
   },
   {
     name: "keys create",
@@ -83,15 +87,15 @@ export const COMMANDS: readonly Command[] = [
     summary: `Make an API key and print it, this once. Scopes (default all): ${SCOPES.join(", ")}`,
     options: { workspace: "string", name: "string", scopes: "string", expires: "string", json: "boolean" },
     operands: [],
-    run: (args, terminal) =>
-      withCore(terminal, async ({ keys }) => {
-        const name = args.text("name");
-        const scopes = args
-          .text("scopes")
-          ?.split(",")
-          .map((scope) => scope.trim());
-        const expiresInDays = args.integer("expires");
-        const workspaceId = args.required("workspace");
+    run: (args, terminal) => {
+      const workspaceId = args.required("workspace");
+      const name = args.text("name");
+      const scopes = args
+        .text("scopes")
+        ?.split(",")
+        .map((scope) => scope.trim());
+      const expiresInDays = args.integer("expires");
+      return withCore(terminal, async ({ keys }) => {
         const made = await keys.create({
           workspaceId,
           ...(name === undefined ? {} : { name }),
@@ -104,7 +108,8 @@ export const COMMANDS: readonly Command[] = [
           { workspace_id: workspaceId, api_key_id: made.apiKeyId, api_key: made.apiKey },
           made.apiKey,
         );
-      }),
+      });
+    },
   },
   {
     name: "keys list",
@@ -169,8 +174,9 @@ export const COMMANDS: readonly Command[] = [
 ];
 
 async function init(args: Arguments, terminal: Terminal): Promise<void> {
+  const quota = args.integer("quota");
   const config = readConfig(terminal.env);
-  const storageBytesQuota = args.integer("quota") ?? config.defaultQuotaBytes;
+  const storageBytesQuota = quota ?? config.defaultQuotaBytes;
   await makeDataDir(config.dataDir);
   const lock = await lockToInit(config);
   try {

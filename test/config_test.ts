@@ -1,0 +1,127 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { describeConfig, listSettings, readConfig } from "../lib/config.ts";
+import { AppError } from "../lib/errors.ts";
+
+/** The problems that these variables have, as they are listed. */
+function problemsOf(env: Record<string, string>): string[] {
+  try {
+    readConfig(env);
+  } catch (error) {
+    assert.ok(error instanceof AppError);
+    assert.equal(error.code, "validation_error");
+    const [head, ...problems] = error.message.split("\n  ");
+    assert.equal(head, "Cannot use these settings:");
+    return problems;
+  }
+  return [];
+}
+
+const URL_RULE = "must be a full URL such as https://files.example.com, without user name, query and fragment";
+const HOST_RULE = "must be an IP address or a host name, without a port";
+const ORIGINS_RULE = 'must be origins such as https://app.example.com, separated by commas, or "*"';
+const range = (min: number, max: number) => `must be a whole number from ${min} to ${max}`;
+
+/** For each variable what it may be, and values that it may not have. */
+const BAD_VALUES: Record<string, [rule: string, values: string[]]> = {
+  HOST: [HOST_RULE, ["127.0.0.1:8000", "[::1]:8000", "http://localhost", "a b", "-x", "*", "::1::", "[]"]],
+  PORT: [range(0, 65_535), ["65536", "-1", "80.5", "http", " 80", "0x50", "1e3", "٣"]],
+  PUBLIC_URL: [
+    URL_RULE,
+    [
+      "files.example.com",
+      "//x",
+      "ftp://x",
+      "http://",
+      "http:///x",
+      "http://x?a=b",
+      "http://x/#a",
+      "http://me@x",
+      "http://x /",
+      "http://x:99999",
+    ],
+  ],
+  STORE: ['must be "disk"', ["Disk", "minio"]],
+  UPLOAD_URL_TTL_SECONDS: [range(1, 604_800), ["0", "604801", "15m"]],
+  DOWNLOAD_URL_TTL_SECONDS: [range(1, 604_800), ["0", "604801"]],
+  MAX_UPLOAD_BYTES: [range(1, 5 * 1024 ** 4), ["0", "1GiB", "5497558138881"]],
+  DEFAULT_QUOTA_BYTES: [range(0, Number.MAX_SAFE_INTEGER), ["-1", "9007199254740992", "99999999999999999999"]],
+  PENDING_TTL_SECONDS: [range(60, 31_536_000), ["59", "31536001"]],
+  PENDING_UPLOADS_MAX: [range(1, 100_000_000), ["0", "100000001"]],
+  MIN_FREE_BYTES: [range(0, Number.MAX_SAFE_INTEGER), ["-1", "1 GiB"]],
+  CORS_ORIGINS: [
+    ORIGINS_RULE,
+    ["app.example.com", "https://app.example.com/", "https://a.example.com;https://b.example.com"],
+  ],
+  LOG_LEVEL: ["must be debug, info, warn, error or silent", ["INFO", "verbose"]],
+};
+
+for (const [name, [rule, values]] of Object.entries(BAD_VALUES)) {
+  test(`STOWAGE_${name}: a bad value is named, with what it was and what it may be`, () => {
+    for (const value of values) {
+      assert.deepEqual(problemsOf({ [`STOWAGE_${name}`]: value }), [
+        `STOWAGE_${name} ${rule}, not ${JSON.stringify(value)}`,
+      ]);
+    }
+  });
+}
+
+test("every setting that can have a bad value is among those tested here", () => {
+  const tested = Object.keys(BAD_VALUES).map((name) => `STOWAGE_${name}`);
+  const anyText = ["STOWAGE_DATA_DIR"];
+  const untested = listSettings().filter(({ name }) => !tested.includes(name) && !anyText.includes(name));
+  assert.deepEqual(
+    untested.map(({ name }) => name),
+    [],
+  );
+});
+
+test("a variable that is no setting suggests the nearest name", () => {
+  assert.deepEqual(problemsOf({ STOWAGE_PROT: "80", STOWAGE_LOGLEVEL: "info", STOWAGE_max_upload_bytes: "1" }), [
+    "STOWAGE_PROT is not a setting; did you mean STOWAGE_PORT?",
+    "STOWAGE_LOGLEVEL is not a setting; did you mean STOWAGE_LOG_LEVEL?",
+    "STOWAGE_max_upload_bytes is not a setting; did you mean STOWAGE_MAX_UPLOAD_BYTES?",
+  ]);
+  assert.deepEqual(problemsOf({ PORT: "x", STOWAG_PORT: "x", STOWAGE_TEST_SEED: "1" }), []);
+});
+
+test("all problems are reported together", () => {
+  assert.equal(
+    problemsOf({ STOWAGE_PORT: "x", STOWAGE_HOST: "0.0.0.0", STOWAGE_LOG_LEVEL: "x", STOWAGE_PROT: "x" }).length,
+    4,
+  );
+});
+
+test("a wildcard host, however it is written, needs a public URL", () => {
+  for (const host of ["0.0.0.0", "::", "[::]", "0", "0.0", "0x0", "0:0:0:0:0:0:0:0", "::0", "::ffff:0.0.0.0"]) {
+    assert.match(problemsOf({ STOWAGE_HOST: host }).join(), /^STOWAGE_PUBLIC_URL must be set .*wildcard/, host);
+    assert.deepEqual(problemsOf({ STOWAGE_HOST: host, STOWAGE_PUBLIC_URL: "https://files.example.com" }), []);
+  }
+  for (const host of ["127.0.0.1", "::1", "localhost", "10.0.0.1", "files.example.com", "0.example.com"]) {
+    assert.deepEqual(problemsOf({ STOWAGE_HOST: host }), [], host);
+  }
+});
+
+test("a host's brackets and a public URL's last slashes are taken off; its prefix stays", () => {
+  const config = readConfig({ STOWAGE_HOST: "[::1]", STOWAGE_PUBLIC_URL: "HTTPS://Files.Example.com:443/stowage//" });
+  assert.equal(config.host, "::1");
+  assert.equal(config.publicUrl, "https://files.example.com/stowage");
+  assert.equal(readConfig({ STOWAGE_PUBLIC_URL: "http://localhost:8000/" }).publicUrl, "http://localhost:8000");
+});
+
+test("an empty variable counts as absent", () => {
+  const empty = Object.fromEntries(listSettings().map(({ name }) => [name, ""]));
+  assert.deepEqual(readConfig(empty), readConfig({}));
+  assert.equal(readConfig({}).publicUrl, null);
+  assert.deepEqual(readConfig({}).corsOrigins, []);
+});
+
+test("the printed settings, taken back in, give the same settings", () => {
+  const config = readConfig({ STOWAGE_CORS_ORIGINS: " https://a.example.com , *,", STOWAGE_PORT: "0" });
+  assert.deepEqual(config.corsOrigins, ["https://a.example.com", "*"]);
+  const printed = Object.entries(describeConfig(config)).map(([name, value]) => [
+    name,
+    value === null ? "" : String(value),
+  ]);
+  assert.deepEqual(readConfig(Object.fromEntries(printed)), config);
+});
