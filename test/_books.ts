@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { readdirSync, statSync } from "node:fs";
+import { existsSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import type Database from "better-sqlite3";
 
@@ -13,7 +13,10 @@ export interface RawObject {
 export function rawDiskObjects(dataDir: string, installationId: string): RawObject[] {
   const objects: RawObject[] = [];
   for (const place of ["staging", "final"]) {
-    for (const entry of readdirSync(join(dataDir, "objects", place), { recursive: true, withFileTypes: true })) {
+    const folder = join(dataDir, "objects", place);
+    // A service that never started has made none.
+    if (!existsSync(folder)) continue;
+    for (const entry of readdirSync(folder, { recursive: true, withFileTypes: true })) {
       if (!entry.isFile()) continue;
       const [uploadId, random] = entry.name.split(".");
       const path = join(entry.parentPath, entry.name);
@@ -30,7 +33,8 @@ export async function rawDiskKeys(dataDir: string, installationId: string): Prom
 
 /** The names of half-written files. */
 export function rawTemporaryFiles(dataDir: string): string[] {
-  return readdirSync(join(dataDir, "objects", "tmp"));
+  const folder = join(dataDir, "objects", "tmp");
+  return existsSync(folder) ? readdirSync(folder) : [];
 }
 
 /** Where the file of a key lies, worked out by hand: for tests that put one there, or look at its bytes. */

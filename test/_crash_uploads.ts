@@ -60,9 +60,9 @@ export function readRows(sql: Database.Database): Map<string, Row> {
 
 /**
  * Checks one upload against the raw database and files (NO-LOSS, NO-GHOST), and takes over what is true now where no
- * answer had told.
+ * answer had told. Returns whether that was so.
  */
-export function judge(upload: Tracked, row: Row | undefined, dataDir: string): void {
+export function judge(upload: Tracked, row: Row | undefined, dataDir: string): boolean {
   const { id, state, bodies } = upload;
   if (row === undefined) {
     assert.ok(state === "deleted" || upload.mayBeDeleted, `NO-LOSS: ${id} is gone, and nobody had asked for that`);
@@ -82,13 +82,15 @@ export function judge(upload: Tracked, row: Row | undefined, dataDir: string): v
   assert.ok(body === null || bodies.includes(body), `${id} has body ${body}, not one of ${bodies.join(", ")}`);
   if (row.status === "uploaded")
     assert.equal(row.sizeBytes, bodyOf(body ?? 0).length, `BOOKS: ${id} is charged its size`);
-  settle(upload, row.status, body);
+  return settle(upload, row.status, body);
 }
 
-function settle(upload: Tracked, state: Tracked["state"], body: number | null): void {
+function settle(upload: Tracked, state: Tracked["state"], body: number | null): boolean {
+  const isNews = upload.state !== state || (state === "pending" && upload.bodies.length > 1);
   upload.state = state;
   upload.bodies = body === null ? [] : [body];
   upload.mayBeEmpty = body === null;
   upload.mayBeConfirmed = false;
   upload.mayBeDeleted = false;
+  return isNews;
 }

@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import type { TestContext } from "node:test";
 import { startTestApp, type TestApp, type TestAppOptions } from "./_app.ts";
 import { checkAll, checkDrained, rawDiskObjects, rawPathOf } from "./_books.ts";
-import { faultyStore, type StoreHooks } from "./_faulty_store.ts";
+import { faultyStore, openAllGates, type StoreHooks } from "./_faulty_store.ts";
 
 /** How long a confirm may take in these tests. */
 export const LEASE_MS = 10_000;
@@ -45,6 +45,7 @@ export interface Entry {
 /** A real service whose store can be made to wait or fail, and whose cleaner runs when it is told to. */
 export async function startFaultyApp(t: TestContext, options: TestAppOptions = {}): Promise<FaultyApp> {
   const { hooks, wrapStore } = faultyStore();
+  t.after(openAllGates);
   const testApp = await startTestApp(t, { leaseMs: () => LEASE_MS, cleansInBackground: false, ...options, wrapStore });
   const { app, sql, dataDir, clock, createUpload, put } = testApp;
 

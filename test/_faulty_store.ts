@@ -71,6 +71,14 @@ export interface Gate {
   open: () => void;
 }
 
+const opens = new Set<() => void>();
+
+/** Opens every gate that there is: a test that failed must not leave anyone waiting, or its service never closes. */
+export function openAllGates(): void {
+  for (const open of opens) open();
+  opens.clear();
+}
+
 /** Holds whoever comes, until it is opened. */
 export function createGate(): Gate {
   let arrive: () => void = () => {};
@@ -81,6 +89,7 @@ export function createGate(): Gate {
   const opened = new Promise<void>((resolve) => {
     open = resolve;
   });
+  opens.add(open);
   return {
     reached,
     pass: () => {

@@ -8,7 +8,7 @@ import { test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { openCore } from "../lib/core.ts";
 import { initDataDir, type Owner, silentLog, temporaryFolder, testConfig } from "./_app.ts";
-import { checkAfterKill, checkTwoDaysOn } from "./_crash_check.ts";
+import { checkAfterKill, checkTwoDaysOn, type Met } from "./_crash_check.ts";
 import { createLoad } from "./_crash_load.ts";
 import { type Server, startServer } from "./_crash_server.ts";
 import { createRandom, testCount, testSeed } from "./_random.ts";
@@ -27,6 +27,7 @@ test(`what was answered is true after each of ${KILLS} kills`, async (t) => {
   owners.push(await addOwner(config));
   const load = createLoad(owners, random);
   const strangers = new Set<string>();
+  const met: Met = { unanswered: 0, lease: 0, taken: 0, halfWritten: 0 };
   let startMs = 1_000;
   let server: Server | undefined;
   t.after(() => server?.kill("SIGKILL"));
@@ -99,13 +100,14 @@ test(`what was answered is true after each of ${KILLS} kills`, async (t) => {
       server = startServer(dataDir);
       await death.die(server);
       assert.deepEqual(server.errors(), []);
-      checkAfterKill(dataDir, load, strangers);
+      checkAfterKill(dataDir, load, strangers, met);
       if (kill % KILLS_UNTIL_DRAINED === 0 || kill === KILLS) await checkTwoDaysOn(dataDir, load, strangers);
     } catch (error) {
       throw new Error(`Kill ${kill}, ${death.what}, broke something. The log:\n${server?.lines()}`, { cause: error });
     }
   }
   t.diagnostic(`${load.answers()} answers; killed ${[...died].map(([what, times]) => `${what} ${times}`).join(", ")}`);
+  t.diagnostic(`kills that met something half-way: ${JSON.stringify(met)}`);
 });
 
 async function addOwner(config: ReturnType<typeof testConfig>): Promise<Owner> {
