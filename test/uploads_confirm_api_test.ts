@@ -137,8 +137,17 @@ test("the checks come in order: upload, confirmed already, context, bytes, room"
   assert.equal((await confirmWith(id, STRANGER)).status, 200, "what is confirmed stays, whatever the context");
 });
 
-test("confirm again answers the present state, and charges and rebinds nothing", async (t) => {
-  const app = await startTestApp(t);
+test("confirm again answers the present state, and charges and rebinds nothing, and asks no store", async (t) => {
+  let stats = 0;
+  const app = await startTestApp(t, {
+    wrapStore: (objects) => ({
+      ...objects,
+      stat(key) {
+        stats++;
+        return objects.stat(key);
+      },
+    }),
+  });
   const workflow = await createWorkflow(app);
   const id = await putUpload(app, "12345");
   const first = await app.confirm(id);
@@ -151,6 +160,7 @@ test("confirm again answers the present state, and charges and rebinds nothing",
     assert.equal(again.status, 200);
     assert.deepEqual({ ...again.json.data, download_url: "" }, { ...first.json.data, download_url: "" });
   }
+  assert.equal(stats, 1);
   assert.equal(used(app), 5);
   assert.equal(app.sql.prepare("SELECT count(*) FROM storage_events").pluck().get(), 1);
 });
