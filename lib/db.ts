@@ -77,6 +77,12 @@ interface QueuedWrite {
   reject: (error: unknown) => void;
 }
 
+/** The length of the log, and how much of it is copied into the database, in pages. */
+interface LogState {
+  log: number;
+  checkpointed: number;
+}
+
 type Outcome = { ok: true; value: unknown } | { ok: false; error: unknown };
 
 /** Thrown inside a group when the transaction that it ran in is no more. */
@@ -115,6 +121,8 @@ export function openDb({ dataDir, log, migrate, onFatal, monotonicMs = () => per
   const savepoint = sqlite.prepare("SAVEPOINT body");
   const release = sqlite.prepare("RELEASE body");
   const rollbackTo = sqlite.prepare("ROLLBACK TO body");
+  // Prepared once: it is asked many times a second under load, and `pragma()` would compile it each time.
+  const askLog = sqlite.prepare<[], LogState>("PRAGMA wal_checkpoint(NOOP)");
 
   let queue: QueuedWrite[] = [];
   let scheduled = false;
@@ -241,7 +249,7 @@ export function openDb({ dataDir, log, migrate, onFatal, monotonicMs = () => per
   function checkpointFrom(pages: number): void {
     if (!sqlite.open) return;
     try {
-      const { log: logPages, checkpointed } = checkpoint("NOOP");
+      const { log: logPages, checkpointed } = askLog.get() ?? { log: 0, checkpointed: 0 };
       // By the log's whole length: readers that take turns let all of it be copied and still keep it from starting over.
       if (logPages >= RESTART_CHECKPOINT_PAGES) checkpoint("RESTART");
       else if (logPages - checkpointed >= pages) checkpoint("PASSIVE");
@@ -251,10 +259,8 @@ export function openDb({ dataDir, log, migrate, onFatal, monotonicMs = () => per
     }
   }
 
-  /** Runs one kind of checkpoint (NOOP only asks); returns the log's length, and how much of it is copied, in pages. */
-  function checkpoint(kind: "NOOP" | "PASSIVE" | "RESTART" | "TRUNCATE"): { log: number; checkpointed: number } {
-    const [row] = sqlite.pragma(`wal_checkpoint(${kind})`) as [{ log: number; checkpointed: number }];
-    return row;
+  function checkpoint(kind: "PASSIVE" | "RESTART" | "TRUNCATE"): void {
+    sqlite.pragma(`wal_checkpoint(${kind})`);
   }
 
   async function close(): Promise<void> {
