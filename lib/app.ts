@@ -3,15 +3,14 @@ import { type Cleaner, createCleaner } from "./cleaner.ts";
 import type { Config } from "./config.ts";
 import { createConfirm } from "./confirm.ts";
 import { type Core, openCore } from "./core.ts";
-import { checkInitialised, readSigningKey } from "./data_dir.ts";
+import { checkInitialised } from "./data_dir.ts";
 import { createHttpServer } from "./http.ts";
 import { listenProblem } from "./listen_problem.ts";
 import type { Log } from "./log.ts";
-import { createObjectRoutes } from "./object_routes.ts";
 import type { ObjectStore } from "./objects.ts";
-import { createDiskStore, OBJECTS_FOLDER } from "./objects_disk.ts";
 import { createRoutes } from "./routes.ts";
 import { takeServeLock } from "./serve_lock.ts";
+import { openStore } from "./store.ts";
 
 /** How often the times of keys' last use are written. */
 const KEY_USES_FLUSH_MS = 60_000;
@@ -71,19 +70,15 @@ export async function openApp(options: AppOptions): Promise<App> {
 
     // Known only once the port is, where it was left to the system.
     let url = config.publicUrl ?? "";
-    const disk = await createDiskStore({
-      objectsDir: `${config.dataDir}/${OBJECTS_FOLDER}`,
+    const store = await openStore({
+      config,
       installationId,
       publicUrl: () => url,
-      signingKey: readSigningKey(config.dataDir),
-      maxUploadBytes: config.maxUploadBytes,
-      minFreeBytes: config.minFreeBytes,
       isPendingKey: uploads.isPendingKey,
-      sweep: true,
-      now,
       log,
+      now,
     });
-    const objects = wrapStore(disk);
+    const objects = wrapStore(store.objects);
     closers.push(() => objects.close());
 
     const uploadUrlTtlMs = config.uploadUrlTtlSeconds * 1000;
@@ -118,7 +113,7 @@ export async function openApp(options: AppOptions): Promise<App> {
         objects,
         confirm,
         cleaner,
-        objectRoutes: createObjectRoutes({ store: disk, now }),
+        objectRoutes: store.objectRoutes,
         config,
       }),
       authenticate: createAuth({ keys, now }),

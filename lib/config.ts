@@ -1,6 +1,7 @@
 import { isIPv6 } from "node:net";
 import { resolve } from "node:path";
 import * as z from "zod";
+import { s3Settings } from "./config_s3.ts";
 import { AppError } from "./errors.ts";
 import { nearest } from "./nearest.ts";
 
@@ -47,7 +48,7 @@ const origins = z
     'must be origins such as https://app.example.com, separated by commas, or "*"',
   );
 
-interface Setting {
+export interface Setting {
   /** Without the prefix. */
   name: string;
   schema: z.ZodType<unknown, string>;
@@ -88,10 +89,11 @@ const SETTINGS = {
   },
   store: {
     name: "STORE",
-    schema: z.enum(["disk"], 'must be "disk"'),
+    schema: z.enum(["disk", "s3"], 'must be "disk" or "s3"'),
     default: "disk",
-    describe: "Where objects are kept: `disk` is the embedded store, in the data directory.",
+    describe: "Where objects are kept: `disk` is the embedded store, in the data directory; `s3` is an S3 server.",
   },
+  ...s3Settings(httpUrl),
   uploadUrlTtlSeconds: {
     name: "UPLOAD_URL_TTL_SECONDS",
     schema: integer(1, 604_800),
@@ -183,11 +185,29 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
       `${PREFIX}PUBLIC_URL must be set when ${PREFIX}HOST is the wildcard "${config.host}": clients cannot follow an upload URL to a wildcard`,
     );
   }
+  problems.push(...s3Problems(config));
   if (problems.length > 0) {
     throw new AppError("validation_error", `Cannot use these settings:\n  ${problems.join("\n  ")}`);
   }
   // Each key of SETTINGS was parsed by its own schema above.
   return Object.freeze(config) as Config;
+}
+
+/** What the S3 store lacks, and keys without their other half. */
+function s3Problems(config: Record<string, unknown>): string[] {
+  if (config.store !== "s3") return [];
+  const isSet = (key: keyof Settings): boolean => config[key] !== null;
+  const name = (key: keyof Settings): string => PREFIX + SETTINGS[key].name;
+  const problems = (["s3Endpoint", "s3AccessKey", "s3SecretKey"] as const)
+    .filter((key) => !isSet(key))
+    .map((key) => `${name(key)} must be set when ${name("store")} is "s3"`);
+  for (const [access, secret] of [
+    ["s3UploadAccessKey", "s3UploadSecretKey"],
+    ["s3DownloadAccessKey", "s3DownloadSecretKey"],
+  ] as const) {
+    if (isSet(access) !== isSet(secret)) problems.push(`${name(access)} and ${name(secret)} must be set together`);
+  }
+  return problems;
 }
 
 /** Whether an address stands for all of this machine's, in whatever way it is written. */

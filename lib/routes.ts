@@ -17,7 +17,8 @@ export interface RouteParts {
   objects: ObjectStore;
   confirm: ReturnType<typeof createConfirm>;
   cleaner: Cleaner;
-  objectRoutes: ObjectRoutes;
+  /** Null where clients speak to an S3 server. */
+  objectRoutes: ObjectRoutes | null;
   config: Config;
 }
 
@@ -28,6 +29,6 @@ export function createRoutes(parts: RouteParts): Route[] {
     ...workflowRoutes(parts),
     ...accountRoutes(parts),
     ...usageRoutes(parts),
-    ...objectRoutes(parts.objectRoutes),
+    ...(parts.objectRoutes === null ? [] : objectRoutes(parts.objectRoutes)),
   ];
 }
