@@ -42,8 +42,8 @@ export function createLedger(db: Db, { stepRows = STEP_ROWS_MAX }: { stepRows?: 
   // The unary plus keeps SQLite from reading a workspace's whole ledger for the sake of the order: here are two rows.
   const selectOfUpload = db.prepare<Page & { uploadId: string; kind: string | null }, StorageEvent>(`
     SELECT ${columns} FROM storage_events
-     WHERE upload_id = :uploadId AND +workspace_id = :workspaceId AND (:kind IS NULL OR kind = :kind) AND +seq < :beforeSeq
-     ORDER BY +seq DESC LIMIT :limit`);
+     WHERE upload_id = :uploadId AND +workspace_id = :workspaceId AND (:kind IS NULL OR kind = :kind) AND seq < :beforeSeq
+     ORDER BY seq DESC LIMIT :limit`);
   const selectKind = db.prepare<Page & { kind: string; fromSeq: number }, StorageEvent>(`
     SELECT ${columns} FROM storage_events
      WHERE workspace_id = :workspaceId AND seq >= :fromSeq AND seq < :beforeSeq AND kind = :kind
@@ -67,7 +67,7 @@ export function createLedger(db: Db, { stepRows = STEP_ROWS_MAX }: { stepRows?: 
     const { workspaceId } = from;
     const found: StorageEvent[] = [];
     for (let { beforeSeq } = from; ; ) {
-      const end = selectStepEnd.get({ workspaceId, beforeSeq, rows: stepRows - 1 });
+      const end = selectStepEnd.get({ workspaceId, beforeSeq, rows: stepRows });
       const fromSeq = end?.seq ?? 0;
       found.push(...selectKind.all({ workspaceId, kind, beforeSeq, fromSeq, limit: limit - found.length }));
       if (end === undefined || found.length === limit) return found;

@@ -99,7 +99,7 @@ test("filters by kind and upload hold on every page", async (t) => {
     [5, 4, 3, 2, 1].map((seq) => ["charge", seq]),
   );
   assert.deepEqual(
-    await kinds("kind=release&limit=5"),
+    await kinds("kind=release&limit=2"),
     [11, 10, 9, 8, 7].map((seq) => ["release", seq]),
   );
   assert.deepEqual(await kinds("kind=adjust"), [["adjust", 6]]);
@@ -149,7 +149,7 @@ test("the search for one kind finds the same in steps of any length", async (t) 
 });
 
 test("a page is read by indexes alone", async (t) => {
-  const { dataDir } = await startTestApp(t);
+  const { dataDir, sql } = await startTestApp(t);
   const plans = queryPlans(join(dataDir, DATABASE_FILE), (db) => createLedger(db)).map(({ steps }) => steps);
   const index = "SEARCH storage_events USING INDEX storage_events_by_workspace";
   const [newest, ofUpload, ofKind, stepEnd] = plans;
@@ -160,4 +160,7 @@ test("a page is read by indexes alone", async (t) => {
     stepEnd,
     "SEARCH storage_events USING COVERING INDEX storage_events_by_workspace (workspace_id=? AND seq<?)",
   );
+  // SQLite looks at the kind before it looks at the row, but its plans do not say so.
+  const columns = sql.prepare("SELECT name FROM pragma_index_info('storage_events_by_workspace')").pluck().all();
+  assert.deepEqual(columns, ["workspace_id", "seq", "kind"]);
 });

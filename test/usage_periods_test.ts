@@ -59,6 +59,13 @@ for (const { zone, date, start, length, why } of [
     why: "midnight comes twice: the first counts",
   },
   {
+    zone: "Asia/Amman",
+    date: "2021-10-29",
+    start: "2021-10-28T21:00Z",
+    length: 25,
+    why: "the same, east of Greenwich",
+  },
+  {
     zone: "Pacific/Apia",
     date: "2011-12-29",
     start: "2011-12-29T10:00Z",
@@ -217,6 +224,8 @@ test("a time zone is a name of the IANA database, in any case, and nothing else"
     " ",
     "Mars/Base",
     "+01:00",
+    "+0100",
+    "-05",
     "-05:00",
     "GMT+1",
     "Europe/",

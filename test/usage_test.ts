@@ -216,6 +216,12 @@ test("the storage figures follow an upload from create to the removal of its obj
   const left = { ...empty, uploads_pending: 1, bytes_pending_stated: 300 };
   assert.deepEqual(after, { ...left, bytes_awaiting_removal: 325, oldest_removal_age_seconds: age });
   assert.deepEqual(await storage(other.key), empty, "another workspace sees nothing of it");
+  const others = await app.confirmedUpload("o".repeat(40), { owner: other });
+  await app.call("DELETE", `/api/v1/uploads/${others.id}`, { key: other.key });
+  assert.deepEqual(
+    [(await storage()).bytes_awaiting_removal, (await storage(other.key)).bytes_awaiting_removal],
+    [325, 40],
+  );
 
   await app.app.cleaner.runOnce();
   assert.deepEqual(await storage(), left);
