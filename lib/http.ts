@@ -1,7 +1,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { AppError } from "./errors.ts";
-import { JSON_BYTES_MAX, readJson } from "./http_body.ts";
+import { isSoonRead, lingerThenEnd, readJson } from "./http_body.ts";
 import { createConnections } from "./http_connections.ts";
 import { corsHeaders, isPreflight, preflightHeaders } from "./http_cors.ts";
 import { errorAnswer, type JsonAnswer } from "./http_errors.ts";
@@ -90,6 +90,11 @@ export function createHttpServer(options: HttpOptions): HttpServer {
   server.on("checkContinue", (req, res) => void answer(req, res));
   server.on("checkExpectation", (req, res) => void answer(req, res, unknownExpectation()));
   server.on("clientError", connections.refuse);
+  server.on("connect", (_req, socket) => {
+    // node:http has let go of the socket: without a listener a reset would end the process.
+    socket.on("error", ignore);
+    connections.refuse(new Error("CONNECT is for proxies"), socket);
+  });
 
   async function answer(req: IncomingMessage, res: ServerResponse, refusal?: AppError): Promise<void> {
     const startedAtMs = now();
@@ -248,31 +253,6 @@ function unknownExpectation(): AppError {
 
 function noHost(): AppError {
   return new AppError("bad_request", 'The request has no header "Host", which HTTP/1.1 asks for');
-}
-
-/** Whether what is still to come of a body is so little that node:http may read it away and keep the connection. */
-function isSoonRead({ headers }: IncomingMessage): boolean {
-  if (headers["transfer-encoding"] !== undefined) return false;
-  const sizeBytes = Number(headers["content-length"] ?? 0);
-  // Who waits for leave to send the body gets none: what comes next is then not known.
-  return sizeBytes === 0 || (sizeBytes <= JSON_BYTES_MAX && headers.expect === undefined);
-}
-
-/**
- * Answers while the client still sends a body that nobody wants. Closing at once would make the kernel reset the
- * connection, and the client would never see why: so the whole answer goes out, and the rest is read and thrown away for
- * a moment.
- */
-function lingerThenEnd(req: IncomingMessage, res: ServerResponse, text: string, lingerMs: number): void {
-  if (req.method !== "HEAD") res.write(text);
-  else res.flushHeaders();
-  const end = (): void => {
-    clearTimeout(timer);
-    res.end();
-  };
-  const timer = setTimeout(end, lingerMs);
-  req.once("end", end).once("close", end);
-  req.resume();
 }
 
 /** Splits a request's target, also in the absolute form that proxies may send. Nothing is decoded or normalised here. */

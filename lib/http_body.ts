@@ -2,7 +2,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import { AppError } from "./errors.ts";
 
 /** A JSON body may have this many bytes. */
-export const JSON_BYTES_MAX = 64 * 1024;
+const JSON_BYTES_MAX = 64 * 1024;
 /** Arrays and objects in one another. Deeper nesting only serves to exhaust a stack somewhere. */
 const JSON_DEPTH_MAX = 64;
 
@@ -13,7 +13,8 @@ const JSON_DEPTH_MAX = 64;
 export async function readJson(req: IncomingMessage, res: ServerResponse, timeoutMs: number): Promise<unknown> {
   checkContentType(req.headers["content-type"]);
   if (Number(req.headers["content-length"] ?? 0) > JSON_BYTES_MAX) throw tooLarge();
-  if (req.headers.expect !== undefined) res.writeContinue();
+  // HTTP/1.0 knows no interim answers.
+  if (req.headers.expect !== undefined && req.httpVersion !== "1.0") res.writeContinue();
 
   const chunks: Buffer[] = [];
   let sizeBytes = 0;
@@ -37,6 +38,31 @@ export async function readJson(req: IncomingMessage, res: ServerResponse, timeou
     req.once("close", () => fail(cutOff()));
   });
   return parseJson(chunks.length === 1 && chunks[0] !== undefined ? chunks[0] : Buffer.concat(chunks));
+}
+
+/** Whether what is still to come of a body is so little that node:http may read it away and keep the connection. */
+export function isSoonRead({ headers }: IncomingMessage): boolean {
+  if (headers["transfer-encoding"] !== undefined) return false;
+  const sizeBytes = Number(headers["content-length"] ?? 0);
+  // Who waits for leave to send the body gets none: what comes next is then not known.
+  return sizeBytes === 0 || (sizeBytes <= JSON_BYTES_MAX && headers.expect === undefined);
+}
+
+/**
+ * Answers while the client still sends a body that nobody wants. Closing at once would make the kernel reset the
+ * connection, and the client would never see why: so the whole answer goes out, and the rest is read and thrown away for
+ * a moment.
+ */
+export function lingerThenEnd(req: IncomingMessage, res: ServerResponse, text: string, lingerMs: number): void {
+  if (req.method !== "HEAD") res.write(text);
+  else res.flushHeaders();
+  const end = (): void => {
+    clearTimeout(timer);
+    res.end();
+  };
+  const timer = setTimeout(end, lingerMs);
+  req.once("end", end).once("close", end);
+  req.resume();
 }
 
 function checkContentType(contentType: string | undefined): void {

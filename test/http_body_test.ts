@@ -141,6 +141,7 @@ test("a body may come in chunks, of any size, up to 64 KiB", async (t) => {
   const refused = await client.answer();
   assertError(refused, 413, "PAYLOAD_TOO_LARGE");
   assert.equal(refused.headers.get("connection"), "close");
+  client.socket.destroy();
 });
 
 test("a client that still sends gets to read the early 413", async (t) => {
@@ -203,6 +204,7 @@ test("DELETE ignores its body, whatever it is, and keeps the connection where th
     [{ "Content-Length": "2", Expect: "100-continue" }, ""],
   ] as const) {
     assert.equal(await deleteWith(headers, body), "close");
+    client.socket.destroy();
     client = await rawClient(t, app.app.url);
   }
   // The body of a delete that was answered before it came is not taken for the next request.
@@ -233,6 +235,7 @@ test("Expect: 100-continue is granted to who may send, and refused with the reas
     const answer = await client.answer();
     assertError(answer, status, code);
     assert.equal(answer.headers.get("connection"), "close", "what is sent next is not known");
+    client.socket.destroy();
   }
 });
 

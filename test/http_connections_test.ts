@@ -105,6 +105,7 @@ test("what is not HTTP/1.1 gets 400 in the envelope, with a request id that the 
     "GET /fast HTTP/1.1\r\nHost: x\r\nNo colon\r\n\r\n",
     "GET /fast HTTP/1.1\r\nHost: x\r\nX: a\0b\r\n\r\n",
     "GET /fast HTTP/1.1\r\nX-Only: no host\r\n\r\n",
+    "CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\n",
     "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
   ]) {
     const client = await rawClient(t, url);
@@ -123,12 +124,26 @@ test("what is not HTTP/1.1 gets 400 in the envelope, with a request id that the 
   }
 });
 
-test("HTTP/1.0 needs no Host and gets one answer", async (t) => {
+test("HTTP/1.0 needs no Host, and gets one answer without an interim one", async (t) => {
+  const { url } = await startHttpServer(t, { routes: gate().routes });
+  const post =
+    "POST /echo HTTP/1.0\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n{}";
+  for (const bytes of ["GET /fast HTTP/1.0\r\n\r\n", post]) {
+    const client = await rawClient(t, url);
+    client.send(bytes);
+    assert.equal((await client.answer()).status, 200);
+    assert.equal(await client.ended(), "");
+  }
+});
+
+test("an offer to speak another protocol is not taken up, and the request is answered", async (t) => {
   const { url } = await startHttpServer(t, { routes: gate().routes });
   const client = await rawClient(t, url);
-  client.send("GET /fast HTTP/1.0\r\n\r\n");
-  assert.equal((await client.answer()).status, 200);
-  assert.equal(await client.ended(), "");
+  for (const Upgrade of ["h2c", "websocket"]) {
+    const headers = { Connection: "Upgrade", Upgrade, "Content-Type": "application/json" };
+    client.send(rawRequest("POST", "/echo", headers, '{"x":1}'));
+    assert.deepEqual((await client.answer()).json.data, { x: 1 });
+  }
 });
 
 test("two ways of telling where a body ends are refused, and nothing behind them is taken for a request", async (t) => {
@@ -284,6 +299,7 @@ test("a client that goes away in mid-request harms nobody", async (t) => {
   const { url } = await startHttpServer(t, { routes, timeouts: { lingerMs: 30 } });
   for (const bytes of [
     "",
+    "CONNECT x:1 HTTP/1.1\r\nHost: x:1\r\n\r\n",
     "GET /fa",
     rawRequest("GET", "/gate/gone"),
     rawRequest("POST", "/echo", { "Content-Type": "application/json", "Content-Length": "10" }, "{"),
