@@ -1,5 +1,3 @@
-import type { IncomingMessage } from "node:http";
-import { Readable } from "node:stream";
 import { create as contentDisposition } from "content-disposition";
 import { AppError, invalidField } from "./errors.ts";
 import type { Log } from "./log.ts";
@@ -13,6 +11,7 @@ import {
 } from "./objects.ts";
 import { createS3Client, type S3Call, type S3Timeouts } from "./s3_client.ts";
 import { answerOf, S3NoAnswerError, toStoreError, UncertainStoreError } from "./s3_errors.ts";
+import { watchedBody } from "./s3_reading.ts";
 import { createRemove } from "./s3_removal.ts";
 import { createPresigner, usesVirtualHost } from "./s3_signing.ts";
 
@@ -252,7 +251,7 @@ export function createS3Store(options: S3StoreOptions): S3Store {
     promote,
     // The copy, a look at it where its answer had no ETag, and one at the source where either failed.
     promoteMsMax: (sizeBytes) => copyMsMax(sizeBytes) + 2 * timeouts.callMs,
-    read: async (objectKey) => watched(await client.get(objectKey), timeouts.readIdleMs),
+    read: async (objectKey) => watchedBody(await client.get(objectKey), timeouts.readIdleMs),
     remove: createRemove({ client, log }),
     list,
     probe,
@@ -262,33 +261,6 @@ export function createS3Store(options: S3StoreOptions): S3Store {
     clockSkewMs: () => clockSkewMs,
     keepsVersions,
   };
-}
-
-/** An object's bytes as they come; what goes wrong on the way is a `StoreError` like any other. */
-function watched(answer: IncomingMessage, idleMsMax: number): Readable {
-  async function* bytes(): AsyncGenerator<Buffer> {
-    let timer: NodeJS.Timeout | undefined;
-    // Runs only while we wait for the store: a reader may take its time.
-    const arm = () => {
-      timer = setTimeout(() => answer.destroy(new S3NoAnswerError(`no byte within ${idleMsMax} ms`)), idleMsMax);
-    };
-    try {
-      arm();
-      for await (const chunk of answer) {
-        clearTimeout(timer);
-        yield chunk;
-        arm();
-      }
-    } catch (error) {
-      throw toStoreError("read the object", error);
-    } finally {
-      clearTimeout(timer);
-    }
-  }
-  const stream = Readable.from(bytes(), { objectMode: false });
-  // A generator that was never begun runs no `finally`: the connection would be held for good.
-  stream.once("close", () => answer.destroy());
-  return stream;
 }
 
 async function inTime<T>(work: Promise<T>, ms: number): Promise<T> {
