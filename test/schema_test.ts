@@ -107,8 +107,11 @@ for (const shell of [...typedByHand, ownShell]) {
   const version = shell.version();
   describe(`hostile SQL typed into ${shell.name} ${version ?? "(not here)"}`, { skip: version === null }, () => {
     test("each statement is refused, or leaves the books true", (t) => eachOnItsOwn(t, shell));
-    test("all of them on one file leave the books true after each", (t) => allOnOneFile(t, shell, false));
-    test("all of them on one file, last first, leave the books true after each", (t) => allOnOneFile(t, shell, true));
+    // Both orders, but not in every shell: a thousand checked files are enough.
+    const backwards = shell === pythonShell;
+    const order = backwards ? "last first" : "first to last";
+    test(`all of them on one file, ${order}, leave the books true after each`, (t) =>
+      allOnOneFile(t, shell, backwards));
   });
 }
 
