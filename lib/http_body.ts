@@ -62,6 +62,9 @@ export function lingerThenEnd(req: IncomingMessage, res: ServerResponse, text: s
   };
   const timer = setTimeout(end, lingerMs);
   req.once("end", end).once("close", end);
+  // The client has closed its side: nothing more comes.
+  if (req.socket.readableEnded) end();
+  else req.socket.once("end", end);
   req.resume();
 }
 
