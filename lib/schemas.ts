@@ -9,7 +9,9 @@ const PAGE_LIMIT_DEFAULT = 50;
 const PAGE_OFFSET_MAX = 10_000_000;
 
 /** Ids are compared in lower case, as they were made. */
-export const uuid = z.guid("must be a UUID such as 01890a5d-ac96-774b-bcce-b302099a8057").transform((id) => id.toLowerCase());
+export const uuid = z
+  .guid("must be a UUID such as 01890a5d-ac96-774b-bcce-b302099a8057")
+  .transform((id) => id.toLowerCase());
 
 const required = (kind: string) => (issue: { input?: unknown }) =>
   issue.input === undefined ? "is required" : `must be ${kind}`;
