@@ -77,12 +77,6 @@ interface QueuedWrite {
   reject: (error: unknown) => void;
 }
 
-/** The length of the log, and how much of it is copied into the database, in pages. */
-interface LogState {
-  log: number;
-  checkpointed: number;
-}
-
 type Outcome = { ok: true; value: unknown } | { ok: false; error: unknown };
 
 /** Thrown inside a group when the transaction that it ran in is no more. */
@@ -121,8 +115,8 @@ export function openDb({ dataDir, log, migrate, onFatal, monotonicMs = () => per
   const savepoint = sqlite.prepare("SAVEPOINT body");
   const release = sqlite.prepare("RELEASE body");
   const rollbackTo = sqlite.prepare("ROLLBACK TO body");
-  // Prepared once: it is asked many times a second under load, and `pragma()` would compile it each time.
-  const askLog = sqlite.prepare<[], LogState>("PRAGMA wal_checkpoint(NOOP)");
+  // Asked many times a second under load, where `pragma()` would compile both the statement and a maker of its rows anew.
+  const askLog = sqlite.prepare<[], [busy: number, pages: number, copied: number]>("PRAGMA wal_checkpoint(NOOP)").raw();
 
   let queue: QueuedWrite[] = [];
   let scheduled = false;
@@ -249,10 +243,10 @@ export function openDb({ dataDir, log, migrate, onFatal, monotonicMs = () => per
   function checkpointFrom(pages: number): void {
     if (!sqlite.open) return;
     try {
-      const { log: logPages, checkpointed } = askLog.get() ?? { log: 0, checkpointed: 0 };
+      const [, logPages = 0, copiedPages = 0] = askLog.get() ?? [];
       // By the log's whole length: readers that take turns let all of it be copied and still keep it from starting over.
       if (logPages >= RESTART_CHECKPOINT_PAGES) checkpoint("RESTART");
-      else if (logPages - checkpointed >= pages) checkpoint("PASSIVE");
+      else if (logPages - copiedPages >= pages) checkpoint("PASSIVE");
     } catch (error) {
       // The log stays as it is and nothing is lost; the next look tries again.
       log.warn("checkpoint_failed", { cause: error });
