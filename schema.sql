@@ -15,8 +15,8 @@
 --
 -- The triggers do not rely on CHECKs (PRAGMA ignore_check_constraints switches those off), nor on UPDATE OF for a column
 -- that has a second name (rowid), nor on OLD where another's TEMP trigger may have changed the row meanwhile. What no
--- schema can withstand is a trigger of one's own that says RAISE(IGNORE) or RAISE(FAIL) after a change: it silences ours,
--- as dropping them would.
+-- schema can withstand is a trigger of one's own that says RAISE(IGNORE) or RAISE(FAIL) after a change, or that changes a
+-- table from inside one of our triggers on it (without recursive triggers): it silences ours, as dropping them would.
 
 -- One row, made with the file. Its id is part of every object key: two installations can share a bucket.
 CREATE TABLE installation (
