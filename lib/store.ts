@@ -4,7 +4,7 @@ import type { Log } from "./log.ts";
 import { createObjectRoutes, type ObjectRoutes } from "./object_routes.ts";
 import { type ObjectStore, StoreError } from "./objects.ts";
 import { createDiskStore, OBJECTS_FOLDER } from "./objects_disk.ts";
-import { createS3Store, type S3Store } from "./objects_s3.ts";
+import type { S3Store } from "./objects_s3.ts";
 
 /** While the S3 server does not answer at start, it is asked again after this long. */
 const RETRY_MS = 10_000;
@@ -33,6 +33,8 @@ export interface OpenStore {
 export async function openStore(options: StoreOptions): Promise<OpenStore> {
   const { config, now, log } = options;
   if (config.store === "s3") {
+    // Loaded only where it is used: the S3 client and what it depends on take 25 MB of memory.
+    const { createS3Store } = await import("./objects_s3.ts");
     const objects = createS3Store({ ...s3Options(config), log, now });
     return { objects: await whenReady(objects, log), objectRoutes: null };
   }
