@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import type { TestContext } from "node:test";
-import { startTestApp, type TestApp, type TestAppOptions } from "./_app.ts";
+import { startTestApp, type TestApp, type TestAppOptions, type TestClock } from "./_app.ts";
 import { checkAll, checkDrained, rawDiskObjects, rawPathOf } from "./_books.ts";
 import { faultyStore, openAllGates, type StoreHooks } from "./_faulty_store.ts";
 
@@ -42,11 +42,34 @@ export interface Entry {
   last_error: string | null;
 }
 
+/** Clocks that stand still until they are moved: how slow a machine is changes nothing that is due. */
+export function stillClock(): TestClock {
+  let nowMs = Date.now();
+  let monotonicMs = 0;
+  return {
+    now: () => nowMs,
+    monotonicNow: () => monotonicMs,
+    advance: (ms) => {
+      nowMs += ms;
+      monotonicMs += ms;
+    },
+    setBy: (ms) => {
+      nowMs += ms;
+    },
+  };
+}
+
 /** A real service whose store can be made to wait or fail, and whose cleaner runs when it is told to. */
 export async function startFaultyApp(t: TestContext, options: TestAppOptions = {}): Promise<FaultyApp> {
   const { hooks, wrapStore } = faultyStore();
   t.after(openAllGates);
-  const testApp = await startTestApp(t, { leaseMs: () => LEASE_MS, cleansInBackground: false, ...options, wrapStore });
+  const testApp = await startTestApp(t, {
+    clock: stillClock(),
+    leaseMs: () => LEASE_MS,
+    cleansInBackground: false,
+    ...options,
+    wrapStore,
+  });
   const { app, sql, dataDir, clock, createUpload, put } = testApp;
 
   function heal(): void {

@@ -13,8 +13,8 @@ export type Operations = ReturnType<typeof createOperations>;
 
 /** What people and time do, one thing at a time, each with what the model says must come of it. */
 export function createOperations(world: World) {
-  const { its, model, random, clock, anyWorkspace, putStatus, confirmStatus, withFault, sizeOf, context, book } = world;
-  const { app, call, put, sql } = its;
+  const { its, model, random, anyWorkspace, putStatus, confirmStatus, withFault, sizeOf, context, book } = world;
+  const { app, call, clock, put, sql } = its;
   const { workspaces } = model;
 
   async function create(): Promise<void> {
@@ -42,8 +42,8 @@ export function createOperations(world: World) {
       id,
       workspace: one,
       uploadUrl: answer.json.data.upload_url,
-      urlExpiresAtMs: clock.nowMs + URL_TTL_SECONDS * 1_000,
-      expiresAtMs: clock.nowMs + PENDING_TTL_SECONDS * 1_000,
+      urlExpiresAtMs: clock.now() + URL_TTL_SECONDS * 1_000,
+      expiresAtMs: clock.now() + PENDING_TTL_SECONDS * 1_000,
       statedSizeBytes,
       isText,
       status: "pending",
@@ -74,7 +74,7 @@ export function createOperations(world: World) {
   }
 
   async function cleanerPass(): Promise<void> {
-    const expired = model.expire(clock.nowMs);
+    const expired = model.expire(clock.now());
     assert.equal((await app.cleaner.runOnce()).expired, expired);
   }
 
@@ -138,7 +138,7 @@ export function createOperations(world: World) {
   }
 
   async function passTime(): Promise<void> {
-    clock.nowMs += (random.pick([1_000, 60_000, 20 * 60_000, 5 * 3_600_000, 25 * 3_600_000]) ?? 0) + 1;
+    clock.advance((random.pick([1_000, 60_000, 20 * 60_000, 5 * 3_600_000, 25 * 3_600_000]) ?? 0) + 1);
   }
 
   return {

@@ -17,7 +17,6 @@ export function createRaces(world: World, operations: Operations) {
     its,
     model,
     random,
-    clock,
     anyPending,
     noteReserved,
     hasFailed,
@@ -27,11 +26,11 @@ export function createRaces(world: World, operations: Operations) {
     context,
     book,
   } = world;
-  const { app, put, sql, hooks } = its;
+  const { app, clock, put, sql, hooks } = its;
   const { workspaces } = model;
   const { putBytes, deleteOne, confirmOne, cleanerPass, setQuota } = operations;
   const young = () =>
-    model.all().filter(({ status, expiresAtMs }) => status === "uploaded" || expiresAtMs > clock.nowMs);
+    model.all().filter(({ status, expiresAtMs }) => status === "uploaded" || expiresAtMs > clock.now());
 
   async function raceDeletes(): Promise<void> {
     const upload = random.pick(model.all());
@@ -94,7 +93,7 @@ export function createRaces(world: World, operations: Operations) {
   async function slowConfirm(): Promise<void> {
     its.heal();
     const upload = anyPending();
-    if (upload === undefined || upload.expiresAtMs <= clock.nowMs) return;
+    if (upload === undefined || upload.expiresAtMs <= clock.now()) return;
     const at = world.ownContext(upload.workspace);
     if (confirmStatus(upload, at) !== 200) return;
     const gate = createGate();
@@ -111,7 +110,7 @@ export function createRaces(world: World, operations: Operations) {
     const copied = upload.bytes;
     let expected = 200;
     if (random.percent(40)) {
-      clock.nowMs += LEASE_MS + 1;
+      clock.advance(LEASE_MS + 1);
       if (random.percent(80)) {
         await cleanerPass();
         expected = 503;
@@ -139,7 +138,7 @@ export function createRaces(world: World, operations: Operations) {
   /** Many things at once, each to another upload, so that they share commits; and a pass of the cleaner among them. */
   async function storm(): Promise<void> {
     const cleans = random.percent(60);
-    if (cleans) model.expire(clock.nowMs);
+    if (cleans) model.expire(clock.now());
     const usedBefore = new Map(workspaces.map((one) => [one, model.usedBytes(one)]));
     const confirms: { upload: ModelUpload; answer: Answer }[] = [];
     const work = random.some(young(), 12).map(async (upload) => {

@@ -10,11 +10,6 @@ export const PENDING_UPLOADS_MAX = 20;
 export const URL_TTL_SECONDS = 900;
 export const PENDING_TTL_SECONDS = 86_400;
 
-/** A wall clock that stands still until it is moved, so that the model knows exactly what has expired. */
-export interface StillClock {
-  nowMs: number;
-}
-
 export interface Context {
   body: { context_type: string; context_id: string };
   /** Whether the workspace can bind an upload to it. */
@@ -25,15 +20,14 @@ export interface WorldParts {
   its: FaultyApp;
   model: Model;
   random: Random;
-  clock: StillClock;
 }
 
 export type World = ReturnType<typeof createWorld>;
 
 /** The service, the model, and what the model says that an answer must be where nothing races it. */
 export function createWorld(parts: WorldParts) {
-  const { its, model, random, clock } = parts;
-  const { call, hooks } = its;
+  const { its, model, random } = parts;
+  const { call, clock, hooks } = its;
   const { workspaces } = model;
 
   /** The calls that failed, by the fault of this step. */
@@ -72,7 +66,7 @@ export function createWorld(parts: WorldParts) {
   function noteReserved({ name, keys }: StoreCall): void {
     if (name !== "promote") return;
     const upload = model.uploads.get(keys[0]?.split("/")[2] ?? "");
-    if (upload !== undefined) upload.expiresAtMs = Math.max(upload.expiresAtMs, clock.nowMs + 2 * LEASE_MS);
+    if (upload !== undefined) upload.expiresAtMs = Math.max(upload.expiresAtMs, clock.now() + 2 * LEASE_MS);
   }
 
   /** Whether the fault of this step hit the upload's confirm. */
@@ -86,7 +80,7 @@ export function createWorld(parts: WorldParts) {
 
   /** What a PUT of so many bytes gets, as far as nothing races it. */
   function putStatus(upload: ModelUpload, sizeBytes: number): number {
-    if (upload.urlExpiresAtMs <= clock.nowMs) return 403;
+    if (upload.urlExpiresAtMs <= clock.now()) return 403;
     if (model.uploads.get(upload.id)?.status !== "pending") return 404;
     if (sizeBytes > (upload.statedSizeBytes ?? MAX_UPLOAD_BYTES)) return 413;
     return upload.statedSizeBytes !== null && sizeBytes !== upload.statedSizeBytes ? 400 : 200;

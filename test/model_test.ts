@@ -4,7 +4,6 @@
 // order is the machine's, and the model follows the answers.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { TestClock } from "./_app.ts";
 import { checkDrained } from "./_books.ts";
 import { DAY_MS, startFaultyApp } from "./_faulty_app.ts";
 import { createModel, type ModelWorkspace } from "./_model.ts";
@@ -15,7 +14,6 @@ import {
   MAX_UPLOAD_BYTES,
   PENDING_TTL_SECONDS,
   PENDING_UPLOADS_MAX,
-  type StillClock,
   URL_TTL_SECONDS,
   type World,
 } from "./_model_world.ts";
@@ -68,17 +66,7 @@ function stepsOf(world: World): Step[] {
 
 test(`the books are the model's after each of ${STEPS} random steps`, async (t) => {
   const random = createRandom(testSeed((text) => t.diagnostic(text)));
-  const still: StillClock = { nowMs: Date.now() };
-  const clock: TestClock = {
-    now: () => still.nowMs,
-    monotonicNow: () => still.nowMs,
-    advance: (ms) => {
-      still.nowMs += ms;
-    },
-    setBy: () => assert.fail("the model's clock is never set"),
-  };
   const its = await startFaultyApp(t, {
-    clock,
     quotaBytes: QUOTA_BYTES,
     env: {
       STOWAGE_MAX_UPLOAD_BYTES: String(MAX_UPLOAD_BYTES),
@@ -99,7 +87,7 @@ test(`the books are the model's after each of ${STEPS} random steps`, async (t) 
     }),
   );
   const model = createModel(workspaces);
-  const world = createWorld({ its, model, random, clock: still });
+  const world = createWorld({ its, model, random });
   const deck = stepsOf(world).flatMap((step) => Array.from({ length: step.weight }, () => step));
 
   const done = new Map<string, number>();
@@ -118,8 +106,8 @@ test(`the books are the model's after each of ${STEPS} random steps`, async (t) 
   t.diagnostic([...done].map(([name, times]) => `${name} ${times}`).join(", "));
 
   // Days later nothing is left to do: the files are exactly the confirmed ones.
-  clock.advance(3 * DAY_MS);
-  model.expire(still.nowMs);
+  its.clock.advance(3 * DAY_MS);
+  model.expire(its.clock.now());
   for (let pass = 0; pass < 4; pass++) await its.app.cleaner.runOnce();
   model.check(its.sql, its.dataDir, { thoroughly: true });
   checkDrained(its.sql, its.dataDir);
