@@ -5,9 +5,11 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import Database from "better-sqlite3";
 import type { BenchContext } from "./bench/context.ts";
+import { measureCreates } from "./bench/creates.ts";
 import { makeSeed } from "./bench/data_dirs.ts";
 import { type DeleteFigures, measureDeletes } from "./bench/deletes.ts";
 import { createLoadGenerator } from "./bench/load.ts";
+import { measureMemory } from "./bench/memory.ts";
 import { printEnvironment, printTargets, type Target } from "./bench/report.ts";
 
 const USAGE = `Usage: npm run bench -- [--quick] [--dir FOLDER] [--only delete,create,memory]
@@ -41,6 +43,8 @@ async function main(): Promise<void> {
     printEnvironment({ folder, sqlite: sqliteVersion(), generator: context.load.name, rounds: context.rounds });
     const targets: Target[] = [];
     if (parts.includes("delete")) targets.push(...(await deletes(context, [few, many])));
+    if (parts.includes("create")) targets.push(...(await creates(context, few)));
+    if (parts.includes("memory")) targets.push(...(await memory(context, options.quick)));
     printTargets(targets);
   } finally {
     await rm(folder, { recursive: true, force: true });
@@ -65,6 +69,27 @@ function deleteTargets({ order, rows, workspaces, ratio, p99Ratio, timesOneCommi
     { name: `${name}: of its ceiling`, measured: ratio, goal: order === "in order" ? 0.65 : 0.85, kind: "min" },
     { name: `${name}: p99, times the ceiling's`, measured: p99Ratio, goal: 1.5, kind: "max" },
     { name: `${name}: times one commit each`, measured: timesOneCommitEach, goal: 5, kind: "min" },
+  ];
+}
+
+async function creates(context: BenchContext, rows: number): Promise<Target[]> {
+  const figures = await measureCreates(context, await makeSeed(context.folder, rows, 1));
+  return figures
+    .filter(({ what }) => what === "create")
+    .map(({ connections, ratio }) => ({
+      name: `create, ${connections} connection(s): of its ceiling`,
+      ...{ measured: ratio, goal: 0.6, kind: "min" },
+    }));
+}
+
+async function memory(context: BenchContext, quick: boolean): Promise<Target[]> {
+  const deletes = quick ? 20_000 : 200_000;
+  const seed = await makeSeed(context.folder, deletes, 1);
+  const figures = await measureMemory(context, seed, { putBytes: quick ? 2 ** 28 : 2 ** 30, deletes });
+  return [
+    { name: "MB resident, idle", measured: figures.idleMb, goal: 110, kind: "max" },
+    { name: "MB added by one large PUT", measured: figures.putAddsMb, goal: 50, kind: "max" },
+    { name: `MB resident after ${deletes} deletes`, measured: figures.afterDeletesMb, goal: 220, kind: "max" },
   ];
 }
 

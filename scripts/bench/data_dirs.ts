@@ -17,6 +17,7 @@ export interface Workspace {
 /** A data directory with workspaces and confirmed uploads, to be copied for each program that is measured. */
 export interface Seed {
   dataDir: string;
+  databaseFile: string;
   rows: number;
   workspaces: Workspace[];
 }
@@ -40,11 +41,12 @@ export async function makeSeed(folder: string, rows: number, workspaceCount: num
   );
   await core.db.close();
 
-  const db = openBenchDatabase(join(dataDir, DATABASE_FILE));
+  const databaseFile = join(dataDir, DATABASE_FILE);
+  const db = openBenchDatabase(databaseFile);
   const workspaceIds = workspaces.map(({ workspaceId }) => workspaceId);
   db.addRows(db.plan(rows, workspaceIds));
   db.close();
-  return { dataDir, rows, workspaces };
+  return { dataDir, databaseFile, rows, workspaces };
 }
 
 /** A copy of a seed's data directory, and the path of its database. */

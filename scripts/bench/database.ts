@@ -5,6 +5,7 @@ import { newId } from "../../lib/ids.ts";
 const UPLOAD_BYTES = 1_000;
 /** Rows in one transaction while seeding. */
 const BATCH_ROWS = 10_000;
+const DAY_MS = 86_400_000;
 
 /** An upload that can be deleted, and whose it is. */
 export interface Row {
@@ -55,11 +56,9 @@ export function openBenchDatabase(path: string) {
     const nowMs = Date.now();
     for (let start = 0; start < rows.length; start += BATCH_ROWS) {
       db.transaction(() => {
-        for (const { id, workspaceId } of rows.slice(start, start + BATCH_ROWS)) {
-          const tail = id.replaceAll("-", "");
-          const stagingKey = `staging/${installation}/${id}/${tail}`;
-          insert.run({ id, userId, workspaceId, stagingKey, expiresAtMs: nowMs, nowMs });
-          confirm.run({ id, finalKey: `final/${installation}/${id}/${tail}` });
+        for (const row of rows.slice(start, start + BATCH_ROWS)) {
+          insertRow(row, nowMs);
+          confirm.run({ id: row.id, finalKey: `final/${installation}/${row.id}/${tailOf(row.id)}` });
         }
         // The staging objects that these confirms gave up never were.
         forgetObjects.run();
@@ -67,6 +66,19 @@ export function openBenchDatabase(path: string) {
       db.pragma("wal_checkpoint(PASSIVE)");
     }
     db.pragma("wal_checkpoint(TRUNCATE)");
+  }
+
+  /** Makes uploads that were not confirmed yet. */
+  function addPending(rows: readonly Row[]): void {
+    const nowMs = Date.now();
+    db.transaction(() => {
+      for (const { id, workspaceId } of rows) insertRow({ id, workspaceId }, nowMs);
+    })();
+  }
+
+  function insertRow({ id, workspaceId }: Row, nowMs: number): void {
+    const stagingKey = `staging/${installation}/${id}/${tailOf(id)}`;
+    insert.run({ id, userId, workspaceId, stagingKey, expiresAtMs: nowMs + DAY_MS, nowMs });
   }
 
   /** Deletes the rows of a run that it did not get to, so that the next one finds the same in every database. */
@@ -84,6 +96,7 @@ export function openBenchDatabase(path: string) {
   return {
     plan,
     addRows,
+    addPending,
     removeRows,
     forgetRemovals,
     pick: (order: "in order" | "shuffled", count: number) =>
@@ -96,3 +109,8 @@ export function openBenchDatabase(path: string) {
 }
 
 export type BenchDatabase = ReturnType<typeof openBenchDatabase>;
+
+/** The part of a key that is random elsewhere: 32 hex digits, here the id's. */
+function tailOf(id: string): string {
+  return id.replaceAll("-", "");
+}
