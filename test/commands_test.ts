@@ -74,6 +74,14 @@ test("init tells people what to paste, with its name and quota", async (t) => {
   assert.deepEqual([workspace.name, workspace.storage_bytes_quota], ["Acme", 5]);
 });
 
+test("init refuses a name that cannot be, and can then be run again", async (t) => {
+  const env = { STOWAGE_DATA_DIR: join(await temporaryFolder(t), "data") };
+  const { exitCode, stdout, stderr } = await runProgram(t, ["init", "--name", " "], env);
+  assert.deepEqual([exitCode, stdout], [1, ""]);
+  assert.equal(stderr, "stowage: error: Invalid name: must have 1 to 200 characters\n");
+  assert.equal((await runProgram(t, ["init"], env)).exitCode, 0);
+});
+
 test("init a second time changes nothing and says which command makes another key", async (t) => {
   const { dataDir, run } = await initialised(t);
   const contents = () =>
