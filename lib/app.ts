@@ -5,6 +5,7 @@ import { createConfirm } from "./confirm.ts";
 import { type Core, openCore } from "./core.ts";
 import { checkInitialised } from "./data_dir.ts";
 import { createHttpServer } from "./http.ts";
+import { createLedgerGuard } from "./ledger_marker.ts";
 import { listenProblem } from "./listen_problem.ts";
 import type { Log } from "./log.ts";
 import type { ObjectStore } from "./objects.ts";
@@ -86,6 +87,7 @@ export async function openApp(options: AppOptions): Promise<App> {
       removals,
       uploads,
       objects,
+      guard: createLedgerGuard({ objects, ledger: core.ledger, installationId, log, now, monotonicNow }),
       stagingPrefix: `staging/${installationId}/`,
       uploadUrlTtlMs,
       log,

@@ -1,5 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { watchClock } from "./clock_watch.ts";
+import type { LedgerGuard } from "./ledger_marker.ts";
 import type { Log } from "./log.ts";
 import { type ObjectStore, StoreError } from "./objects.ts";
 import type { Removals, TakenRemoval } from "./removals.ts";
@@ -23,6 +24,8 @@ const BUSY_PAUSE_FACTOR = 9;
 const LOOK_INTERVAL_MS = 60 * 60_000;
 /** A staging object younger than its URL's life and this may belong to a PUT that is still under way. */
 const LATE_ARRIVAL_AGE_MS = 24 * 60 * 60_000;
+/** While the database may be older than the store, how often it is looked whether someone has decided what to do. */
+const DECISION_LOOK_MS = 10_000;
 /** What follows the prefix in a key of ours: the upload's id and 32 random digits. */
 const UNDER_PREFIX = /^([0-9a-f-]{36})\/[0-9a-f]{32}$/;
 
@@ -36,6 +39,8 @@ export interface CleanerOptions {
   removals: Removals;
   uploads: Uploads;
   objects: ObjectStore;
+  /** Tells whether the database may be trusted to say what is to be removed. */
+  guard: LedgerGuard;
   /** The staging prefix of this installation, ending in a slash. */
   stagingPrefix: string;
   uploadUrlTtlMs: number;
@@ -52,7 +57,7 @@ export type Cleaner = ReturnType<typeof createCleaner>;
  * after its entry is durable and marked as taken (ROW-FIRST), and its entry goes only after the object has.
  */
 export function createCleaner(options: CleanerOptions) {
-  const { removals, uploads, objects, stagingPrefix, uploadUrlTtlMs, log, now } = options;
+  const { removals, uploads, objects, guard, stagingPrefix, uploadUrlTtlMs, log, now } = options;
   const monotonicNow = options.monotonicNow ?? (() => performance.now());
   const clock = watchClock(now, monotonicNow, log);
 
@@ -64,12 +69,14 @@ export function createCleaner(options: CleanerOptions) {
   let state: "idle" | "running" | "stopping" = "idle";
   const stopping = new AbortController();
   let timer: NodeJS.Timeout | null = null;
-  /** Above zero while the store does not answer. */
+  /** Above zero while the store does not answer, or nothing may be removed. */
   let probePauseMs = 0;
   let isBusy = false;
   /** Marks of an earlier process, or of a pass whose settling failed, are cleared before anything is taken. */
   let hasStaleMarks = true;
   let lastLookMs = monotonicNow();
+  /** Whether the database was found to be no older than the store. */
+  let mayRemove = false;
 
   function start(): void {
     state = "running";
@@ -93,7 +100,7 @@ export function createCleaner(options: CleanerOptions) {
     let sleepMs: number;
     try {
       await runOnce();
-      if (clock.isTrusted() && monotonicNow() - lastLookMs >= LOOK_INTERVAL_MS) look ??= lookOnce();
+      if (mayRemove && clock.isTrusted() && monotonicNow() - lastLookMs >= LOOK_INTERVAL_MS) look ??= lookOnce();
       const dueInMs = (removals.nextDueAtMs() ?? Number.POSITIVE_INFINITY) - now();
       sleepMs = Math.max(probePauseMs, Math.min(SLEEP_MS_MAX, Math.max(0, dueInMs)));
     } catch (error) {
@@ -119,6 +126,7 @@ export function createCleaner(options: CleanerOptions) {
 
   async function runPass(): Promise<CleanerCounts> {
     const counts: CleanerCounts = { removed: 0, failed: 0, expired: 0 };
+    if (!(await checkDatabase())) return counts;
     if (hasStaleMarks) await removals.clearTaken();
     hasStaleMarks = true;
     // Taken before the clock is asked, and once: it may be set while rows are being expired.
@@ -137,22 +145,46 @@ export function createCleaner(options: CleanerOptions) {
       if (batch.length === limit) await stepAside(monotonicNow() - startedMs);
     }
     hasStaleMarks = false;
+    // Also where nothing was removed: a database from before what was charged meanwhile must be noticed.
+    if (probePauseMs === 0) await keepMarker();
     if (counts.removed + counts.failed + counts.expired > 0) log.debug("cleaner_pass", { ...counts });
     return counts;
+  }
+
+  /** Asks until it is known whether the database is as new as the store. A decision by a person is noticed here too. */
+  async function checkDatabase(): Promise<boolean> {
+    if (mayRemove) return true;
+    try {
+      mayRemove = await guard.isCurrent();
+      probePauseMs = mayRemove ? 0 : DECISION_LOOK_MS;
+    } catch (error) {
+      if (!(error instanceof StoreError)) throw error;
+      storeFailed(error);
+    }
+    return mayRemove;
+  }
+
+  async function keepMarker(options?: { atOnce: boolean }): Promise<void> {
+    await guard.keepUp(options).catch((error) => log.warn("ledger_marker_not_written", { error }));
+  }
+
+  function storeFailed(error: unknown): void {
+    probePauseMs = Math.min(PROBE_PAUSE_MS_MAX, Math.max(PROBE_PAUSE_MS_MIN, probePauseMs * 2));
+    log.warn("store_unavailable", {
+      retry_in_ms: probePauseMs,
+      failure: error instanceof StoreError ? error.failure : "unknown",
+      error,
+    });
   }
 
   /** Removes a batch and books the outcome; null where the store as a whole cannot be used. */
   async function removeBatch(batch: readonly TakenRemoval[]): Promise<ReadonlyMap<string, string> | null> {
     let failures: ReadonlyMap<string, string>;
     try {
+      await guard.keepUp();
       failures = await objects.remove(batch.map(({ objectKey }) => objectKey));
     } catch (error) {
-      probePauseMs = Math.min(PROBE_PAUSE_MS_MAX, Math.max(PROBE_PAUSE_MS_MIN, probePauseMs * 2));
-      log.warn("store_unavailable", {
-        retry_in_ms: probePauseMs,
-        failure: error instanceof StoreError ? error.failure : "unknown",
-        error,
-      });
+      storeFailed(error);
       await removals.postpone(batch, error instanceof Error ? error.message : String(error), now());
       return null;
     }
@@ -204,6 +236,7 @@ export function createCleaner(options: CleanerOptions) {
   async function lookForLateArrivals(): Promise<number> {
     lastLookMs = monotonicNow();
     let found = 0;
+    if (!(await guard.isCurrent())) return found;
     for await (const { objectKey, modifiedAtMs, sizeBytes } of objects.list(stagingPrefix)) {
       if (state === "stopping") break;
       const nowMs = now();
@@ -224,7 +257,8 @@ export function createCleaner(options: CleanerOptions) {
     if (timer !== null) clearTimeout(timer);
     timer = null;
     await Promise.all([turn, look, pass?.catch(() => {})]);
+    if (probePauseMs === 0) await keepMarker({ atOnce: true });
   }
 
-  return { start, wake, runOnce, lookForLateArrivals, stop };
+  return { start, wake, runOnce, lookForLateArrivals, stop, pauseReason: guard.pauseReason };
 }

@@ -16,11 +16,17 @@ export async function sweepFolder(temporaryFolder: string, log: Log): Promise<vo
   if (names.length > 0) log.info("temporary_files_swept", { files: names.length });
 }
 
-/** Resolves where files can be made and removed. */
-export async function probeFolder(temporaryFolder: string): Promise<void> {
+/** Resolves where files can be made and removed, with how far the file system's clock is ahead of ours. */
+export async function probeFolder(temporaryFolder: string, now: () => number): Promise<number> {
   const path = join(temporaryFolder, randomName());
-  await (await open(path, "wx", 0o600)).close();
-  await unlink(path);
+  const askedAtMs = now();
+  const file = await open(path, "wx", 0o600);
+  try {
+    return (await file.stat()).mtimeMs - askedAtMs;
+  } finally {
+    await file.close();
+    await unlink(path);
+  }
 }
 
 /**

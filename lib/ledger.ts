@@ -53,6 +53,19 @@ export function createLedger(db: Db, { stepRows = STEP_ROWS_MAX }: { stepRows?: 
      WHERE workspace_id = :workspaceId AND seq < :beforeSeq
      ORDER BY seq DESC LIMIT 1 OFFSET :rows`);
 
+  const selectLast = db.prepare<[], StorageEvent>(`SELECT ${columns} FROM storage_events ORDER BY seq DESC LIMIT 1`);
+  const selectAt = db.prepare<[number], StorageEvent>(`SELECT ${columns} FROM storage_events WHERE seq = ?`);
+
+  /** The newest event of all, or null where nothing was booked yet. */
+  function last(): StorageEvent | null {
+    return selectLast.get() ?? null;
+  }
+
+  /** The event with this number, of whatever workspace. */
+  function at(seq: number): StorageEvent | null {
+    return selectAt.get(seq) ?? null;
+  }
+
   /** The events of a workspace, newest first. An upload of another workspace has none. */
   async function list(workspaceId: string, filter: StorageEventFilter): Promise<StorageEvent[]> {
     const { uploadId, kind, beforeSeq = Number.MAX_SAFE_INTEGER, limit } = filter;
@@ -76,7 +89,7 @@ export function createLedger(db: Db, { stepRows = STEP_ROWS_MAX }: { stepRows?: 
     }
   }
 
-  return { list };
+  return { list, last, at };
 }
 
 interface Page {

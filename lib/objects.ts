@@ -82,9 +82,15 @@ export interface ObjectStore {
    * removed. What resolves as removed stays removed, also after a power loss where the store can promise that.
    */
   remove: (objectKeys: readonly string[]) => Promise<Map<string, string>>;
-  /** Every object whose key begins with `prefix`, which ends in a slash. */
+  /** Every object whose key begins with `prefix`, which ends in a slash, in the order of the keys' bytes. */
   list: (prefix: string) => AsyncIterable<ListedObject>;
+  /** The marker of the ledger as it was last written, or null where there is none. See `ledger_marker.ts`. */
+  readMarker: (markerKey: string) => Promise<string | null>;
+  /** Replaces the marker, as a whole or not at all. Durable when it resolves, where the store can promise that. */
+  writeMarker: (markerKey: string, text: string) => Promise<void>;
   /** Resolves where the store can be used. */
   probe: () => Promise<void>;
+  /** How far the store's clock is ahead of ours, as its latest answer to `probe` or later said. Null where none did. */
+  clockSkewMs: () => number | null;
   close: () => Promise<void>;
 }

@@ -1,6 +1,7 @@
 import { type FileHandle, link, open, readdir, rm, stat, unlink } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { Readable } from "node:stream";
+import { readMarkerFile, writeMarkerFile } from "./disk_marker.ts";
 import { checkFileSystem, probeFolder, sweepFolder } from "./disk_setup.ts";
 import { createDiskSpace } from "./disk_space.ts";
 import { eachOf } from "./each_of.ts";
@@ -17,6 +18,8 @@ import { createSignedUrls, type SignedUrls } from "./signed_urls.ts";
 /** The name of the store's folder in the data directory. */
 export const OBJECTS_FOLDER = "objects";
 
+/** The marker of the ledger, in the store's folder. */
+const MARKER_FILE = "ledger-marker";
 /** A promote is a link and an fsync; a disk that needs longer for them is not going to answer. */
 const PROMOTE_MS_MAX = 30_000;
 /** The names of the folders that the files are fanned out over; anything else in there is not ours. */
@@ -68,6 +71,8 @@ export async function createDiskStore(options: DiskStoreOptions): Promise<DiskSt
   const folders = createFolders(objectsDir);
   const urls = createSignedUrls(options);
   const space = createDiskSpace(objectsDir, options.minFreeBytes);
+  const markerPath = join(objectsDir, MARKER_FILE);
+  let clockSkewMs: number | null = null;
   const receive = createIntake({ paths, folders, space, isPendingKey: options.isPendingKey, now: options.now, log });
 
   try {
@@ -207,7 +212,12 @@ export async function createDiskStore(options: DiskStoreOptions): Promise<DiskSt
         if (!isMissing(error)) throw error;
       }
     });
-    return found;
+    // A few files are looked at at once, and the folders' names are the first digits of the keys' ids.
+    return found.sort((a, b) => (a.objectKey < b.objectKey ? -1 : 1));
+  }
+
+  async function probe(): Promise<void> {
+    clockSkewMs = await probeFolder(paths.temporaryFolder, options.now);
   }
 
   return {
@@ -223,7 +233,10 @@ export async function createDiskStore(options: DiskStoreOptions): Promise<DiskSt
     read: (objectKey) => orStoreError(async () => (await openObject(objectKey)).stream()),
     remove: (objectKeys) => orStoreError(() => remove(objectKeys)),
     list: (prefix) => orStoreErrors(list(prefix)),
-    probe: () => orStoreError(() => probeFolder(paths.temporaryFolder)),
+    readMarker: () => orStoreError(() => readMarkerFile(markerPath)),
+    writeMarker: (_key, text) => orStoreError(() => writeMarkerFile(markerPath, text)),
+    probe: () => orStoreError(probe),
+    clockSkewMs: () => clockSkewMs,
     close: folders.idle,
   };
 }

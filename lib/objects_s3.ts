@@ -14,11 +14,14 @@ import { answerOf, S3NoAnswerError, toStoreError, UncertainStoreError } from "./
 import { watchedBody } from "./s3_reading.ts";
 import { createRemove } from "./s3_removal.ts";
 import { createPresigner, usesVirtualHost } from "./s3_signing.ts";
+import { readText } from "./s3_transport.ts";
 
 /** Keys in one page of a listing; S3 gives no more. */
 const PAGE_KEYS_MAX = 1_000;
 /** An object may come between a HEAD that did not find it and a listing that did; then a second look finds it. */
 const LOOKS_MAX = 2;
+/** Far more than the marker has; what is longer is not ours. */
+const MARKER_BYTES_MAX = 64 * 1024;
 /** The store keeps an answer's date in whole seconds; on average it was half a second later. */
 const DATE_ROUNDING_MS = 500;
 
@@ -66,10 +69,8 @@ export interface S3Store extends ObjectStore {
    * says what to do; rejects with the `StoreError` `unavailable` where the store does not answer, which may be over soon.
    */
   ensureBucket: () => Promise<void>;
-  /** Stores a small object of our own, such as the marker of the ledger. */
+  /** Stores a small object of our own. */
   put: (objectKey: string, body: string, contentType: string) => Promise<ObjectStat>;
-  /** How far the store's clock is ahead of ours, from its latest answer, to about a second. Null before the first. */
-  clockSkewMs: () => number | null;
   /** Whether removed objects leave versions behind, or null where the store does not say. */
   keepsVersions: () => Promise<boolean | null>;
 }
@@ -178,6 +179,17 @@ export function createS3Store(options: S3StoreOptions): S3Store {
     } while (token !== null);
   }
 
+  async function readMarker(markerKey: string): Promise<string | null> {
+    try {
+      const answer = await client.get(markerKey);
+      return await readText(watchedBody(answer, timeouts.readIdleMs), MARKER_BYTES_MAX);
+    } catch (error) {
+      const failed = toStoreError("read the ledger's marker", error);
+      if (failed.failure === "absent") return null;
+      throw failed;
+    }
+  }
+
   /** A listing, because its answer has a reason where it fails: HEAD says the same for a wrong secret and a wrong clock. */
   async function probe(): Promise<void> {
     await client.listPage("staging/", null, 1);
@@ -254,6 +266,10 @@ export function createS3Store(options: S3StoreOptions): S3Store {
     read: async (objectKey) => watchedBody(await client.get(objectKey), timeouts.readIdleMs),
     remove: createRemove({ client, log }),
     list,
+    readMarker,
+    async writeMarker(markerKey, text) {
+      await client.put(markerKey, Buffer.from(text), "application/json");
+    },
     probe,
     close: async () => client.close(),
     ensureBucket,

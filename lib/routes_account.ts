@@ -9,7 +9,7 @@ const READY_KEPT_MS = 500;
 const STORE_PROBE_MS_MAX = 2_000;
 
 /** Who the caller is, and whether the service is well. */
-export function accountRoutes({ core, objects }: RouteParts): Route[] {
+export function accountRoutes({ core, objects, cleaner }: RouteParts): Route[] {
   const { workspaces } = core;
   const readiness = kept(READY_KEPT_MS, async () => {
     const [database, store] = await Promise.allSettled([
@@ -21,11 +21,14 @@ export function accountRoutes({ core, objects }: RouteParts): Route[] {
         cause: database.reason,
       });
     }
+    // There only while a person has to decide: see `ledger_marker.ts`.
+    const paused = cleaner.pauseReason();
     return {
       status: "ok",
       version: VERSION,
       database: "ok",
       store: store.status === "fulfilled" ? "ok" : "unavailable",
+      ...(paused === null ? {} : { cleaner: `paused: ${paused}` }),
     };
   });
 
