@@ -221,7 +221,7 @@ function unknownVariables(env: NodeJS.ProcessEnv): string[] {
   const known = Object.values<Setting>(SETTINGS).map(({ name }) => PREFIX + name);
   return Object.keys(env)
     .filter((name) => name.startsWith(PREFIX) && !known.includes(name) && !name.startsWith(`${PREFIX}TEST_`))
-    .map((name) => `${name} is not a setting; did you mean ${nearest(name, known)}?`);
+    .map((name) => `${name} is not a setting; did you mean ${nearest(name.toUpperCase(), known)}?`);
 }
 
 /** The effective settings by variable name, secrets masked; `stowage config` prints them. */

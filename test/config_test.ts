@@ -23,6 +23,7 @@ const ORIGINS_RULE = 'must be origins such as https://app.example.com, separated
 const range = (min: number, max: number) => `must be a whole number from ${min} to ${max}`;
 
 /** For each variable what it may be, and values that it may not have. */
+const BUCKET_RULE = "must be a bucket's name: 3 to 63 lower-case letters, digits, dots or hyphens";
 const BAD_VALUES: Record<string, [rule: string, values: string[]]> = {
   HOST: [HOST_RULE, ["127.0.0.1:8000", "[::1]:8000", "http://localhost", "a b", "-x", "*", "::1::", "[]"]],
   PORT: [range(0, 65_535), ["65536", "-1", "80.5", "http", " 80", "0x50", "1e3", "٣"]],
@@ -41,7 +42,11 @@ const BAD_VALUES: Record<string, [rule: string, values: string[]]> = {
       "http://x:99999",
     ],
   ],
-  STORE: ['must be "disk"', ["Disk", "minio"]],
+  STORE: ['must be "disk" or "s3"', ["Disk", "minio"]],
+  S3_ENDPOINT: [URL_RULE, ["minio:9000", "s3://bucket"]],
+  S3_PUBLIC_ENDPOINT: [URL_RULE, ["files.example.com", "https://key:secret@files.example.com"]],
+  S3_BUCKET: [BUCKET_RULE, ["ab", "Stowage", "under_score", "ends-", "a/b"]],
+  S3_VIRTUAL_HOST: ["must be true or false", ["yes", "1"]],
   UPLOAD_URL_TTL_SECONDS: [range(1, 604_800), ["0", "604801", "15m"]],
   DOWNLOAD_URL_TTL_SECONDS: [range(1, 604_800), ["0", "604801"]],
   MAX_UPLOAD_BYTES: [range(1, 5 * 1024 ** 4), ["0", "1GiB", "5497558138881"]],
@@ -68,8 +73,10 @@ for (const [name, [rule, values]] of Object.entries(BAD_VALUES)) {
 
 test("every setting that can have a bad value is among those tested here", () => {
   const tested = Object.keys(BAD_VALUES).map((name) => `STOWAGE_${name}`);
-  const anyText = ["STOWAGE_DATA_DIR"];
-  const untested = listSettings().filter(({ name }) => !tested.includes(name) && !anyText.includes(name));
+  const anyText = ["STOWAGE_DATA_DIR", "STOWAGE_S3_REGION"];
+  const untested = listSettings().filter(
+    ({ name }) => !tested.includes(name) && !anyText.includes(name) && !/_KEY$/.test(name),
+  );
   assert.deepEqual(
     untested.map(({ name }) => name),
     [],
@@ -83,6 +90,36 @@ test("a variable that is no setting suggests the nearest name", () => {
     "STOWAGE_max_upload_bytes is not a setting; did you mean STOWAGE_MAX_UPLOAD_BYTES?",
   ]);
   assert.deepEqual(problemsOf({ PORT: "x", STOWAG_PORT: "x", STOWAGE_TEST_SEED: "1" }), []);
+});
+
+test("the S3 store needs an endpoint and a key, and a key of its own for URLs needs its secret", () => {
+  const s3 = {
+    STOWAGE_STORE: "s3",
+    STOWAGE_S3_ENDPOINT: "http://127.0.0.1:9000",
+    STOWAGE_S3_ACCESS_KEY: "a",
+    STOWAGE_S3_SECRET_KEY: "b",
+  };
+  assert.deepEqual(problemsOf(s3), []);
+  assert.deepEqual(problemsOf({ STOWAGE_STORE: "s3" }), [
+    'STOWAGE_S3_ENDPOINT must be set when STOWAGE_STORE is "s3"',
+    'STOWAGE_S3_ACCESS_KEY must be set when STOWAGE_STORE is "s3"',
+    'STOWAGE_S3_SECRET_KEY must be set when STOWAGE_STORE is "s3"',
+  ]);
+  assert.deepEqual(problemsOf({ ...s3, STOWAGE_S3_UPLOAD_ACCESS_KEY: "c" }), [
+    "STOWAGE_S3_UPLOAD_ACCESS_KEY and STOWAGE_S3_UPLOAD_SECRET_KEY must be set together",
+  ]);
+  assert.deepEqual(problemsOf({ ...s3, STOWAGE_S3_DOWNLOAD_SECRET_KEY: "c" }), [
+    "STOWAGE_S3_DOWNLOAD_ACCESS_KEY and STOWAGE_S3_DOWNLOAD_SECRET_KEY must be set together",
+  ]);
+});
+
+test("secrets of the S3 store are not printed", () => {
+  const env = {
+    STOWAGE_S3_SECRET_KEY: "hush",
+    STOWAGE_S3_UPLOAD_SECRET_KEY: "hush2",
+    STOWAGE_S3_DOWNLOAD_SECRET_KEY: "hush3",
+  };
+  assert.doesNotMatch(JSON.stringify(describeConfig(readConfig(env))), /hush/);
 });
 
 test("all problems are reported together", () => {
