@@ -126,7 +126,7 @@ export function createCleaner(options: CleanerOptions) {
 
   async function runPass(): Promise<CleanerCounts> {
     const counts: CleanerCounts = { removed: 0, failed: 0, expired: 0 };
-    if (!(await checkDatabase())) return counts;
+    if (!mayRemove && !(await checkDatabase())) return counts;
     if (hasStaleMarks) await removals.clearTaken();
     hasStaleMarks = true;
     // Taken before the clock is asked, and once: it may be set while rows are being expired.
@@ -153,7 +153,6 @@ export function createCleaner(options: CleanerOptions) {
 
   /** Asks until it is known whether the database is as new as the store. A decision by a person is noticed here too. */
   async function checkDatabase(): Promise<boolean> {
-    if (mayRemove) return true;
     try {
       mayRemove = await guard.isCurrent();
       probePauseMs = mayRemove ? 0 : DECISION_LOOK_MS;
