@@ -1,11 +1,9 @@
-import { setImmediate as nextTurn } from "node:timers/promises";
 import type { Db } from "./db.ts";
+import { pacer } from "./pacer.ts";
 import type { Span } from "./usage_periods.ts";
 
 /** Index entries that one statement reads: 2 to 4 ms. All figures are summed up in such steps. */
 const STEP_ROWS_MAX = 5_000;
-/** The event loop gets its turn after this much work. */
-const WORK_MS_MAX = 5;
 /** What a pass over an outbox of more than one step found is kept this many times as long as the pass took. */
 const OUTBOX_KEPT_FACTOR = 9;
 
@@ -188,14 +186,4 @@ interface ScriptStep {
   workspaceId: string;
   fromMs: number;
   untilMs: number;
-}
-
-/** Waits for the event loop's next turn, but only after enough work since the last one. */
-function pacer(): () => Promise<void> {
-  let sinceMs = performance.now();
-  return async () => {
-    if (performance.now() - sinceMs < WORK_MS_MAX) return;
-    await nextTurn();
-    sinceMs = performance.now();
-  };
 }
