@@ -65,6 +65,8 @@ export interface DbOptions {
   migrate: boolean;
   /** Called when the file's state is unknown (an I/O error): the process must end. */
   onFatal: (error: unknown) => void;
+  /** Told of every group: its writes, and how long its COMMIT took, or null where the group failed as a whole. */
+  onGroup?: ((group: { writes: number; commitMs: number | null }) => void) | undefined;
   /** A clock that only goes forward; says how long a write has waited. */
   monotonicMs?: () => number;
 }
@@ -88,7 +90,8 @@ class GroupLost extends Error {}
  * Writes are grouped: all that arrive in one turn of the event loop share one transaction and one fsync. Throws an
  * `AppError` where the file is newer than the program, or older or absent and `migrate` is not set.
  */
-export function openDb({ dataDir, log, migrate, onFatal, monotonicMs = () => performance.now() }: DbOptions): Db {
+export function openDb(options: DbOptions): Db {
+  const { dataDir, log, migrate, onFatal, onGroup = () => {}, monotonicMs = () => performance.now() } = options;
   const path = join(dataDir, DATABASE_FILE);
   const isNew = !existsSync(path);
   if (isNew && !migrate) {
@@ -155,9 +158,12 @@ export function openDb({ dataDir, log, migrate, onFatal, monotonicMs = () => per
     if (group === queue) queue = [];
 
     const outcomes: Outcome[] = [];
+    let commitMs = 0;
     try {
       for (const write of group) outcomes.push(runBody(write));
+      const commitStartedMs = performance.now();
       commit.run();
+      commitMs = performance.now() - commitStartedMs;
     } catch (error) {
       failGroup(group, error instanceof GroupLost ? (error.cause ?? error) : error);
       return schedule();
@@ -167,6 +173,7 @@ export function openDb({ dataDir, log, migrate, onFatal, monotonicMs = () => per
       if (outcome.ok) group[i]?.resolve(outcome.value);
       else group[i]?.reject(outcome.error);
     }
+    onGroup({ writes: group.length, commitMs });
     schedule();
     scheduleCheckpoint();
   }
@@ -207,6 +214,7 @@ export function openDb({ dataDir, log, migrate, onFatal, monotonicMs = () => per
       log.error("rollback_failed", { cause: error });
     }
     for (const write of group) write.reject(outcomeUnknown(cause));
+    onGroup({ writes: group.length, commitMs: null });
     if (isSqliteError(cause, "SQLITE_IOERR")) onFatal(cause);
   }
 

@@ -2,7 +2,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from "node:net";
 import { AppError } from "./errors.ts";
 import { isSoonRead, lingerThenEnd, readJson } from "./http_body.ts";
-import { createConnections } from "./http_connections.ts";
+import { type AnsweredRequest, createConnections } from "./http_connections.ts";
 import { corsHeaders, isPreflight, preflightHeaders } from "./http_cors.ts";
 import { errorAnswer, type JsonAnswer } from "./http_errors.ts";
 import { type Access, matchRoute, type Route, type RouteTable, routeTable } from "./http_routes.ts";
@@ -46,6 +46,8 @@ export interface HttpOptions {
   corsOrigins: readonly string[];
   log: Log;
   now: () => number;
+  /** Told of every request once it was answered, for metrics. */
+  onAnswered?: (request: AnsweredRequest) => void;
   timeouts?: Partial<typeof TIMEOUTS>;
 }
 
@@ -66,10 +68,10 @@ interface Exchange {
 
 /** The HTTP server: matches a route, checks who asks, parses, calls the handler, writes the answer. Knows no product noun. */
 export function createHttpServer(options: HttpOptions): HttpServer {
-  const { authenticate, describe, corsOrigins, log, now } = options;
+  const { authenticate, describe, corsOrigins, log, now, onAnswered = () => {} } = options;
   const timeouts = { ...TIMEOUTS, ...options.timeouts };
   const table: RouteTable = routeTable(options.routes);
-  const connections = createConnections({ lingerMs: timeouts.lingerMs, log, now });
+  const connections = createConnections({ lingerMs: timeouts.lingerMs, log, now, onAnswered });
   let closing = false;
 
   const server: Server = createServer({
@@ -98,6 +100,7 @@ export function createHttpServer(options: HttpOptions): HttpServer {
 
   async function answer(req: IncomingMessage, res: ServerResponse, refusal?: AppError): Promise<void> {
     const startedAtMs = now();
+    const startedMonotonicMs = performance.now();
     const exchange: Exchange = {
       requestId: newRequestId(startedAtMs),
       startedAtMs,
@@ -121,6 +124,12 @@ export function createHttpServer(options: HttpOptions): HttpServer {
       if (res.headersSent) res.destroy();
       else writeJson(req, res, failed, exchange);
     }
+    onAnswered({
+      method: req.method ?? "GET",
+      route: exchange.route,
+      status: res.statusCode,
+      durationMs: performance.now() - startedMonotonicMs,
+    });
     log.info("request", {
       method: req.method,
       route: exchange.route,

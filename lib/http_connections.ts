@@ -5,11 +5,22 @@ import { errorAnswer } from "./http_errors.ts";
 import { newRequestId } from "./ids.ts";
 import type { Log } from "./log.ts";
 
+/** What is counted of a request once it was answered. */
+export interface AnsweredRequest {
+  method: string;
+  /** The pattern of its route, never the path that was asked for. */
+  route: string;
+  status: number;
+  /** Null for what was refused before there was a request. */
+  durationMs: number | null;
+}
+
 export interface ConnectionsOptions {
   /** How long a refused connection is still read, so that the client gets to see the answer instead of a reset. */
   lingerMs: number;
   log: Log;
   now: () => number;
+  onAnswered: (request: AnsweredRequest) => void;
 }
 
 interface Connection {
@@ -19,7 +30,7 @@ interface Connection {
 }
 
 /** The open connections of a server: answers what `node:http` refuses before there is a request, and finds the idle ones. */
-export function createConnections({ lingerMs, log, now }: ConnectionsOptions) {
+export function createConnections({ lingerMs, log, now, onAnswered }: ConnectionsOptions) {
   const connections = new Map<Duplex, Connection>();
 
   function add(socket: Duplex): void {
@@ -65,6 +76,7 @@ export function createConnections({ lingerMs, log, now }: ConnectionsOptions) {
         `Content-Length: ${Buffer.byteLength(text)}\r\nX-Request-Id: ${requestId}\r\nConnection: close\r\n\r\n${text}`,
     );
     setTimeout(() => socket.destroy(), lingerMs).unref();
+    onAnswered({ method: "other", route: "(refused)", status, durationMs: null });
     log.info("request_refused", { status, reason: error.code, request_id: requestId });
   }
 

@@ -1,18 +1,11 @@
 import type { Metric, Registry } from "@prometheus-io/client";
+import type { AnsweredRequest } from "./http_connections.ts";
 
 /** Upper bounds in seconds: from an answer out of memory to a file of gigabytes. */
 const BOUNDS_SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60];
 
 /** Methods with a label of their own. A client may send some thirty more. */
 const METHODS: readonly string[] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
-
-export interface AnsweredRequest {
-  method: string;
-  /** The pattern of the route, never the path that was asked for. */
-  route: string;
-  status: number;
-  durationMs: number;
-}
 
 interface Series {
   method: string;
@@ -60,6 +53,7 @@ export function createRequestMetrics(registry: Registry) {
   function onAnswered({ method, route, status, durationMs }: AnsweredRequest): void {
     const series = byRoute.get(route)?.get(method) ?? seriesOf(route, method);
     series.byStatus.set(status, (series.byStatus.get(status) ?? 0) + 1);
+    if (durationMs === null) return;
     const seconds = durationMs / 1000;
     series.sumSeconds += seconds;
     let i = 0;
@@ -97,6 +91,7 @@ export function createRequestMetrics(registry: Registry) {
           value += count;
           return { metricName: `${name}_bucket`, labels: { le: BOUNDS_SECONDS[i] ?? "+Inf", ...labels }, value };
         });
+        if (value === 0) return [];
         return [
           ...buckets,
           { metricName: `${name}_sum`, labels, value: sumSeconds },
