@@ -161,7 +161,7 @@ export function createJwks(options: JwksOptions): Jwks {
   async function setFor(algorithm: Algorithm, kid: string): Promise<KeySet> {
     const atHand = current();
     if (atHand?.find(algorithm, kid) !== undefined) return atHand;
-    if (asking !== null || coolDownMs() === 0) await ask();
+    if (coolDownMs() === 0) await ask();
     const set = usableSet();
     // After a failure a key that is not in the set at hand may be a new one: nobody here can tell.
     if (set === null || (lastAttempt?.failed === true && set.find(algorithm, kid) === undefined)) throw unreachable();

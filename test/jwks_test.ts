@@ -69,6 +69,10 @@ test("a clock that is set back does not keep the issuer unasked", async (t) => {
   const next = await newKey("key-2");
   issuer.publish([next.publicJwk]);
   await verify(issuer.token({}, {}, next));
+
+  issuer.advance(-3_600_000);
+  await verify(issuer.token({}, {}, next));
+  await until(() => issuer.fetches() === 3, "the renewal of an answer from the future");
 });
 
 test("a withdrawn key is forgotten once the set is no longer fresh, with the tokens that it signed", async (t) => {
@@ -114,12 +118,14 @@ test("while the issuer fails its last keys are used, for a day; then nobody can 
     await until(() => issuer.fetches() === fetches + 1, "the renewal in the background");
     // A key that is not at hand may be a new one. Joins the question that is open.
     await unavailable(verify(issuer.token({}, { kid: "unknown" })), issuer);
+    await verify(issuer.token({ sub: "in the pause after the failure" }));
   }
   issuer.advance(1);
   await unavailable(verify(issuer.token()), issuer);
   issuer.publish([issuer.key.publicJwk]);
   issuer.advance(JWKS_RETRY_MS);
   await verify(issuer.token());
+  assert.equal(issuer.fetches(), 5);
 });
 
 test("a renewal that hangs holds nobody up whose key is at hand", TEST_LIMIT, async (t) => {
@@ -172,7 +178,9 @@ test("an answer that is no JWKS is a failure, whatever it is", TEST_LIMIT, async
     "keys that are an object": json({ keys: { "key-1": issuer.key.publicJwk } }),
     null: json(null),
     "not UTF-8": (_req, res) =>
-      res.end(Buffer.concat([Buffer.from(good.slice(0, -1)), Buffer.from([0xff]), Buffer.from("}")])),
+      res.end(
+        Buffer.concat([Buffer.from(good.slice(0, -1)), Buffer.from(',"x":"'), Buffer.from([0xff]), Buffer.from('"}')]),
+      ),
     "cut off": text(good.slice(0, -1)),
     "a reset connection": (_req, res) => {
       res.writeHead(200, { "Content-Length": good.length + 1 }).write(good);

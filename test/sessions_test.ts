@@ -223,6 +223,7 @@ test("the issuer is compared character by character, and a foreign one is not lo
   ]) {
     await refuses(verify, issuer.token({ iss }), /was issued by .*, not by "http:\/\/127/);
   }
+  await refuses(verify, issuer.token({ iss: "x".repeat(4000) }), /was issued by "x{100}…", not by/);
   assert.equal(issuer.fetches(), 0);
   await refuses(verify, issuer.token({ iss: evil }), new RegExp(`was issued by "${evil}", not by "${issuer.issuer}"$`));
 });
