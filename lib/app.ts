@@ -4,12 +4,14 @@ import type { Config } from "./config.ts";
 import { createConfirm } from "./confirm.ts";
 import { type Core, openCore } from "./core.ts";
 import { checkInitialised } from "./data_dir.ts";
-import { createHttpServer } from "./http.ts";
+import { createHttpServer, type HttpOptions, type HttpServer } from "./http.ts";
 import { createLedgerGuard } from "./ledger_marker.ts";
 import { listenProblem } from "./listen_problem.ts";
 import type { Log } from "./log.ts";
+import { measuredStore } from "./measured_store.ts";
 import type { ObjectStore } from "./objects.ts";
 import { createRoutes } from "./routes.ts";
+import { METRICS_PATH, metricsRoutes } from "./routes_metrics.ts";
 import { takeServeLock } from "./serve_lock.ts";
 import { openStore } from "./store.ts";
 
@@ -34,6 +36,8 @@ export interface AppOptions {
 export interface App {
   /** What clients see. */
   url: string;
+  /** Where Prometheus finds its page. */
+  metricsUrl: string;
   core: Core;
   objects: ObjectStore;
   cleaner: Cleaner;
@@ -64,7 +68,11 @@ export async function openApp(options: AppOptions): Promise<App> {
     checkInitialised(config.dataDir);
     const lock = takeServeLock(config.dataDir);
     closers.push(() => lock.release());
-    const core = openCore({ config, log, now, migrate: true, onFatal });
+    // Loaded only to serve: the client library costs a command 40 ms.
+    const { createMetrics } = await import("./metrics.ts");
+    const metrics = createMetrics({ store: config.store, now });
+    closers.push(metrics.close);
+    const core = openCore({ config, log, now, migrate: true, onFatal, onGroup: metrics.onGroup });
     closers.push(() => core.db.close());
     const { workspaces, uploads, removals, contexts, keys } = core;
     const installationId = workspaces.installationId();
@@ -76,10 +84,13 @@ export async function openApp(options: AppOptions): Promise<App> {
       installationId,
       publicUrl: () => url,
       isPendingKey: uploads.isPendingKey,
+      onS3Call: metrics.onStoreCall,
       log,
       now,
     });
-    const objects = wrapStore(store.objects);
+    const wrapped = wrapStore(store.objects);
+    // The S3 store reports its own calls, request by request.
+    const objects = config.store === "s3" ? wrapped : measuredStore(wrapped, metrics.onStoreCall);
     closers.push(() => objects.close());
 
     const uploadUrlTtlMs = config.uploadUrlTtlSeconds * 1000;
@@ -90,6 +101,7 @@ export async function openApp(options: AppOptions): Promise<App> {
       guard: createLedgerGuard({ objects, ledger: core.ledger, installationId, log, now, monotonicNow }),
       stagingPrefix: `staging/${installationId}/`,
       uploadUrlTtlMs,
+      onRemovals: metrics.onRemovals,
       log,
       now,
       monotonicNow,
@@ -109,32 +121,49 @@ export async function openApp(options: AppOptions): Promise<App> {
       ...{ uploads, contexts, workspaces, removals, objects, maxUploadBytes: config.maxUploadBytes, now, log },
       ...(options.leaseMs === undefined ? {} : { leaseMs: options.leaseMs }),
     });
-    const http = createHttpServer({
-      routes: createRoutes({
-        core,
-        objects,
-        confirm,
-        cleaner,
-        objectRoutes: store.objectRoutes,
-        config,
-      }),
+    const metricsPage = metricsRoutes({ metrics, totals: core.totals, log, now });
+    const routes = createRoutes({
+      core,
+      objects,
+      confirm,
+      cleaner,
+      objectRoutes: store.objectRoutes,
+      config,
+    });
+    const serverOptions: Omit<HttpOptions, "routes"> = {
       authenticate: createAuth({ keys, now }),
       describe: (principal) => ({ api_key_id: principal.apiKeyId }),
       corsOrigins: config.corsOrigins,
+      onAnswered: metrics.onAnswered,
       log,
       now,
-    });
+    };
+    const isApart = config.metricsPort !== null;
+    const http = createHttpServer({ ...serverOptions, routes: isApart ? routes : [...routes, ...metricsPage] });
     closers.push(() => http.close());
-    const port = await http.listen(config.host, config.port).catch((error: unknown) => {
-      throw listenProblem(error, config);
-    });
-    url ||= `http://${config.host.includes(":") ? `[${config.host}]` : config.host}:${port}`;
+    const localUrl = await listenOn(http, { host: config.host, port: config.port, setting: "STOWAGE_PORT" });
+    url ||= localUrl;
+    let metricsUrl = localUrl + METRICS_PATH;
+    if (config.metricsPort !== null) {
+      const metricsHttp = createHttpServer({ ...serverOptions, routes: metricsPage });
+      closers.push(() => metricsHttp.close());
+      const at = { host: config.host, port: config.metricsPort, setting: "STOWAGE_METRICS_PORT" };
+      metricsUrl = (await listenOn(metricsHttp, at)) + METRICS_PATH;
+    }
     lock.announce(url);
     if (options.cleansInBackground !== false) cleaner.start();
-    log.info("listening", { url, store: config.store });
-    return { url, core, objects, cleaner, close: closeAll };
+    log.info("listening", { url, ...(isApart ? { metrics_url: metricsUrl } : {}), store: config.store });
+    return { url, metricsUrl, core, objects, cleaner, close: closeAll };
   } catch (error) {
     await closeAll();
     throw error;
   }
+}
+
+/** Starts to listen and resolves with the URL of the address; says which setting to change where it cannot be used. */
+async function listenOn(http: HttpServer, at: { host: string; port: number; setting: string }): Promise<string> {
+  const port = await http.listen(at.host, at.port).catch((error: unknown) => {
+    throw listenProblem(error, at);
+  });
+  return `http://${at.host.includes(":") ? `[${at.host}]` : at.host}:${port}`;
 }

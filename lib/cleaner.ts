@@ -44,6 +44,8 @@ export interface CleanerOptions {
   /** The staging prefix of this installation, ending in a slash. */
   stagingPrefix: string;
   uploadUrlTtlMs: number;
+  /** Told what became of each batch of keys: `postponed` where the store as a whole could not be used. */
+  onRemovals?: (result: "done" | "failed" | "postponed", objectKeys: readonly string[]) => void;
   log: Log;
   now: () => number;
   /** Milliseconds of a clock that no one can set. */
@@ -57,7 +59,7 @@ export type Cleaner = ReturnType<typeof createCleaner>;
  * after its entry is durable and marked as taken (ROW-FIRST), and its entry goes only after the object has.
  */
 export function createCleaner(options: CleanerOptions) {
-  const { removals, uploads, objects, guard, stagingPrefix, uploadUrlTtlMs, log, now } = options;
+  const { removals, uploads, objects, guard, stagingPrefix, uploadUrlTtlMs, onRemovals = () => {}, log, now } = options;
   const monotonicNow = options.monotonicNow ?? (() => performance.now());
   const clock = watchClock(now, monotonicNow, log);
 
@@ -178,17 +180,24 @@ export function createCleaner(options: CleanerOptions) {
 
   /** Removes a batch and books the outcome; null where the store as a whole cannot be used. */
   async function removeBatch(batch: readonly TakenRemoval[]): Promise<ReadonlyMap<string, string> | null> {
+    const objectKeys = batch.map(({ objectKey }) => objectKey);
     let failures: ReadonlyMap<string, string>;
     try {
       await guard.keepUp();
-      failures = await objects.remove(batch.map(({ objectKey }) => objectKey));
+      failures = await objects.remove(objectKeys);
     } catch (error) {
       storeFailed(error);
       await removals.postpone(batch, error instanceof Error ? error.message : String(error), now());
+      onRemovals("postponed", objectKeys);
       return null;
     }
     probePauseMs = 0;
     await removals.settle(batch, failures, now());
+    onRemovals(
+      "done",
+      objectKeys.filter((key) => !failures.has(key)),
+    );
+    onRemovals("failed", [...failures.keys()]);
     for (const [objectKey, error] of failures)
       log.warn("removal_failed", { upload_id: objectKey.split("/")[2], error });
     return failures;

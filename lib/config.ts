@@ -78,6 +78,13 @@ const SETTINGS = {
     default: null,
     describe: "What clients see, with a path prefix if there is one. Default: from host and port.",
   },
+  metricsPort: {
+    name: "METRICS_PORT",
+    schema: integer(0, 65_535),
+    default: null,
+    describe:
+      "Port, of the same host, that alone serves `/metrics`; 0 takes a free one. Default: `/metrics` is on the main port, for everyone who reaches that.",
+  },
   dataDir: {
     name: "DATA_DIR",
     schema: z
@@ -184,6 +191,9 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
     problems.push(
       `${PREFIX}PUBLIC_URL must be set when ${PREFIX}HOST is the wildcard "${config.host}": clients cannot follow an upload URL to a wildcard`,
     );
+  }
+  if (config.metricsPort !== null && config.metricsPort !== 0 && config.metricsPort === config.port) {
+    problems.push(`${PREFIX}METRICS_PORT must be another port than ${PREFIX}PORT (${config.port})`);
   }
   problems.push(...s3Problems(config));
   if (problems.length > 0) {

@@ -1,10 +1,11 @@
 import type { Config } from "./config.ts";
 import { createContexts } from "./contexts.ts";
-import { openDb } from "./db.ts";
+import { type DbOptions, openDb } from "./db.ts";
 import { createKeys } from "./keys.ts";
 import { createLedger } from "./ledger.ts";
 import type { Log } from "./log.ts";
 import { createRemovals } from "./removals.ts";
+import { createTotals } from "./totals.ts";
 import { createUploads } from "./uploads.ts";
 import { createUsage } from "./usage.ts";
 import { createWorkspaces } from "./workspaces.ts";
@@ -16,13 +17,15 @@ export interface CoreOptions {
   /** Brings an older database up to date; only for the holder of the serve lock. */
   migrate: boolean;
   onFatal: (error: unknown) => void;
+  /** Told of every group of writes, for metrics. */
+  onGroup?: DbOptions["onGroup"];
 }
 
 export type Core = ReturnType<typeof openCore>;
 
 /** Opens the database and everything that stands on it alone: what `serve` and the commands share. */
-export function openCore({ config, log, now, migrate, onFatal }: CoreOptions) {
-  const db = openDb({ dataDir: config.dataDir, log, migrate, onFatal });
+export function openCore({ config, log, now, migrate, onFatal, onGroup }: CoreOptions) {
+  const db = openDb({ dataDir: config.dataDir, log, migrate, onFatal, onGroup });
   const workspaces = createWorkspaces(db, now);
   const removals = createRemovals(db);
   const uploads = createUploads(db, {
@@ -40,6 +43,7 @@ export function openCore({ config, log, now, migrate, onFatal }: CoreOptions) {
     keys: createKeys(db, now),
     contexts: createContexts(db, now),
     usage: createUsage(db),
+    totals: createTotals(db),
     ledger: createLedger(db),
   };
 }

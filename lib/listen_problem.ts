@@ -1,7 +1,10 @@
 import { AppError } from "./errors.ts";
 
 /** Says why an address cannot be listened on, and which setting to change. Other errors pass through. */
-export function listenProblem(error: unknown, { host, port }: { host: string; port: number }): unknown {
+export function listenProblem(
+  error: unknown,
+  { host, port, setting = "STOWAGE_PORT" }: { host: string; port: number; setting?: string },
+): unknown {
   if (!(error instanceof Error && "code" in error)) return error;
   const problem = (why: string, hint: string): AppError =>
     new AppError("conflict", `Cannot listen on ${host.includes(":") ? `[${host}]` : host}:${port}: ${why}`, {
@@ -10,9 +13,9 @@ export function listenProblem(error: unknown, { host, port }: { host: string; po
     });
   switch (error.code) {
     case "EADDRINUSE":
-      return problem("another process uses this port", "stop it, or set STOWAGE_PORT to another port");
+      return problem("another process uses this port", `stop it, or set ${setting} to another port`);
     case "EACCES":
-      return problem("this user may not use this port", "set STOWAGE_PORT to one of 1024 or higher");
+      return problem("this user may not use this port", `set ${setting} to one of 1024 or higher`);
     case "EADDRNOTAVAIL":
     case "EAFNOSUPPORT":
     case "EINVAL":

@@ -4,7 +4,7 @@ import type { Log } from "./log.ts";
 import { createObjectRoutes, type ObjectRoutes } from "./object_routes.ts";
 import { type ObjectStore, StoreError } from "./objects.ts";
 import { createDiskStore, OBJECTS_FOLDER } from "./objects_disk.ts";
-import type { S3Store } from "./objects_s3.ts";
+import type { S3Store, S3StoreOptions } from "./objects_s3.ts";
 
 /** While the S3 server does not answer at start, it is asked again after this long. */
 const RETRY_MS = 10_000;
@@ -16,6 +16,8 @@ export interface StoreOptions {
   publicUrl: () => string;
   /** Whether a pending upload names this staging key now. */
   isPendingKey: (objectKey: string) => boolean;
+  /** Told of every call to an S3 server, for metrics. */
+  onS3Call?: S3StoreOptions["onCall"];
   log: Log;
   now: () => number;
 }
@@ -31,11 +33,11 @@ export interface OpenStore {
  * an S3 server that does not answer is waited for in the background, because deletes go on without it.
  */
 export async function openStore(options: StoreOptions): Promise<OpenStore> {
-  const { config, now, log } = options;
+  const { config, now, log, onS3Call } = options;
   if (config.store === "s3") {
     // Loaded only where it is used: the S3 client and what it depends on take 25 MB of memory.
     const { createS3Store } = await import("./objects_s3.ts");
-    const objects = createS3Store({ ...s3Options(config), log, now });
+    const objects = createS3Store({ ...s3Options(config), onCall: onS3Call, log, now });
     return { objects: await whenReady(objects, log), objectRoutes: null };
   }
   const objects = await createDiskStore({
