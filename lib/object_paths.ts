@@ -48,6 +48,12 @@ export function createObjectPaths(objectsDir: string, installationId: string): O
   return { temporaryFolder: join(objectsDir, "tmp"), folderOf: (place) => join(objectsDir, place), pathOf, keyOf };
 }
 
+/** The upload that a key of this installation names by its form, or null for any other key. */
+export function uploadIdOf(objectKey: string, installationId: string): string | null {
+  const [, , installation, uploadId] = OBJECT_KEY.exec(objectKey) ?? [];
+  return uploadId !== undefined && installation === installationId ? uploadId : null;
+}
+
 /** The folder of an object's file and the one around it: the two that may become empty when it goes. */
 export function foldersAround(path: string): [inner: string, outer: string] {
   const inner = dirname(path);

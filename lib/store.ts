@@ -18,6 +18,11 @@ export interface StoreOptions {
   isPendingKey: (objectKey: string) => boolean;
   /** Told of every call to an S3 server, for metrics. */
   onS3Call?: S3StoreOptions["onCall"];
+  /**
+   * Whether this process serves from the store: only then leftovers are swept, and a bucket that is missing is made. A
+   * command that runs beside a server takes the store as it finds it.
+   */
+  serves: boolean;
   log: Log;
   now: () => number;
 }
@@ -30,7 +35,7 @@ export interface OpenStore {
 
 /**
  * Opens the store that the settings name. Throws an `AppError` where it cannot be used and that will not change by itself;
- * an S3 server that does not answer is waited for in the background, because deletes go on without it.
+ * where it serves, an S3 server that does not answer is waited for in the background, because deletes go on without it.
  */
 export async function openStore(options: StoreOptions): Promise<OpenStore> {
   const { config, now, log, onS3Call } = options;
@@ -38,7 +43,7 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
     // Loaded only where it is used: the S3 client and what it depends on take 25 MB of memory.
     const { createS3Store } = await import("./objects_s3.ts");
     const objects = createS3Store({ ...s3Options(config), onCall: onS3Call, log, now });
-    return { objects: await whenReady(objects, log), objectRoutes: null };
+    return { objects: options.serves ? await whenReady(objects, log) : objects, objectRoutes: null };
   }
   const objects = await createDiskStore({
     ...options,
@@ -46,7 +51,7 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
     signingKey: readSigningKey(config.dataDir),
     maxUploadBytes: config.maxUploadBytes,
     minFreeBytes: config.minFreeBytes,
-    sweep: true,
+    sweep: options.serves,
   });
   return { objects, objectRoutes: createObjectRoutes({ store: objects, now }) };
 }
