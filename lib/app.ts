@@ -84,6 +84,7 @@ export async function openApp(options: AppOptions): Promise<App> {
       installationId,
       publicUrl: () => url,
       isPendingKey: uploads.isPendingKey,
+      serves: true,
       onS3Call: metrics.onStoreCall,
       log,
       now,
