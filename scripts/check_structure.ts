@@ -12,7 +12,7 @@ interface Rule {
 }
 
 /** Files whose operations are SQL in synchronous bodies. */
-const CORE = ["workspaces.ts", "members.ts", "users.ts", "keys.ts", "contexts.ts", "uploads.ts", "removals.ts", "ledger.ts", "usage.ts"];
+const CORE = ["workspaces.ts", "members.ts", "users.ts", "keys.ts", "contexts.ts", "uploads.ts", "removals.ts", "ledger.ts", "usage.ts", "totals.ts"];
 
 const RULES: readonly Rule[] = [
   {
