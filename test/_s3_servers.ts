@@ -148,7 +148,8 @@ async function start(make: S3Make, binary: string): Promise<S3Server> {
   if (guard.stdin instanceof Socket) guard.stdin.unref();
 
   const deadlineMs = performance.now() + START_MS_MAX;
-  while (!(await isReady(plan.readyUrl))) {
+  // MinIO calls itself ready while it still answers everything with 503, so it is asked without a signature as well.
+  while ((await statusOf(plan.readyUrl)) !== 200 || (await statusOf(endpoint)) >= 500) {
     if (performance.now() > deadlineMs || guard.exitCode !== null || hasGivenUp(logFile)) {
       guard.stdin.destroy();
       throw new Error(`${make} did not start:\n${readFileSync(logFile, "utf8").slice(-2000)}`);
@@ -253,13 +254,14 @@ api_bind_addr = "127.0.0.1:${port2}"
   },
 };
 
-async function isReady(url: string): Promise<boolean> {
+/** The status of an answer, or 599 where there is none. */
+async function statusOf(url: string): Promise<number> {
   try {
     const answer = await fetch(url);
     await answer.body?.cancel();
-    return answer.status === 200;
+    return answer.status;
   } catch {
-    return false;
+    return 599;
   }
 }
 

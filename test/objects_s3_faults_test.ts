@@ -443,6 +443,24 @@ test("after any failure of a copy the staged object is looked at", async (t) => 
   assert.deepEqual(await promoteAfter(200, "InternalError"), { failure: "absent", isRefusal: false });
 });
 
+test("a copy that was done and then cannot be found is no refusal", async (t) => {
+  const rig = await openRig(t);
+  if (!rig) return;
+  const { store, proxy } = rig;
+  const options = await stage(rig);
+  proxy.setFault({
+    ...{ kind: "rewrite", match: COPY },
+    change: ({ headers: { etag: _, ...headers }, status }) => ({
+      ...{ status, headers },
+      body: Buffer.from("<CopyObjectResult></CopyObjectResult>"),
+    }),
+  });
+  const headers = { "x-minio-error-code": "NoSuchKey" };
+  proxy.setFault({ kind: "answer", match: { method: "HEAD" }, status: 404, headers });
+  const failed = await failureOf(store.promote(STAGING, FINAL, options));
+  assert.deepEqual([failed.failure, failed.isRefusal], ["absent", false]);
+});
+
 test("a listing that is cut short, leaves its prefix or does not end is no listing", async (t) => {
   const rig = await openRig(t);
   if (!rig) return;
@@ -483,16 +501,17 @@ test("an object that breaks off, or stops coming, while it is read is an error o
   if (!rig) return;
   const { store, direct, proxy } = rig;
   await direct.put(FINAL, "x".repeat(3_000), "text/plain");
-  for (const fault of [{ kind: "reset" as const, afterBytes: 1_500 }, { kind: "hold_body" as const }]) {
-    if (fault.kind === "reset") proxy.setFault({ ...fault, match: { method: "GET" } });
-    else {
-      // More is promised than comes.
-      const headers = { "content-length": "5000", etag: '"e"' };
-      proxy.setFault({ kind: "answer", match: { method: "GET" }, status: 200, body: "x", headers });
-    }
+  // Of what is promised some comes, or nothing.
+  const headers = { "content-length": "5000", etag: '"e"' };
+  const faults: FaultKind[] = [
+    { kind: "reset", afterBytes: 1_500 },
+    { kind: "answer", status: 200, body: "x", headers },
+    { kind: "answer", status: 200, body: "", headers },
+  ];
+  for (const fault of faults) {
+    proxy.setFault({ ...fault, match: { method: "GET" } });
     const stream = await store.read(FINAL);
-    const failed = await failureOf(stream.toArray());
-    assert.equal(failed.failure, "unavailable");
+    assert.equal((await failureOf(stream.toArray())).failure, "unavailable");
     await proxy.heal();
   }
   assert.equal((await (await store.read(FINAL)).toArray()).join("").length, 3_000);
