@@ -38,10 +38,20 @@ CREATE TABLE users (
   created_at_ms   INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE UNIQUE INDEX users_by_external_id ON users (external_id) WHERE external_id IS NOT NULL;
+-- Not unique: the identity provider may give one person's former address to another.
+CREATE INDEX users_by_email ON users (lower(email)) WHERE email IS NOT NULL;
 
 CREATE TABLE workspaces (
   id                    TEXT PRIMARY KEY CHECK (length(id) = 36),
   name                  TEXT NOT NULL,
+  -- One workspace's alone as long as it is not deleted. The triggers below see to it: the index is not unique, so that
+  -- there is nothing that a REPLACE could displace.
+  slug                  TEXT NOT NULL CHECK (length(slug) BETWEEN 1 AND 50),
+  color_idx             INTEGER NOT NULL DEFAULT 0 CHECK (color_idx BETWEEN 0 AND 6),
+  -- Kept for clients that show them; nothing here is routed.
+  routing_price_sensitivity REAL NOT NULL DEFAULT 0.5 CHECK (routing_price_sensitivity BETWEEN 0.0 AND 1.0),
+  routing_llm_fit       INTEGER NOT NULL DEFAULT 0 CHECK (routing_llm_fit IN (0, 1)),
+  -- Its owner: who made it.
   created_by            TEXT NOT NULL REFERENCES users (id),
   storage_bytes_used    INTEGER NOT NULL DEFAULT 0 CHECK (storage_bytes_used >= 0),
   -- May be set below what is used: then only charges are refused. So no CHECK relates the two.
@@ -49,8 +59,15 @@ CREATE TABLE workspaces (
   created_at_ms         INTEGER NOT NULL,
   updated_at_ms         INTEGER NOT NULL,
   -- Set first when a workspace is deleted: every key and every charge is refused from then on. The row stays for the ledger.
-  deleted_at_ms         INTEGER
+  deleted_at_ms         INTEGER,
+  -- When the last upload of a deleted workspace was removed. Until then the row is the cleaner's work item.
+  emptied_at_ms         INTEGER
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX workspaces_by_slug ON workspaces (slug) WHERE deleted_at_ms IS NULL;
+CREATE INDEX workspaces_by_owner ON workspaces (created_by);
+-- Restored by hand and deleted once more, it is to be emptied once more.
+CREATE INDEX workspaces_to_empty ON workspaces (deleted_at_ms)
+ WHERE deleted_at_ms IS NOT NULL AND coalesce(emptied_at_ms < deleted_at_ms, 1);
 
 CREATE TABLE memberships (
   workspace_id    TEXT NOT NULL REFERENCES workspaces (id),
@@ -186,6 +203,16 @@ CREATE TRIGGER workspaces_counter_follows_ledger BEFORE UPDATE OF storage_bytes_
         (SELECT balance_bytes FROM storage_events WHERE workspace_id = NEW.id ORDER BY seq DESC LIMIT 1), 0)
 BEGIN SELECT RAISE(ABORT, 'the counter follows the ledger'); END;
 
+CREATE TRIGGER workspaces_start_with_free_slug BEFORE INSERT ON workspaces
+ WHEN NEW.deleted_at_ms IS NULL
+  AND EXISTS (SELECT 1 FROM workspaces WHERE slug = NEW.slug AND deleted_at_ms IS NULL)
+BEGIN SELECT RAISE(ABORT, 'another workspace has that slug'); END;
+
+CREATE TRIGGER workspaces_take_free_slug BEFORE UPDATE OF slug, deleted_at_ms ON workspaces
+ WHEN NEW.deleted_at_ms IS NULL
+  AND EXISTS (SELECT 1 FROM workspaces WHERE slug = NEW.slug AND deleted_at_ms IS NULL AND id IS NOT NEW.id)
+BEGIN SELECT RAISE(ABORT, 'another workspace has that slug'); END;
+
 CREATE TRIGGER workspaces_stay BEFORE DELETE ON workspaces
 BEGIN SELECT RAISE(ABORT, 'a workspace stays for its ledger: set deleted_at_ms instead'); END;
 
@@ -202,6 +229,11 @@ CREATE TRIGGER uploads_start_pending BEFORE INSERT ON uploads
    OR substr(NEW.object_key, -32) GLOB '*[^0-9a-f]*'
    OR EXISTS (SELECT 1 FROM object_removals WHERE object_key = NEW.object_key)
 BEGIN SELECT RAISE(ABORT, 'an upload starts as pending, once, with a staging key of its own'); END;
+
+-- Whoever asked just before the workspace was deleted would otherwise leave a row behind that the cleaner has passed already.
+CREATE TRIGGER uploads_start_in_no_deleted_workspace BEFORE INSERT ON uploads
+ WHEN (SELECT deleted_at_ms FROM workspaces WHERE id = NEW.workspace_id) IS NOT NULL
+BEGIN SELECT RAISE(ABORT, 'a deleted workspace takes no uploads'); END;
 
 -- The only step there is, pending to uploaded, may change key, size, ETag, workspace and status; nothing else may.
 CREATE TRIGGER uploads_change_at_confirm_only BEFORE UPDATE OF id, status, size_bytes, etag, workspace_id, object_key ON uploads

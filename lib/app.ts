@@ -13,6 +13,7 @@ import type { ObjectStore } from "./objects.ts";
 import { createRoutes } from "./routes.ts";
 import { METRICS_PATH, metricsRoutes } from "./routes_metrics.ts";
 import { takeServeLock } from "./serve_lock.ts";
+import { createSessions, type Sessions } from "./sessions.ts";
 import { openStore } from "./store.ts";
 
 /** How often the times of keys' last use are written. */
@@ -74,7 +75,7 @@ export async function openApp(options: AppOptions): Promise<App> {
     closers.push(metrics.close);
     const core = openCore({ config, log, now, migrate: true, onFatal, onGroup: metrics.onGroup });
     closers.push(() => core.db.close());
-    const { workspaces, uploads, removals, contexts, keys } = core;
+    const { workspaces, uploads, removals, contexts, keys, users } = core;
     const installationId = workspaces.installationId();
 
     // Known only once the port is, where it was left to the system.
@@ -132,14 +133,16 @@ export async function openApp(options: AppOptions): Promise<App> {
       config,
     });
     const serverOptions: Omit<HttpOptions, "routes"> = {
-      authenticate: createAuth({ keys, now }),
-      describe: (principal) => ({ api_key_id: principal.apiKeyId }),
+      authenticate: createAuth({ keys, users, workspaces, sessions, now }),
+      describe: ({ apiKeyId, userId }) => (apiKeyId === null ? { user_id: userId } : { api_key_id: apiKeyId }),
       corsOrigins: config.corsOrigins,
       onAnswered: metrics.onAnswered,
       log,
       now,
     };
     const isApart = config.metricsPort !== null;
+    const sessions = openSessions({ config, log, now });
+    closers.push(() => sessions?.close());
     const http = createHttpServer({ ...serverOptions, routes: isApart ? routes : [...routes, ...metricsPage] });
     closers.push(() => http.close());
     const localUrl = await listenOn(http, { host: config.host, port: config.port, setting: "STOWAGE_PORT" });
@@ -167,4 +170,12 @@ async function listenOn(http: HttpServer, at: { host: string; port: number; sett
     throw listenProblem(error, at);
   });
   return `http://${at.host.includes(":") ? `[${at.host}]` : at.host}:${port}`;
+}
+
+/** Null where no issuer is configured: then only API keys are accepted. */
+function openSessions({ config, log, now }: { config: Config; log: Log; now: () => number }): Sessions | null {
+  const { clerkIssuer: issuer, clerkJwksUrl, clerkAuthorizedParties: authorizedParties } = config;
+  if (issuer === null) return null;
+  const jwksUrl = clerkJwksUrl ?? `${issuer.replace(/\/+$/, "")}/.well-known/jwks.json`;
+  return createSessions({ issuer, jwksUrl, authorizedParties, now, log });
 }

@@ -3,36 +3,53 @@ import { AppError } from "./errors.ts";
 import type { Access } from "./http_routes.ts";
 import { API_KEY_PATTERN } from "./ids.ts";
 import { type Keys, parseScopes } from "./keys.ts";
-import type { Principal } from "./principals.ts";
+import { authorize, PERMISSIONS, type Permission } from "./permissions.ts";
+import { type ApiKeyPrincipal, type Principal, SCOPES, type SessionPrincipal } from "./principals.ts";
+import type { Sessions } from "./sessions.ts";
+import type { Users } from "./users.ts";
+import type { Workspaces } from "./workspaces.ts";
+
+const ALL_SCOPES: readonly string[] = [...SCOPES].sort();
+const UUID_PATTERN = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 export interface AuthParts {
   keys: Keys;
+  users: Users;
+  workspaces: Workspaces;
+  /** Null where no issuer of sessions is configured. */
+  sessions: Sessions | null;
   now: () => number;
 }
 
 /**
  * Turns a request's headers into a principal. Every credential is `Authorization: Bearer …`: a token that begins with
- * `op_` is an API key and nothing else, any other would be a session's JWT.
+ * `op_` is an API key and nothing else, any other is a session's JWT.
  */
-export function createAuth({ keys, now }: AuthParts) {
+export function createAuth({ keys, users, workspaces, sessions, now }: AuthParts) {
   /** Parsed scopes by their stored text: few texts exist, and parsing one for each request would be waste. */
   const scopesByJson = new Map<string, readonly string[]>();
 
   /**
    * Who asks, and whether they may. Throws `invalid_api_key` or `unauthorized` for a credential that does not hold,
-   * `forbidden` for a missing scope or another workspace's header.
+   * `forbidden` for a missing scope, too low a role, or a header that names another workspace than an API key's; for a
+   * session's header `bad_request` where it is malformed or missing, `not_found` where the user is no member. Only for
+   * sessions it has to wait.
    */
-  function authenticate(req: IncomingMessage, access: Exclude<Access, "public">): Principal {
+  function authenticate(req: IncomingMessage, access: Exclude<Access, "public">): Principal | Promise<Principal> {
+    const permission = access === "any" ? PERMISSIONS.identify : access;
     const token = bearerToken(req.headers.authorization);
-    const principal = token.startsWith("op_") ? fromApiKey(token) : fromJwt();
-    checkWorkspaceHeader(req.headers["x-workspace-id"], principal);
-    if (access !== "any" && !principal.scopes.includes(access.scope)) {
-      throw new AppError("forbidden", `This API key lacks the scope "${access.scope}"`);
-    }
+    const header = req.headers["x-workspace-id"];
+    return token.startsWith("op_") ? byApiKey(token, header, permission) : bySession(token, header, permission);
+  }
+
+  function byApiKey(token: string, header: Header, permission: Permission): ApiKeyPrincipal {
+    const principal = fromApiKey(token);
+    checkNamesOwn(header, principal);
+    authorize(principal, permission);
     return principal;
   }
 
-  function fromApiKey(token: string): Principal {
+  function fromApiKey(token: string): ApiKeyPrincipal {
     if (!token.startsWith("op_live_")) {
       throw new AppError(
         "invalid_api_key",
@@ -50,12 +67,33 @@ export function createAuth({ keys, now }: AuthParts) {
     return { authKind: "api_key", apiKeyId, userId, workspaceId, scopes: scopesOf(scopesJson) };
   }
 
-  /** The place of session tokens: verifying one gives a principal as a key does. */
-  function fromJwt(): never {
-    throw new AppError(
-      "unauthorized",
-      "Sessions are not configured on this server: use an API key, which begins with op_live_",
-    );
+  async function bySession(token: string, header: Header, permission: Permission): Promise<SessionPrincipal> {
+    if (sessions === null) {
+      throw new AppError(
+        "unauthorized",
+        "Sessions are not configured on this server: use an API key, which begins with op_live_",
+      );
+    }
+    const userId = await users.ofSession(await sessions.verify(token));
+    const selected = permission.workspace === "in_path" ? null : selectedBy(header, userId);
+    const principal: SessionPrincipal = {
+      ...{ authKind: "clerk", userId, workspaceId: null, role: null, apiKeyId: null, scopes: ALL_SCOPES },
+      ...selected,
+    };
+    authorize(principal, permission);
+    return principal;
+  }
+
+  /** The workspace that the header selects, and the user's role there; null where it selects none. */
+  function selectedBy(header: Header, userId: string): Pick<SessionPrincipal, "workspaceId" | "role"> | null {
+    const text = typeof header === "string" ? header.trim().toLowerCase() : header;
+    if (text === undefined || text === "") return null;
+    if (typeof text !== "string" || !UUID_PATTERN.test(text)) {
+      throw new AppError("bad_request", "X-Workspace-Id must be the UUID of one workspace, or be left out");
+    }
+    const role = workspaces.roleOf(text, userId);
+    if (role === undefined) throw new AppError("not_found", "X-Workspace-Id names no workspace of yours");
+    return { workspaceId: text, role };
   }
 
   function scopesOf(scopesJson: string): readonly string[] {
@@ -70,6 +108,8 @@ export function createAuth({ keys, now }: AuthParts) {
   return authenticate;
 }
 
+type Header = string | string[] | undefined;
+
 function bearerToken(authorization: string | undefined): string {
   if (authorization === undefined || authorization === "") {
     throw new AppError("invalid_api_key", 'No credential: send the header "Authorization: Bearer op_live_…"');
@@ -82,7 +122,7 @@ function bearerToken(authorization: string | undefined): string {
 }
 
 /** A key acts for its own workspace: the header may be left out or empty, but must not name another. */
-function checkWorkspaceHeader(header: string | string[] | undefined, principal: Principal): void {
+function checkNamesOwn(header: Header, principal: ApiKeyPrincipal): void {
   if (header === undefined || header === "") return;
   if (typeof header !== "string" || header.toLowerCase() !== principal.workspaceId) {
     throw new AppError("forbidden", "X-Workspace-Id names another workspace than this API key's: leave it out");

@@ -48,6 +48,21 @@ const origins = z
     'must be origins such as https://app.example.com, separated by commas, or "*"',
   );
 
+/** As it stands: a token's issuer is compared character by character. */
+const issuerUrl = z
+  .string()
+  .refine(
+    (text) => /^https?:\/\/[^/\s][^\s?#@]*$/i.test(text) && URL.canParse(text),
+    "must be the issuer's URL as its tokens have it, such as https://clerk.example.com",
+  );
+
+const parties = z.string().transform((text) =>
+  text
+    .split(",")
+    .map((party) => party.trim())
+    .filter((party) => party !== ""),
+);
+
 export interface Setting {
   /** Without the prefix. */
   name: string;
@@ -101,6 +116,25 @@ const SETTINGS = {
     describe: "Where objects are kept: `disk` is the embedded store, in the data directory; `s3` is an S3 server.",
   },
   ...s3Settings(httpUrl),
+  clerkIssuer: {
+    name: "CLERK_ISSUER",
+    schema: issuerUrl,
+    default: null,
+    describe: "Issuer of session tokens, exactly as they name it (`iss`). Without it only API keys are accepted.",
+  },
+  clerkJwksUrl: {
+    name: "CLERK_JWKS_URL",
+    schema: httpUrl,
+    default: null,
+    describe: "Where the issuer publishes its keys. Default: `/.well-known/jwks.json` under the issuer.",
+  },
+  clerkAuthorizedParties: {
+    name: "CLERK_AUTHORIZED_PARTIES",
+    schema: parties,
+    default: "",
+    describe:
+      "What the `azp` of a token may be, separated by commas: the origins of your applications. Default: it is not looked at.",
+  },
   uploadUrlTtlSeconds: {
     name: "UPLOAD_URL_TTL_SECONDS",
     schema: integer(1, 604_800),
@@ -125,6 +159,12 @@ const SETTINGS = {
     default: String(10 * GIB),
     describe: "Quota of a workspace that is made without one.",
   },
+  workspacesPerOwnerMax: {
+    name: "WORKSPACES_PER_OWNER_MAX",
+    schema: integer(0, 1_000_000),
+    default: "100",
+    describe: "Workspaces that one person may own by sessions; 0: only the command line makes workspaces.",
+  },
   pendingTtlSeconds: {
     name: "PENDING_TTL_SECONDS",
     schema: integer(60, 31_536_000),
@@ -136,7 +176,7 @@ const SETTINGS = {
     schema: integer(1, 100_000_000),
     default: "10000",
     describe:
-      "Unconfirmed uploads that a workspace may have at once: their bytes are not charged yet, so they are bounded.",
+      "Unconfirmed uploads that a workspace, or a person without one, may have at once: their bytes are not charged yet, so they are bounded.",
   },
   minFreeBytes: {
     name: "MIN_FREE_BYTES",
@@ -195,12 +235,27 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
   if (config.metricsPort !== null && config.metricsPort !== 0 && config.metricsPort === config.port) {
     problems.push(`${PREFIX}METRICS_PORT must be another port than ${PREFIX}PORT (${config.port})`);
   }
-  problems.push(...s3Problems(config));
+  problems.push(...s3Problems(config), ...clerkProblems(config));
   if (problems.length > 0) {
     throw new AppError("validation_error", `Cannot use these settings:\n  ${problems.join("\n  ")}`);
   }
   // Each key of SETTINGS was parsed by its own schema above.
   return Object.freeze(config) as Config;
+}
+
+/** Settings of sessions that would do nothing, which nobody means. */
+function clerkProblems({ clerkIssuer, clerkJwksUrl, clerkAuthorizedParties }: Record<string, unknown>): string[] {
+  if (clerkIssuer !== null) return [];
+  const name = (key: keyof Settings): string => PREFIX + SETTINGS[key].name;
+  const idle: (keyof Settings)[] = [
+    ...(typeof clerkJwksUrl === "string" ? (["clerkJwksUrl"] as const) : []),
+    ...(Array.isArray(clerkAuthorizedParties) && clerkAuthorizedParties.length > 0
+      ? (["clerkAuthorizedParties"] as const)
+      : []),
+  ];
+  return idle.map(
+    (key) => `${name("clerkIssuer")} must be set when ${name(key)} is: without it no session is accepted`,
+  );
 }
 
 /** What the S3 store lacks, and keys without their other half. */

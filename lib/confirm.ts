@@ -48,14 +48,14 @@ export function createConfirm(parts: ConfirmParts) {
   /**
    * Confirms an upload and resolves with it; one that is confirmed already is returned as it is, whatever the context.
    *
-   * Throws `not_found` (upload or context), `validation_error` (nothing was PUT), `payload_too_large`,
+   * Throws `not_found` (upload or context), `forbidden` (a session's role), `validation_error` (nothing was PUT), `payload_too_large`,
    * `storage_limit_exceeded` (nothing is charged and the upload stays pending), `storage_unavailable`.
    */
   async function confirm(principal: Principal, request: ConfirmRequest): Promise<Upload> {
     const { uploadId } = request;
     const before = attempts.get(uploadId);
     // Who cannot see the upload must not learn from the wait that it is being confirmed (NO-LEAK).
-    if (before !== undefined) uploads.find(principal, uploadId);
+    if (before !== undefined) uploads.findToChange(principal, uploadId);
     const attempt = (before ?? Promise.resolve()).catch(() => {}).then(() => confirmAlone(principal, request));
     attempts.set(uploadId, attempt);
     try {
@@ -66,13 +66,13 @@ export function createConfirm(parts: ConfirmParts) {
   }
 
   async function confirmAlone(principal: Principal, request: ConfirmRequest): Promise<Upload> {
-    const upload = uploads.find(principal, request.uploadId);
+    const upload = uploads.findToChange(principal, request.uploadId);
     if (upload.status === "uploaded") return upload;
     try {
       return await attemptConfirm(principal, request, upload);
     } catch (error) {
       // Whatever failed, the row tells what is true: confirmed meanwhile is a success, deleted meanwhile a 404.
-      const present = uploads.find(principal, request.uploadId);
+      const present = uploads.findToChange(principal, request.uploadId);
       if (present.status === "uploaded") return present;
       throw error instanceof StoreError ? storeProblem(error) : error;
     }
@@ -80,7 +80,8 @@ export function createConfirm(parts: ConfirmParts) {
 
   async function attemptConfirm(principal: Principal, request: ConfirmRequest, upload: Upload): Promise<Upload> {
     const { uploadId, contextType, contextId } = request;
-    const workspaceId = contexts.workspaceOf(principal, contextType, contextId);
+    const { workspaceId: uploadWorkspaceId } = upload;
+    const workspaceId = contexts.workspaceToBind(principal, { contextType, contextId, uploadWorkspaceId });
     const source = await objects.stat(upload.objectKey);
     if (source === null) throw notPut();
     if (source.sizeBytes > maxUploadBytes) throw tooLarge(source.sizeBytes, maxUploadBytes);

@@ -1,7 +1,9 @@
 import type { Db } from "./db.ts";
 import { AppError } from "./errors.ts";
 import { newId } from "./ids.ts";
+import { checkRole, selectedWorkspace } from "./permissions.ts";
 import type { Principal } from "./principals.ts";
+import type { Workspaces } from "./workspaces.ts";
 
 /** What an upload can be bound to. `playground` and `workspace` are the workspace itself. */
 export const CONTEXT_TYPES = ["workflow", "playground", "assistant_session", "workspace"] as const;
@@ -35,10 +37,17 @@ export interface WorkflowFilter {
   limit: number;
 }
 
+/** What a confirm names, and where the upload lies. */
+export interface ContextToBind {
+  contextType: ContextType;
+  contextId: string;
+  uploadWorkspaceId: string | null;
+}
+
 export type Contexts = ReturnType<typeof createContexts>;
 
 /** Workflows and sessions: what uploads are bound to when they are confirmed. */
-export function createContexts(db: Db, now: () => number) {
+export function createContexts(db: Db, { workspaces, now }: { workspaces: Workspaces; now: () => number }) {
   const columns = `
     id AS workflowId, user_id AS userId, name, name_source AS nameSource, description, definition_json AS definitionJson,
     created_at_ms AS createdAtMs, updated_at_ms AS updatedAtMs`;
@@ -48,12 +57,9 @@ export function createContexts(db: Db, now: () => number) {
   const selectWorkflow = db.prepare<{ workflowId: string; workspaceId: string }, Workflow>(`
     SELECT ${columns} FROM contexts
      WHERE id = :workflowId AND workspace_id = :workspaceId AND type = 'workflow' AND deleted_at_ms IS NULL`);
-  const selectContext = db.prepare<
-    { contextId: string; contextType: string; workspaceId: string },
-    { workspaceId: string }
-  >(`
+  const selectContext = db.prepare<{ contextId: string; contextType: string }, { workspaceId: string }>(`
     SELECT workspace_id AS workspaceId FROM contexts
-     WHERE id = :contextId AND type = :contextType AND workspace_id = :workspaceId AND deleted_at_ms IS NULL`);
+     WHERE id = :contextId AND type = :contextType AND deleted_at_ms IS NULL`);
   const updateWorkflow = db.prepare<
     {
       workflowId: string;
@@ -94,8 +100,12 @@ export function createContexts(db: Db, now: () => number) {
        ORDER BY ${orderBy} LIMIT :limit OFFSET :offset`);
   }
 
-  function createWorkflow(principal: Principal, { name, description, definition }: NewWorkflow): Promise<Workflow> {
+  async function createWorkflow(
+    principal: Principal,
+    { name, description, definition }: NewWorkflow,
+  ): Promise<Workflow> {
     const nowMs = now();
+    const workspaceId = selectedWorkspace(principal);
     const workflow: Workflow = {
       workflowId: newId(),
       userId: principal.userId,
@@ -107,19 +117,20 @@ export function createContexts(db: Db, now: () => number) {
       updatedAtMs: nowMs,
     };
     return db.writeStatement(() => {
-      insertWorkflow.run({ ...workflow, workspaceId: principal.workspaceId });
+      insertWorkflow.run({ ...workflow, workspaceId });
       return workflow;
     });
   }
 
   /** Throws `not_found`, alike for unknown, deleted and foreign ids. */
-  function findWorkflow({ workspaceId }: Principal, workflowId: string): Workflow {
-    const workflow = selectWorkflow.get({ workflowId, workspaceId });
+  function findWorkflow(principal: Principal, workflowId: string): Workflow {
+    const workflow = selectWorkflow.get({ workflowId, workspaceId: selectedWorkspace(principal) });
     if (workflow === undefined) throw noWorkflow();
     return workflow;
   }
 
-  function listWorkflows({ workspaceId }: Principal, filter: WorkflowFilter): { workflows: Workflow[]; total: number } {
+  function listWorkflows(principal: Principal, filter: WorkflowFilter): { workflows: Workflow[]; total: number } {
+    const workspaceId = selectedWorkspace(principal);
     const { order, offset, limit } = filter;
     const search = filter.search ?? null;
     const terms = order.map(
@@ -135,7 +146,8 @@ export function createContexts(db: Db, now: () => number) {
   }
 
   /** Changes what is given. Throws `not_found`. */
-  function patchWorkflow({ workspaceId }: Principal, workflowId: string, patch: NewWorkflow): Promise<Workflow> {
+  async function patchWorkflow(principal: Principal, workflowId: string, patch: NewWorkflow): Promise<Workflow> {
+    const workspaceId = selectedWorkspace(principal);
     return db.writeStatement(() => {
       const workflow = updateWorkflow.get({
         workflowId,
@@ -152,30 +164,44 @@ export function createContexts(db: Db, now: () => number) {
   }
 
   /** Hides a workflow; its uploads stay, charged, and can be deleted one by one. Throws `not_found`. */
-  function removeWorkflow({ workspaceId }: Principal, workflowId: string): Promise<void> {
+  async function removeWorkflow(principal: Principal, workflowId: string): Promise<void> {
+    const workspaceId = selectedWorkspace(principal);
     return db.writeStatement(() => {
       if (softDelete.get({ workflowId, workspaceId, nowMs: now() }) === undefined) throw noWorkflow();
     });
   }
 
-  /** The workspace that a context belongs to, as far as the caller can see it. Throws `not_found`, naming `context_id`. */
-  function workspaceOf({ workspaceId }: Principal, contextType: ContextType, contextId: string): string {
+  /**
+   * The workspace that an upload is charged to when it is bound to a context. `uploadWorkspaceId`: the one that it belongs
+   * to already, if any. Throws `not_found`, naming `context_id`, where the caller cannot see the context or where it lies
+   * in another workspace than the upload or the selected one; `forbidden` for a session with too low a role.
+   */
+  function workspaceToBind(
+    { userId, workspaceId: selectedId, authKind }: Principal,
+    { contextType, contextId, uploadWorkspaceId }: ContextToBind,
+  ): string {
     const isWorkspace = contextType === "playground" || contextType === "workspace";
-    const found = isWorkspace
-      ? contextId === workspaceId
-      : selectContext.get({ contextId, contextType, workspaceId }) !== undefined;
-    if (!found) {
-      const message = isWorkspace
-        ? `context_id must be the workspace's own id for the context type "${contextType}"`
-        : `context_id names no ${contextType} of this workspace`;
-      throw new AppError("not_found", message, { details: [{ field: "context_id", message }] });
-    }
+    const workspaceId = isWorkspace ? contextId : selectContext.get({ contextId, contextType })?.workspaceId;
+    const isElsewhere = [selectedId, uploadWorkspaceId].some((id) => id !== null && id !== workspaceId);
+    if (workspaceId === undefined || isElsewhere) throw noContext(contextType);
+    if (authKind === "api_key") return workspaceId;
+    const role = workspaces.roleOf(workspaceId, userId);
+    if (role === undefined) throw noContext(contextType);
+    checkRole(role, "editor");
     return workspaceId;
   }
 
-  return { createWorkflow, findWorkflow, listWorkflows, patchWorkflow, removeWorkflow, workspaceOf };
+  return { createWorkflow, findWorkflow, listWorkflows, patchWorkflow, removeWorkflow, workspaceToBind };
 }
 
 function noWorkflow(): AppError {
   return new AppError("not_found", "There is no such workflow");
+}
+
+function noContext(contextType: ContextType): AppError {
+  const message =
+    contextType === "playground" || contextType === "workspace"
+      ? `context_id must be the workspace's own id for the context type "${contextType}"`
+      : `context_id names no ${contextType} of this workspace`;
+  return new AppError("not_found", message, { details: [{ field: "context_id", message }] });
 }

@@ -4,10 +4,12 @@ import { type DbOptions, openDb } from "./db.ts";
 import { createKeys } from "./keys.ts";
 import { createLedger } from "./ledger.ts";
 import type { Log } from "./log.ts";
+import { createMembers } from "./members.ts";
 import { createRemovals } from "./removals.ts";
 import { createTotals } from "./totals.ts";
 import { createUploads } from "./uploads.ts";
 import { createUsage } from "./usage.ts";
+import { createUsers } from "./users.ts";
 import { createWorkspaces } from "./workspaces.ts";
 
 export interface CoreOptions {
@@ -41,7 +43,9 @@ export function openCore({ config, log, now, migrate, onFatal, onGroup }: CoreOp
   return {
     ...{ db, workspaces, removals, uploads },
     keys: createKeys(db, now),
-    contexts: createContexts(db, now),
+    contexts: createContexts(db, { workspaces, now }),
+    users: createUsers(db, now),
+    members: createMembers(db, { workspaces, now }),
     usage: createUsage(db),
     totals: createTotals(db),
     ledger: createLedger(db),

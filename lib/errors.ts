@@ -17,7 +17,9 @@ export type ErrorCode =
   | "storage_unavailable"
   | "unauthorized"
   | "unsupported_media_type"
-  | "validation_error";
+  | "validation_error"
+  | "workspace_limit_exceeded"
+  | "workspace_slug_taken";
 
 /** One field of the input and what is wrong with it. */
 export interface ErrorDetail {

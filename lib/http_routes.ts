@@ -1,12 +1,13 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type * as z from "zod";
 import { AppError, type ErrorDetail } from "./errors.ts";
+import type { Permission } from "./permissions.ts";
 import type { Principal } from "./principals.ts";
 
 export type Method = "GET" | "POST" | "PUT" | "PATCH" | "DELETE";
 
-/** Who may call: everyone, everyone with a valid credential, or those whose credential has this scope. */
-export type Access = "public" | "any" | { scope: string };
+/** Who may call: everyone, everyone with a valid credential, or those with a permission. */
+export type Access = "public" | "any" | Permission;
 
 export interface Pagination {
   next: string | null;

@@ -15,11 +15,32 @@ export const SCOPES = [
 
 export type Scope = (typeof SCOPES)[number];
 
-/** Who makes a request. An API key acts for its workspace, by scope. */
-export interface Principal {
+/** What a member may be in a workspace, the least first: each may do what those before it may. */
+export const ROLES = ["viewer", "editor", "admin"] as const;
+
+export type Role = (typeof ROLES)[number];
+
+/** An API key acts for its workspace, by scope, and has no role. */
+export interface ApiKeyPrincipal {
   authKind: "api_key";
   userId: string;
   workspaceId: string;
   apiKeyId: string;
   scopes: readonly string[];
 }
+
+/** A session acts for a person, by the role that they have in a workspace. */
+export interface SessionPrincipal {
+  authKind: "clerk";
+  userId: string;
+  /** The one that the header selects, of which the person is a member; null: none was selected. */
+  workspaceId: string | null;
+  /** In the selected workspace. */
+  role: Role | null;
+  apiKeyId: null;
+  /** Every one: a session is limited by its role alone. */
+  scopes: readonly string[];
+}
+
+/** Who makes a request. */
+export type Principal = ApiKeyPrincipal | SessionPrincipal;

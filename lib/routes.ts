@@ -6,10 +6,12 @@ import type { Route } from "./http_routes.ts";
 import type { ObjectRoutes } from "./object_routes.ts";
 import type { ObjectStore } from "./objects.ts";
 import { accountRoutes } from "./routes_account.ts";
+import { memberRoutes } from "./routes_members.ts";
 import { objectRoutes } from "./routes_objects.ts";
 import { uploadRoutes } from "./routes_uploads.ts";
 import { usageRoutes } from "./routes_usage.ts";
 import { workflowRoutes } from "./routes_workflows.ts";
+import { workspaceRoutes } from "./routes_workspaces.ts";
 
 /** What handlers work with. */
 export interface RouteParts {
@@ -29,6 +31,8 @@ export function createRoutes(parts: RouteParts): Route[] {
     ...workflowRoutes(parts),
     ...accountRoutes(parts),
     ...usageRoutes(parts),
+    ...workspaceRoutes(parts),
+    ...memberRoutes(parts),
     ...(parts.objectRoutes === null ? [] : objectRoutes(parts.objectRoutes)),
   ];
 }

@@ -1,5 +1,6 @@
 import { AppError } from "./errors.ts";
 import { publicRoute, type Route, route } from "./http_routes.ts";
+import { PERMISSIONS } from "./permissions.ts";
 import type { RouteParts } from "./routes.ts";
 import { VERSION } from "./version.ts";
 
@@ -37,7 +38,7 @@ export function accountRoutes({ core, objects, cleaner }: RouteParts): Route[] {
       method: "GET",
       path: "/api/v1/auth/whoami",
       summary: "Show what the credential is and may do",
-      access: "any",
+      access: PERMISSIONS.identify,
       handle: ({ principal }) => ({
         data: {
           auth_kind: principal.authKind,

@@ -1,5 +1,6 @@
 import { fileType } from "./file_types.ts";
 import { type Route, route } from "./http_routes.ts";
+import { PERMISSIONS } from "./permissions.ts";
 import { paginate, presentUpload } from "./present.ts";
 import type { RouteParts } from "./routes.ts";
 import { ConfirmUploadBody, createUploadBody, ListUploadsQuery, UploadParams } from "./schemas.ts";
@@ -7,7 +8,6 @@ import type { Upload } from "./uploads.ts";
 
 const UPLOADS = "/api/v1/uploads";
 const UPLOAD = "/api/v1/uploads/:upload_id";
-const WRITE = { scope: "uploads:write" };
 
 /** The life of an upload: create, confirm, look, delete. */
 export function uploadRoutes({ core, objects, confirm, cleaner, config }: RouteParts): Route[] {
@@ -20,7 +20,7 @@ export function uploadRoutes({ core, objects, confirm, cleaner, config }: RouteP
       method: "POST",
       path: UPLOADS,
       summary: "Create an upload and get the URL to PUT its bytes to",
-      access: WRITE,
+      access: PERMISSIONS.createUpload,
       body: createUploadBody(config.maxUploadBytes),
       async handle({ principal, body: { filename, category, size_bytes }, nowMs }) {
         const statedSizeBytes = size_bytes ?? null;
@@ -39,7 +39,7 @@ export function uploadRoutes({ core, objects, confirm, cleaner, config }: RouteP
       method: "POST",
       path: UPLOAD,
       summary: "Confirm an upload: its size is charged and it is bound to a context",
-      access: WRITE,
+      access: PERMISSIONS.confirmUpload,
       params: UploadParams,
       body: ConfirmUploadBody,
       async handle({ principal, params, body, nowMs }) {
@@ -56,7 +56,7 @@ export function uploadRoutes({ core, objects, confirm, cleaner, config }: RouteP
       method: "DELETE",
       path: UPLOAD,
       summary: "Delete an upload: its bytes return to the workspace at once, its object is removed in the background",
-      access: WRITE,
+      access: PERMISSIONS.deleteUpload,
       params: UploadParams,
       async handle({ principal, params }) {
         await uploads.remove(principal, params.upload_id);
@@ -68,7 +68,7 @@ export function uploadRoutes({ core, objects, confirm, cleaner, config }: RouteP
       method: "GET",
       path: UPLOAD,
       summary: "Show an upload",
-      access: "any",
+      access: PERMISSIONS.readUploads,
       params: UploadParams,
       handle: ({ principal, params, nowMs }) => ({ data: show(uploads.find(principal, params.upload_id), nowMs) }),
     }),
@@ -76,8 +76,8 @@ export function uploadRoutes({ core, objects, confirm, cleaner, config }: RouteP
     route({
       method: "GET",
       path: UPLOADS,
-      summary: "List the workspace's uploads, newest first",
-      access: "any",
+      summary: "List the selected workspace's uploads, newest first; without one the caller's personal ones",
+      access: PERMISSIONS.readUploads,
       query: ListUploadsQuery,
       handle({ principal, query, nowMs }) {
         const { status, category, context_id: contextId, offset, limit } = query;

@@ -1,25 +1,19 @@
 import { AppError } from "./errors.ts";
 import { type Route, route } from "./http_routes.ts";
 import type { StorageEvent } from "./ledger.ts";
+import { PERMISSIONS, selectedWorkspace } from "./permissions.ts";
+import { presentLimits } from "./plan_limits.ts";
 import { timestamp } from "./present.ts";
 import type { RouteParts } from "./routes.ts";
-import {
-  StorageEventsQuery,
-  UsageActivityQuery,
-  UsageByLanguageQuery,
-  UsageSummaryQuery,
-  WorkspaceParams,
-} from "./schemas_usage.ts";
+import { StorageEventsQuery, UsageActivityQuery, UsageByLanguageQuery, UsageSummaryQuery } from "./schemas_usage.ts";
 import type { ScriptFigures, StorageFigures } from "./usage.ts";
 import { type ActivityPeriod, activityPeriod, rangeDays, type Span, spanOf } from "./usage_periods.ts";
 
 const STORAGE_EVENTS = "/api/v1/usage/storage-events";
-const READ = { scope: "workspace:read" };
-/** The published plan has no word for "no limit": this number fits every client's integer. */
-const UNLIMITED = 2_147_483_647;
+const READ = PERMISSIONS.readUsage;
 
 /** What a workspace uses and may use. Nothing is run or generated here, so credits, runs and audio are zero. */
-export function usageRoutes({ core }: RouteParts): Route[] {
+export function usageRoutes({ core, config }: RouteParts): Route[] {
   const { usage, ledger, workspaces } = core;
 
   return [
@@ -29,7 +23,8 @@ export function usageRoutes({ core }: RouteParts): Route[] {
       summary: "Show what the workspace uses: its storage, and the scripts that were confirmed in a range of days",
       access: READ,
       query: UsageSummaryQuery,
-      async handle({ principal: { workspaceId }, query, nowMs }) {
+      async handle({ principal, query, nowMs }) {
+        const workspaceId = selectedWorkspace(principal);
         const { range, activity_view, timezone } = query;
         const days = rangeDays(range, timezone, nowMs);
         const activity = activityPeriod(activity_view, timezone, nowMs);
@@ -66,7 +61,8 @@ export function usageRoutes({ core }: RouteParts): Route[] {
       summary: "List the workspace's activity; the published kinds of it never happen here, so the list is empty",
       access: READ,
       query: UsageActivityQuery,
-      handle({ principal: { workspaceId }, query: { user_id, limit } }) {
+      handle({ principal, query: { user_id, limit } }) {
+        const workspaceId = selectedWorkspace(principal);
         if (user_id !== undefined && !usage.isMember(workspaceId, user_id)) {
           const message = "user_id names no member of this workspace";
           throw new AppError("not_found", message, { details: [{ field: "user_id", message }] });
@@ -107,7 +103,8 @@ export function usageRoutes({ core }: RouteParts): Route[] {
       summary: "List the workspace's storage events, newest first: every charge, release and adjustment",
       access: READ,
       query: StorageEventsQuery,
-      async handle({ principal: { workspaceId }, query }) {
+      async handle({ principal, query }) {
+        const workspaceId = selectedWorkspace(principal);
         const { upload_id: uploadId, kind, cursor: beforeSeq, limit } = query;
         // One more than asked for tells whether another page follows.
         const found = await ledger.list(workspaceId, { uploadId, kind, beforeSeq, limit: limit + 1 });
@@ -128,15 +125,18 @@ export function usageRoutes({ core }: RouteParts): Route[] {
       method: "GET",
       path: "/api/v1/users/me/limits",
       summary: "Show the limits that the caller is bound by",
-      access: "any",
-      handle: ({ principal }) => ({ data: limitsOf(principal.workspaceId) }),
+      access: PERMISSIONS.readLimits,
+      handle({ principal: { workspaceId } }) {
+        const workspace = workspaceId === null ? null : (workspaces.find(workspaceId) ?? null);
+        return { data: presentLimits(config, workspace) };
+      },
     }),
 
     route({
       method: "GET",
       path: "/api/v1/users/me/credits",
       summary: "Show the caller's credits: there are none here, and nothing costs any",
-      access: "any",
+      access: PERMISSIONS.readLimits,
       handle: () => ({
         data: {
           balance: 0,
@@ -157,40 +157,7 @@ export function usageRoutes({ core }: RouteParts): Route[] {
         },
       }),
     }),
-
-    route({
-      method: "GET",
-      path: "/api/v1/workspaces/:workspace_id/plan",
-      summary: "Show the limits that a workspace is bound by",
-      access: "any",
-      params: WorkspaceParams,
-      handle({ principal, params }) {
-        if (params.workspace_id !== principal.workspaceId) throw noWorkspace();
-        return { data: limitsOf(params.workspace_id) };
-      },
-    }),
   ];
-
-  function limitsOf(workspaceId: string): Record<string, unknown> {
-    const workspace = workspaces.find(workspaceId);
-    if (workspace === undefined) throw noWorkspace();
-    return {
-      monthly_credits: 0,
-      workspaces_per_owner: UNLIMITED,
-      concurrent_runs_per_user: 0,
-      storage_bytes_per_workspace: workspace.storageBytesQuota,
-      retention_days: null,
-      byok_enabled: false,
-      auto_fix_enabled: false,
-      credits_renewal: null,
-      downloads_enabled: true,
-      overage_rate_cents_per_credit: null,
-    };
-  }
-}
-
-function noWorkspace(): AppError {
-  return new AppError("not_found", "There is no such workspace");
 }
 
 /** What a bucket or a day shows. */

@@ -1,12 +1,13 @@
 import { type Route, route } from "./http_routes.ts";
+import { PERMISSIONS } from "./permissions.ts";
 import { paginate, presentUpload, presentWorkflow } from "./present.ts";
 import type { RouteParts } from "./routes.ts";
 import { CreateWorkflowBody, ListWorkflowsQuery, PageQuery, PatchWorkflowBody, WorkflowParams } from "./schemas.ts";
 
 const WORKFLOWS = "/api/v1/workflows";
 const WORKFLOW = "/api/v1/workflows/:workflow_id";
-const READ = { scope: "workflows:read" };
-const WRITE = { scope: "workflows:write" };
+const READ = PERMISSIONS.readWorkflows;
+const WRITE = PERMISSIONS.writeWorkflows;
 
 /** Workflows, as far as uploads need them: they are never run here. */
 export function workflowRoutes({ core, objects, config }: RouteParts): Route[] {

@@ -6,7 +6,7 @@ import { CATEGORIES } from "./file_types.ts";
 export const PAGE_LIMIT_MAX = 100;
 const PAGE_LIMIT_DEFAULT = 50;
 /** A page further on than this costs more than it is worth: filters find it. */
-const PAGE_OFFSET_MAX = 10_000_000;
+export const PAGE_OFFSET_MAX = 10_000_000;
 
 /** Ids are compared in lower case, as they were made. */
 export const uuid = z
@@ -17,7 +17,7 @@ const required = (kind: string) => (issue: { input?: unknown }) =>
   issue.input === undefined ? "is required" : `must be ${kind}`;
 
 /** Text that a person typed: valid Unicode without control characters. */
-function text(what: string, { min, max }: { min: number; max: number }) {
+export function text(what: string, { min, max }: { min: number; max: number }) {
   return z
     .string({ error: required("a string") })
     .refine(

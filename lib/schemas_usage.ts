@@ -52,5 +52,3 @@ export const StorageEventsQuery = z.object({
     .transform(Number)
     .optional(),
 });
-
-export const WorkspaceParams = z.object({ workspace_id: uuid });

@@ -4,10 +4,12 @@ import { AppError } from "./errors.ts";
 import type { Category, FileType } from "./file_types.ts";
 import { newId, newObjectKey } from "./ids.ts";
 import type { ObjectStat } from "./objects.ts";
+import { CHANGES_UPLOAD_SQL, type SessionParams, sessionParams } from "./permissions.ts";
 import type { Principal } from "./principals.ts";
 import type { Removals } from "./removals.ts";
 import type { TextCounts } from "./text_counts.ts";
-import { storageLimitExceeded, type Workspaces } from "./workspaces.ts";
+import { createUploadViews, noUpload, UPLOAD_COLUMNS } from "./upload_views.ts";
+import { noWorkspace, storageLimitExceeded, type Workspaces } from "./workspaces.ts";
 
 export interface Upload {
   uploadId: string;
@@ -38,14 +40,6 @@ export interface NewUpload {
   statedSizeBytes: number | null;
 }
 
-export interface UploadFilter {
-  status?: "pending" | "uploaded" | undefined;
-  category?: Category | undefined;
-  contextId?: string | undefined;
-  offset: number;
-  limit: number;
-}
-
 /** What a confirm settles: the object that was made final, and what the upload is bound to. */
 export interface Confirmation {
   uploadId: string;
@@ -70,17 +64,12 @@ const OWNERS_HELD_MAX = 10_000;
 
 export type Uploads = ReturnType<typeof createUploads>;
 
-/** The rows of uploads: made, confirmed, found, listed, deleted, expired. The schema's triggers keep the books. */
+/** The rows of uploads: made, confirmed, deleted, expired, and what is seen of them. The schema's triggers keep the books. */
 export function createUploads(
   db: Db,
   parts: { workspaces: Workspaces; removals: Removals; now: () => number; options: UploadsOptions },
 ) {
   const { workspaces, removals, now, options } = parts;
-  const columns = `
-    id AS uploadId, user_id AS userId, workspace_id AS workspaceId, filename, category, content_type AS contentType, format, status,
-    stated_size_bytes AS statedSizeBytes, size_bytes AS sizeBytes, etag, char_count AS charCount, line_count AS lineCount,
-    context_type AS contextType, context_id AS contextId, object_key AS objectKey, url_expires_at_ms AS urlExpiresAtMs,
-    expires_at_ms AS expiresAtMs, created_at_ms AS createdAtMs, updated_at_ms AS updatedAtMs`;
   const insertPending = db.prepare<Upload>(`
     INSERT INTO uploads (id, user_id, workspace_id, filename, category, content_type, format, status, stated_size_bytes, object_key,
                          url_expires_at_ms, expires_at_ms, created_at_ms, updated_at_ms)
@@ -88,13 +77,23 @@ export function createUploads(
             :urlExpiresAtMs, :expiresAtMs, :createdAtMs, :updatedAtMs)`);
   const countPending = db.prepare<[string], { pending: number }>(`
     SELECT count(*) AS pending FROM uploads WHERE workspace_id = ? AND status = 'pending'`);
-  const selectVisible = db.prepare<{ uploadId: string; workspaceId: string }, Upload>(`
-    SELECT ${columns} FROM uploads WHERE id = :uploadId AND workspace_id = :workspaceId`);
-  const selectPendingKey = db.prepare<{ uploadId: string; objectKey: string }, { found: number }>(`
-    SELECT 1 AS found FROM uploads WHERE id = :uploadId AND object_key = :objectKey AND status = 'pending'`);
+  const countPersonal = db.prepare<[string], { pending: number }>(`
+    SELECT count(*) AS pending FROM uploads WHERE workspace_id IS NULL AND user_id = ? AND status = 'pending'`);
   // One statement deletes a row, gives its bytes back and enters its object for removal: the triggers do the rest.
-  const deleteVisible = db.prepare<{ uploadId: string; workspaceId: string }, { uploadId: string }>(`
+  const deleteOfWorkspace = db.prepare<{ uploadId: string; workspaceId: string }, { uploadId: string }>(`
     DELETE FROM uploads WHERE id = :uploadId AND workspace_id = :workspaceId RETURNING id AS uploadId`);
+  const deleteBySession = db.prepare<SessionParams & { uploadId: string }, { uploadId: string }>(`
+    DELETE FROM uploads WHERE id = :uploadId AND ${CHANGES_UPLOAD_SQL} RETURNING id AS uploadId`);
+  const selectWorkspaceToEmpty = db.prepare<[], { workspaceId: string }>(`
+    SELECT id AS workspaceId FROM workspaces
+     WHERE deleted_at_ms IS NOT NULL AND coalesce(emptied_at_ms < deleted_at_ms, 1)
+     ORDER BY deleted_at_ms LIMIT 1`);
+  const deleteSome = db.prepare<{ workspaceId: string; limit: number }, { uploadId: string }>(`
+    DELETE FROM uploads
+     WHERE id IN (SELECT id FROM uploads WHERE workspace_id = :workspaceId ORDER BY id LIMIT :limit)
+    RETURNING id AS uploadId`);
+  const noteEmptied = db.prepare<{ workspaceId: string; nowMs: number }>(`
+    UPDATE workspaces SET emptied_at_ms = max(:nowMs, deleted_at_ms) WHERE id = :workspaceId`);
   const deleteExpired = db.prepare<{ nowMs: number; limit: number }, { uploadId: string }>(`
     DELETE FROM uploads
      WHERE id IN (SELECT id FROM uploads WHERE status = 'pending' AND expires_at_ms <= :nowMs ORDER BY expires_at_ms LIMIT :limit)
@@ -113,42 +112,20 @@ export function createUploads(
            char_count = :charCount, line_count = :lineCount, context_type = :contextType, context_id = :contextId,
            updated_at_ms = :nowMs
      WHERE id = :uploadId AND status = 'pending'
-    RETURNING ${columns}`);
-  const filterSql = `
-     WHERE workspace_id = :workspaceId
-       AND (:status IS NULL OR status = :status)
-       AND (:category IS NULL OR category = :category)
-       AND (:contextId IS NULL OR context_id = :contextId)`;
-  const selectPage = db.prepare<FilterParams & { offset: number; limit: number }, Upload>(`
-    SELECT ${columns} FROM uploads ${filterSql} ORDER BY id DESC LIMIT :limit OFFSET :offset`);
-  const countFiltered = db.prepare<FilterParams, { total: number }>(
-    `SELECT count(*) AS total FROM uploads ${filterSql}`,
-  );
-  // Besides those that are bound to the workflow: those that its definition names by id, bound to another context.
-  const workflowSql = `
-      FROM uploads
-     WHERE workspace_id = :workspaceId AND status = 'uploaded'
-       AND id IN (SELECT id FROM uploads WHERE context_id = :workflowId
-                  UNION
-                  SELECT value FROM json_tree((SELECT definition_json FROM contexts WHERE id = :workflowId))
-                   WHERE type = 'text' AND length(value) = 36)`;
-  const selectOfWorkflow = db.prepare<
-    { workspaceId: string; workflowId: string; offset: number; limit: number },
-    Upload
-  >(`
-    SELECT ${columns} ${workflowSql} ORDER BY created_at_ms DESC, id DESC LIMIT :limit OFFSET :offset`);
-  const countOfWorkflow = db.prepare<{ workspaceId: string; workflowId: string }, { total: number }>(
-    `SELECT count(*) AS total ${workflowSql}`,
-  );
-
+    RETURNING ${UPLOAD_COLUMNS}`);
+  const views = createUploadViews(db);
   const installationId = workspaces.installationId();
-  /** How many more pending uploads an owner may have, as far as this process knows: never more than there really are. */
+  /** How many more pending uploads a workspace or a person may have, as far as this process knows: never more than there really are. */
   const pendingLeft = new Map<string, number>();
 
-  /** Makes a pending upload. Throws `rate_limited` where the workspace has too many, `storage_limit_exceeded` where a stated size can never fit. */
+  /**
+   * Makes a pending upload; of a session that selects no workspace it is a personal one. Throws `rate_limited` where there
+   * are too many, `storage_limit_exceeded` where a stated size can never fit.
+   */
   async function create(principal: Principal, { type, category, statedSizeBytes }: NewUpload): Promise<Upload> {
     const { userId, workspaceId } = principal;
-    if (statedSizeBytes !== null) workspaces.checkRoom(workspaceId, statedSizeBytes);
+    // What is nobody's yet is charged to nobody: the quota is asked when it is bound to a workspace.
+    if (statedSizeBytes !== null && workspaceId !== null) workspaces.checkRoom(workspaceId, statedSizeBytes);
     const nowMs = now();
     const uploadId = newId();
     const upload: Upload = {
@@ -171,73 +148,64 @@ export function createUploads(
       createdAtMs: nowMs,
       updatedAtMs: nowMs,
     };
-    return db.writeStatement(() => {
-      takePendingPlace(workspaceId);
-      insertPending.run(upload);
-      return upload;
-    });
+    try {
+      return await db.writeStatement(() => {
+        takePendingPlace(principal);
+        insertPending.run(upload);
+        return upload;
+      });
+    } catch (error) {
+      // It was deleted after the caller's credential was looked at.
+      if (isRefusal(error, "a deleted workspace takes no uploads")) throw noWorkspace();
+      throw error;
+    }
   }
 
   /**
    * Unconfirmed bytes are not charged, so their number is bounded. Counting them for each create would cost as much as
    * there are: so they are counted once, then only creates are, and only when those reach the limit is it counted again.
    */
-  function takePendingPlace(workspaceId: string): void {
-    let left = pendingLeft.get(workspaceId) ?? 0;
-    if (left <= 0) left = options.pendingUploadsMax - (countPending.get(workspaceId)?.pending ?? 0);
-    if (pendingLeft.size >= OWNERS_HELD_MAX) pendingLeft.clear();
-    pendingLeft.set(workspaceId, left - 1);
+  function takePendingPlace({ workspaceId, userId }: Principal): void {
+    const owner = workspaceId ?? `user ${userId}`;
+    let left = pendingLeft.get(owner) ?? 0;
     if (left <= 0) {
+      const counted = workspaceId === null ? countPersonal.get(userId) : countPending.get(workspaceId);
+      left = options.pendingUploadsMax - (counted?.pending ?? 0);
+    }
+    if (pendingLeft.size >= OWNERS_HELD_MAX) pendingLeft.clear();
+    pendingLeft.set(owner, left - 1);
+    if (left <= 0) {
+      const whose = workspaceId === null ? "You have" : "The workspace has";
       throw new AppError(
         "rate_limited",
-        `The workspace has ${options.pendingUploadsMax} uploads that were never confirmed, which is the most allowed: confirm or delete some`,
+        `${whose} ${options.pendingUploadsMax} uploads that were never confirmed, which is the most allowed: confirm or delete some`,
         { retryAfterSeconds: 60 },
       );
     }
   }
 
-  /** The upload, as far as the caller can see it. Throws `not_found`, alike for unknown, foreign and deleted ids. */
-  function find({ workspaceId }: Principal, uploadId: string): Upload {
-    const upload = selectVisible.get({ uploadId, workspaceId });
-    if (upload === undefined) throw noUpload();
-    return upload;
-  }
-
-  /** Whether a pending upload names this staging key; the embedded store asks before it keeps a PUT. */
-  function isPendingKey(objectKey: string): boolean {
-    const uploadId = objectKey.split("/")[2] ?? "";
-    return selectPendingKey.get({ uploadId, objectKey }) !== undefined;
-  }
-
-  function list({ workspaceId }: Principal, filter: UploadFilter): { uploads: Upload[]; total: number } {
-    const params: FilterParams = {
-      workspaceId,
-      status: filter.status ?? null,
-      category: filter.category ?? null,
-      contextId: filter.contextId ?? null,
-    };
-    return {
-      uploads: selectPage.all({ ...params, offset: filter.offset, limit: filter.limit }),
-      total: countFiltered.get(params)?.total ?? 0,
-    };
-  }
-
-  /** The confirmed uploads of a workflow, newest first. */
-  function listOfWorkflow(
-    { workspaceId }: Principal,
-    workflowId: string,
-    page: { offset: number; limit: number },
-  ): { uploads: Upload[]; total: number } {
-    return {
-      uploads: selectOfWorkflow.all({ workspaceId, workflowId, ...page }),
-      total: countOfWorkflow.get({ workspaceId, workflowId })?.total ?? 0,
-    };
-  }
-
-  /** Deletes an upload in either state and gives its bytes back. Throws `not_found`. */
-  function remove({ workspaceId }: Principal, uploadId: string): Promise<void> {
+  /** Deletes an upload in either state and gives its bytes back. Throws `not_found`, alike for all who may not delete it. */
+  function remove(principal: Principal, uploadId: string): Promise<void> {
     return db.writeStatement(() => {
-      if (deleteVisible.get({ uploadId, workspaceId }) === undefined) throw noUpload();
+      const deleted =
+        principal.authKind === "api_key"
+          ? deleteOfWorkspace.get({ uploadId, workspaceId: principal.workspaceId })
+          : deleteBySession.get({ uploadId, ...sessionParams(principal) });
+      if (deleted === undefined) throw noUpload();
+    });
+  }
+
+  /**
+   * Removes up to `limit` uploads of a deleted workspace, through the same triggers as any delete. Resolves with their
+   * number; null where no deleted workspace is left that has any. Where to go on is in the database: a kill costs nothing.
+   */
+  function removeOfDeletedWorkspaces(limit: number): Promise<number | null> {
+    const workspaceId = selectWorkspaceToEmpty.get()?.workspaceId;
+    if (workspaceId === undefined) return Promise.resolve(null);
+    return db.write(() => {
+      const removed = deleteSome.all({ workspaceId, limit }).length;
+      if (removed < limit) noteEmptied.run({ workspaceId, nowMs: now() });
+      return removed;
     });
   }
 
@@ -287,21 +255,14 @@ export function createUploads(
         return upload;
       });
     } catch (error) {
-      if (isSqliteError(error, "SQLITE_CONSTRAINT_TRIGGER") && error.message === "storage_limit_exceeded") {
-        throw storageLimitExceeded(object.sizeBytes, workspaces.find(confirmation.workspaceId));
-      }
-      throw error;
+      if (!isRefusal(error, "storage_limit_exceeded")) throw error;
+      const workspace = workspaces.find(confirmation.workspaceId);
+      // A deleted workspace takes nothing, whatever its quota.
+      throw workspace === undefined ? noWorkspace() : storageLimitExceeded(object.sizeBytes, workspace);
     }
   }
 
-  return { create, find, isPendingKey, list, listOfWorkflow, remove, expire, reserveFinalKey, settleConfirm };
-}
-
-interface FilterParams {
-  workspaceId: string;
-  status: string | null;
-  category: string | null;
-  contextId: string | null;
+  return { ...views, create, remove, removeOfDeletedWorkspaces, expire, reserveFinalKey, settleConfirm };
 }
 
 interface TextCountsOrNull {
@@ -309,6 +270,7 @@ interface TextCountsOrNull {
   lineCount: number | null;
 }
 
-function noUpload(): AppError {
-  return new AppError("not_found", "There is no such upload");
+/** Whether a trigger of the schema has refused a statement with this message. */
+function isRefusal(error: unknown, message: string): boolean {
+  return isSqliteError(error, "SQLITE_CONSTRAINT_TRIGGER") && error.message === message;
 }

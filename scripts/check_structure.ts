@@ -12,7 +12,20 @@ interface Rule {
 }
 
 /** Files whose operations are SQL in synchronous bodies. */
-const CORE = ["workspaces.ts", "members.ts", "users.ts", "keys.ts", "contexts.ts", "uploads.ts", "removals.ts", "ledger.ts", "usage.ts", "totals.ts"];
+const CORE = [
+  "workspaces.ts",
+  "members.ts",
+  "users.ts",
+  "keys.ts",
+  "contexts.ts",
+  "uploads.ts",
+  "upload_views.ts",
+  "permissions.ts",
+  "removals.ts",
+  "ledger.ts",
+  "usage.ts",
+  "totals.ts",
+];
 
 const RULES: readonly Rule[] = [
   {
@@ -42,10 +55,7 @@ const RULES: readonly Rule[] = [
   },
 ];
 
-const files = [
-  "server.ts",
-  ...readdirSync("lib").map((file) => `lib/${file}`),
-];
+const files = ["server.ts", ...readdirSync("lib").map((file) => `lib/${file}`)];
 let breaches = 0;
 for (const path of files) {
   const text = readFileSync(path, "utf8");

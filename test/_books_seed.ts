@@ -89,8 +89,8 @@ function seedSql(installation: string): string {
     `UPDATE uploads SET status = 'uploaded', size_bytes = ${sizeBytes}, etag = 'e',
             object_key = '${objectKey("final", installation, id)}' WHERE id = '${id}';`;
   const workspace = (id: string, quotaBytes: number) =>
-    `INSERT INTO workspaces (id, name, created_by, storage_bytes_quota, created_at_ms, updated_at_ms)
-     VALUES ('${id}', 'w', '${USER}', ${quotaBytes}, 1, 1);`;
+    `INSERT INTO workspaces (id, name, slug, created_by, storage_bytes_quota, created_at_ms, updated_at_ms)
+     VALUES ('${id}', 'w', 'w-${id.slice(-1)}', '${USER}', ${quotaBytes}, 1, 1);`;
   const of = (id: string) => `'${id}'`;
   return [
     `INSERT INTO users (id, created_at_ms) VALUES ('${USER}', 1), ('${OTHER_USER}', 1);`,

@@ -70,9 +70,9 @@ export function hostileStatements(installation: string): HostileStatement[] {
     values: string,
     columns = "workspace_id, upload_id, kind, bytes, balance_bytes, at_ms",
   ) => `${insert} INTO storage_events (${columns}) VALUES (${values})`;
-  const workspace = (insert: string, id: string, used: string) =>
-    `${insert} INTO workspaces (id, name, created_by, storage_bytes_used, storage_bytes_quota, created_at_ms, updated_at_ms)
-     VALUES ('${id}', 'w', '${USER}', ${used}, 1000, 1, 1)`;
+  const workspace = (insert: string, id: string, used: string, slug = "w-new") =>
+    `${insert} INTO workspaces (id, name, slug, created_by, storage_bytes_used, storage_bytes_quota, created_at_ms, updated_at_ms)
+     VALUES ('${id}', 'w', '${slug}', '${USER}', ${used}, 1000, 1, 1)`;
   const usedIs = (id: string, bytes: number) =>
     `SELECT storage_bytes_used = ${bytes} FROM workspaces WHERE id = '${id}'`;
   const isEntered = (key: string) => `SELECT count(*) FROM object_removals WHERE object_key = '${key}'`;

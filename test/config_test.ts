@@ -20,6 +20,7 @@ function problemsOf(env: Record<string, string>): string[] {
 const URL_RULE = "must be a full URL such as https://files.example.com, without user name, query and fragment";
 const HOST_RULE = "must be an IP address or a host name, without a port";
 const ORIGINS_RULE = 'must be origins such as https://app.example.com, separated by commas, or "*"';
+const ISSUER_RULE = "must be the issuer's URL as its tokens have it, such as https://clerk.example.com";
 const range = (min: number, max: number) => `must be a whole number from ${min} to ${max}`;
 
 /** For each variable what it may be, and values that it may not have. */
@@ -47,6 +48,9 @@ const BAD_VALUES: Record<string, [rule: string, values: string[]]> = {
   S3_PUBLIC_ENDPOINT: [URL_RULE, ["files.example.com", "https://key:secret@files.example.com"]],
   S3_BUCKET: [BUCKET_RULE, ["ab", "Stowage", "under_score", "ends-", "a/b"]],
   S3_VIRTUAL_HOST: ["must be true or false", ["yes", "1"]],
+  CLERK_ISSUER: [ISSUER_RULE, ["clerk.example.com", "ftp://x", "https://x?a=b", "https://me@x"]],
+  CLERK_JWKS_URL: [URL_RULE, ["clerk.example.com/jwks", "file:///etc/jwks.json"]],
+  WORKSPACES_PER_OWNER_MAX: [range(0, 1_000_000), ["-1", "1000001"]],
   UPLOAD_URL_TTL_SECONDS: [range(1, 604_800), ["0", "604801", "15m"]],
   DOWNLOAD_URL_TTL_SECONDS: [range(1, 604_800), ["0", "604801"]],
   MAX_UPLOAD_BYTES: [range(1, 5 * 1024 ** 4), ["0", "1GiB", "5497558138881"]],
@@ -73,7 +77,7 @@ for (const [name, [rule, values]] of Object.entries(BAD_VALUES)) {
 
 test("every setting that can have a bad value is among those tested here", () => {
   const tested = Object.keys(BAD_VALUES).map((name) => `STOWAGE_${name}`);
-  const anyText = ["STOWAGE_DATA_DIR", "STOWAGE_S3_REGION"];
+  const anyText = ["STOWAGE_DATA_DIR", "STOWAGE_S3_REGION", "STOWAGE_CLERK_AUTHORIZED_PARTIES"];
   const untested = listSettings().filter(
     ({ name }) => !tested.includes(name) && !anyText.includes(name) && !/_KEY$/.test(name),
   );
@@ -111,6 +115,19 @@ test("the S3 store needs an endpoint and a key, and a key of its own for URLs ne
   assert.deepEqual(problemsOf({ ...s3, STOWAGE_S3_DOWNLOAD_SECRET_KEY: "c" }), [
     "STOWAGE_S3_DOWNLOAD_ACCESS_KEY and STOWAGE_S3_DOWNLOAD_SECRET_KEY must be set together",
   ]);
+});
+
+test("settings of sessions do nothing without an issuer, which is kept as it is typed", () => {
+  assert.deepEqual(problemsOf({ STOWAGE_CLERK_JWKS_URL: "https://x/jwks", STOWAGE_CLERK_AUTHORIZED_PARTIES: "a" }), [
+    "STOWAGE_CLERK_ISSUER must be set when STOWAGE_CLERK_JWKS_URL is: without it no session is accepted",
+    "STOWAGE_CLERK_ISSUER must be set when STOWAGE_CLERK_AUTHORIZED_PARTIES is: without it no session is accepted",
+  ]);
+  const { clerkIssuer, clerkJwksUrl, clerkAuthorizedParties } = readConfig({
+    STOWAGE_CLERK_ISSUER: "https://Clerk.example.com/",
+    STOWAGE_CLERK_AUTHORIZED_PARTIES: " https://a.example.com,, b ",
+  });
+  assert.deepEqual([clerkIssuer, clerkJwksUrl], ["https://Clerk.example.com/", null]);
+  assert.deepEqual(clerkAuthorizedParties, ["https://a.example.com", "b"]);
 });
 
 test("secrets of the S3 store are not printed", () => {
