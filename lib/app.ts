@@ -85,8 +85,8 @@ export async function openApp(options: AppOptions): Promise<App> {
       installationId,
       publicUrl: () => url,
       isPendingKey: uploads.isPendingKey,
-      serves: true,
       onS3Call: metrics.onStoreCall,
+      serves: true,
       log,
       now,
     });
@@ -123,6 +123,8 @@ export async function openApp(options: AppOptions): Promise<App> {
       ...{ uploads, contexts, workspaces, removals, objects, maxUploadBytes: config.maxUploadBytes, now, log },
       ...(options.leaseMs === undefined ? {} : { leaseMs: options.leaseMs }),
     });
+    const sessions = openSessions({ config, log, now });
+    closers.push(() => sessions?.close());
     const metricsPage = metricsRoutes({ metrics, totals: core.totals, log, now });
     const routes = createRoutes({
       core,
@@ -141,8 +143,6 @@ export async function openApp(options: AppOptions): Promise<App> {
       now,
     };
     const isApart = config.metricsPort !== null;
-    const sessions = openSessions({ config, log, now });
-    closers.push(() => sessions?.close());
     const http = createHttpServer({ ...serverOptions, routes: isApart ? routes : [...routes, ...metricsPage] });
     closers.push(() => http.close());
     const localUrl = await listenOn(http, { host: config.host, port: config.port, setting: "STOWAGE_PORT" });
@@ -164,18 +164,18 @@ export async function openApp(options: AppOptions): Promise<App> {
   }
 }
 
-/** Starts to listen and resolves with the URL of the address; says which setting to change where it cannot be used. */
-async function listenOn(http: HttpServer, at: { host: string; port: number; setting: string }): Promise<string> {
-  const port = await http.listen(at.host, at.port).catch((error: unknown) => {
-    throw listenProblem(error, at);
-  });
-  return `http://${at.host.includes(":") ? `[${at.host}]` : at.host}:${port}`;
-}
-
 /** Null where no issuer is configured: then only API keys are accepted. */
 function openSessions({ config, log, now }: { config: Config; log: Log; now: () => number }): Sessions | null {
   const { clerkIssuer: issuer, clerkJwksUrl, clerkAuthorizedParties: authorizedParties } = config;
   if (issuer === null) return null;
   const jwksUrl = clerkJwksUrl ?? `${issuer.replace(/\/+$/, "")}/.well-known/jwks.json`;
   return createSessions({ issuer, jwksUrl, authorizedParties, now, log });
+}
+
+/** Starts to listen and resolves with the URL of the address; says which setting to change where it cannot be used. */
+async function listenOn(http: HttpServer, at: { host: string; port: number; setting: string }): Promise<string> {
+  const port = await http.listen(at.host, at.port).catch((error: unknown) => {
+    throw listenProblem(error, at);
+  });
+  return `http://${at.host.includes(":") ? `[${at.host}]` : at.host}:${port}`;
 }
