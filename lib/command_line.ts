@@ -65,16 +65,27 @@ export function parseCommand(commands: readonly Command[], argv: readonly string
 function findCommand(commands: readonly Command[], words: readonly string[]): Command {
   const found = commands.find(({ name }) => name.split(" ").every((word, i) => words[i] === word));
   if (found !== undefined) return found;
-  const [first = "", second = ""] = words;
+  const [first = ""] = words;
   if (first.startsWith("-")) throw new UsageError(`A command must come before "${first}"`, null);
   const names = commands.map(({ name }) => name);
-  const group = names.filter((name) => name.startsWith(`${first} `));
-  const typed = second === "" || second.startsWith("-") ? first : `${first} ${second}`;
-  if (group.length > 0 && typed === first) {
-    throw new UsageError(`"${first}" needs a second word`, group.map((name) => `stowage ${name}`).join(" | "));
+  const under = (prefix: string): string[] => names.filter((name) => name.startsWith(`${prefix} `));
+  const typedTo = (depth: number): string => words.slice(0, depth).join(" ");
+  // Down the groups that there are, and the one word on that leads nowhere.
+  let depth = 1;
+  while (isWord(words[depth]) && (depth === 1 || under(typedTo(depth)).length > 0)) depth++;
+  const typed = typedTo(depth);
+  const next = under(typed);
+  if (next.length > 0) {
+    const which = depth === 1 ? "second" : "third";
+    throw new UsageError(`"${typed}" needs a ${which} word`, next.map((name) => `stowage ${name}`).join(" | "));
   }
+  const group = under(typedTo(depth - 1));
   const near = nearest(typed, group.length > 0 ? group : names);
   throw new UsageError(`There is no command "${typed}"; did you mean "${near}"?`, null);
+}
+
+function isWord(text: string | undefined): boolean {
+  return text !== undefined && !text.startsWith("-");
 }
 
 function parseArguments(command: Command, words: readonly string[]): Arguments {

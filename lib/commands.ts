@@ -1,11 +1,13 @@
 import { openApp } from "./app.ts";
 import type { Arguments, Command, Terminal } from "./command_line.ts";
+import { isoTime, print, stderrLog, table, usingCore, withCore } from "./command_work.ts";
+import { MEMBER_COMMANDS } from "./commands_members.ts";
+import { WORKSPACE_COMMANDS } from "./commands_workspaces.ts";
 import { type Config, describeConfig, readConfig } from "./config.ts";
-import { type Core, openCore } from "./core.ts";
-import { checkInitialised, isInitialised, makeDataDir } from "./data_dir.ts";
+import { isInitialised, makeDataDir } from "./data_dir.ts";
+import { DEV_ISSUER_COMMAND } from "./dev_issuer.ts";
 import { AppError } from "./errors.ts";
 import { firstSteps } from "./first_steps.ts";
-import { createLog, type Log } from "./log.ts";
 import { SCOPES } from "./principals.ts";
 import { runUntilSignal } from "./run.ts";
 import { type ServeLock, takeServeLock } from "./serve_lock.ts";
@@ -33,54 +35,8 @@ export const COMMANDS: readonly Command[] = [
     operands: [],
     run: init,
   },
-  {
-    name: "workspaces create",
-    usage: "--name NAME [--quota BYTES] [--json]",
-    summary: "Make a workspace",
-    options: { name: "string", quota: "string", json: "boolean" },
-    operands: [],
-    run: (args, terminal) => {
-      const name = args.required("name");
-      const quota = args.integer("quota");
-      return withCore(terminal, async ({ workspaces }, config) => {
-        const made = await workspaces.create({ name, storageBytesQuota: quota ?? config.defaultQuotaBytes });
-        print(args, terminal, { workspace_id: made.workspaceId, user_id: made.userId }, made.workspaceId);
-      });
-    },
-  },
-  {
-    name: "workspaces list",
-    usage: "[--json]",
-    summary: "List workspaces with the bytes that they use",
-    options: { json: "boolean" },
-    operands: [],
-    run: (args, terminal) =>
-      withCore(terminal, ({ workspaces }) => {
-        const rows = workspaces.list().map((workspace) => ({
-          workspace_id: workspace.workspaceId,
-          name: workspace.name,
-          storage_bytes_used: workspace.storageBytesUsed,
-          storage_bytes_quota: workspace.storageBytesQuota,
-        }));
-        print(args, terminal, rows, table(rows));
-      }),
-  },
-  {
-    name: "workspaces set-quota",
-    usage: "WORKSPACE_ID BYTES [--json]",
-    summary: "Set a workspace's quota; below what is used only further charges are refused",
-    options: { json: "boolean" },
-    operands: ["WORKSPACE_ID", "BYTES"],
-    run: (args, terminal) => {
-      const workspaceId = args.operand("WORKSPACE_ID");
-      const quota = args.integerOperand("BYTES");
-      return withCore(terminal, async ({ workspaces }) => {
-        const workspace = await workspaces.setQuota(workspaceId, quota);
-        const row = { workspace_id: workspaceId, storage_bytes_quota: workspace.storageBytesQuota };
-        print(args, terminal, row, `${workspaceId} may use ${workspace.storageBytesQuota} bytes`);
-      });
-    },
-  },
+  ...WORKSPACE_COMMANDS,
+  ...MEMBER_COMMANDS,
   {
     name: "keys create",
     usage: "--workspace ID [--name NAME] [--scopes A,B] [--expires DAYS] [--json]",
@@ -154,6 +110,7 @@ export const COMMANDS: readonly Command[] = [
     operands: [],
     run: (_args, { env, out }) => out(`${JSON.stringify(describeConfig(readConfig(env)), null, 2)}\n`),
   },
+  DEV_ISSUER_COMMAND,
   {
     name: "version",
     usage: "",
@@ -211,50 +168,4 @@ function alreadyThere(dataDir: string): AppError {
   return new AppError("conflict", `"${dataDir}" has a workspace already and was left as it is`, {
     hint: "`stowage workspaces list` shows it; `stowage keys create --workspace ID` makes another key for it",
   });
-}
-
-async function withCore(terminal: Terminal, work: (core: Core, config: Config) => Promise<void> | void): Promise<void> {
-  const config = readConfig(terminal.env);
-  checkInitialised(config.dataDir);
-  await usingCore(config, false, (core) => work(core, config));
-}
-
-async function usingCore(config: Config, migrate: boolean, work: (core: Core) => Promise<void> | void): Promise<void> {
-  const core = openCore({ config, log: stderrLog(config), now: Date.now, migrate, onFatal: () => {} });
-  try {
-    await work(core);
-  } finally {
-    await core.db.close();
-  }
-}
-
-function stderrLog({ logLevel }: Config): Log {
-  return createLog({
-    level: logLevel,
-    pretty: process.stderr.isTTY === true,
-    write: (text) => process.stderr.write(text),
-  });
-}
-
-function print(args: Arguments, { out }: Terminal, value: unknown, text: string): void {
-  out(args.flag("json") ? `${JSON.stringify(value)}\n` : `${text}\n`);
-}
-
-function table(rows: readonly Record<string, unknown>[]): string {
-  const [first] = rows;
-  if (first === undefined) return "(none)";
-  const lines = [Object.keys(first), ...rows.map((row) => Object.values(row).map((value) => String(value ?? "-")))];
-  const widths = Object.keys(first).map((_, column) => Math.max(...lines.map((line) => line[column]?.length ?? 0)));
-  return lines
-    .map((line) =>
-      line
-        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
-        .join("  ")
-        .trimEnd(),
-    )
-    .join("\n");
-}
-
-function isoTime(atMs: number | null): string | null {
-  return atMs === null ? null : new Date(atMs).toISOString();
 }
