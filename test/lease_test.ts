@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
+import { linkSync, statSync } from "node:fs";
 import { test } from "node:test";
+import { rawPathOf } from "./_books.ts";
 import { DAY_MS, type FaultyApp, LEASE_MS, startFaultyApp } from "./_faulty_app.ts";
 import { createGate, noAnswer, type StoreCall } from "./_faulty_store.ts";
 
@@ -202,4 +204,31 @@ test("a confirm that is refused over quota after its copy gives the object up at
   sql.exec("UPDATE workspaces SET storage_bytes_quota = 9");
   assert.equal((await confirm(id)).status, 200);
   await its.checkEnd();
+});
+
+test("a confirm whose upload was confirmed by another hand meanwhile answers with what is true, and charges nothing more", async (t) => {
+  const its = await startFaultyApp(t);
+  const { app, hooks, heal, confirm, sql, dataDir, owner, staged } = its;
+  const { id } = await staged("some text");
+  const byHand = `final/${app.core.workspaces.installationId()}/${id}/${"a".repeat(32)}`;
+  hooks.after = ({ name }) => {
+    if (name !== "promote") return;
+    heal();
+    const path = rawPathOf(dataDir, byHand);
+    linkSync(rawPathOf(dataDir, its.keyOf(id)), path);
+    const { size, mtimeNs } = statSync(path, { bigint: true });
+    const etag = `"${size.toString(16)}-${(mtimeNs / 1000n).toString(16)}"`;
+    sql
+      .prepare(
+        "UPDATE uploads SET status = 'uploaded', object_key = ?, size_bytes = 9, etag = ?, workspace_id = ? WHERE id = ?",
+      )
+      .run(byHand, etag, owner.workspaceId, id);
+  };
+  const answer = await confirm(id);
+  assert.equal(answer.status, 200);
+  assert.equal(answer.json.data.status, "uploaded");
+  assert.equal(its.usedBytes(), 9);
+  its.check();
+  await its.checkEnd();
+  assert.equal(its.keyOf(id), byHand);
 });
