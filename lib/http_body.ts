@@ -30,12 +30,15 @@ export async function readJson(req: IncomingMessage, res: ServerResponse, timeou
       if (sizeBytes > JSON_BYTES_MAX) fail(tooLarge());
       else chunks.push(chunk);
     });
+    const onClose = (): void => fail(cutOff());
     req.once("end", () => {
       clearTimeout(timer);
+      // Every request is closed in the end: after a whole body no error, with its costly stack, is made for that.
+      req.off("close", onClose);
       resolve();
     });
     req.once("error", fail);
-    req.once("close", () => fail(cutOff()));
+    req.once("close", onClose);
   });
   return parseJson(chunks.length === 1 && chunks[0] !== undefined ? chunks[0] : Buffer.concat(chunks));
 }

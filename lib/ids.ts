@@ -1,4 +1,4 @@
-import { hash, randomBytes, randomFillSync, randomInt } from "node:crypto";
+import { hash, randomFillSync, randomInt } from "node:crypto";
 import { v7 } from "uuid";
 
 const BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -30,11 +30,25 @@ export function sha256Hex(text: string): string {
 
 /** The name of one object of an upload. The 128 random bits are known only to those who hold a signed URL. */
 export function newObjectKey(place: "staging" | "final", installationId: string, uploadId: string): string {
-  return `${place}/${installationId}/${uploadId}/${randomBytes(16).toString("hex")}`;
+  return `${place}/${installationId}/${uploadId}/${drawRandom(16).toString("hex")}`;
 }
 
-const ulidBytes = Buffer.alloc(10 * 256);
-let ulidBytesUsed = ulidBytes.length;
+const randomPool = Buffer.alloc(4_096);
+let randomPoolUsed = randomPool.length;
+
+/**
+ * Random bytes, each given out once; to be used before the next are drawn. The system is asked for many at a time: one
+ * call to it costs more than all else that an id takes.
+ */
+function drawRandom(count: number): Buffer {
+  if (randomPoolUsed + count > randomPool.length) {
+    randomFillSync(randomPool);
+    randomPoolUsed = 0;
+  }
+  randomPoolUsed += count;
+  return randomPool.subarray(randomPoolUsed - count, randomPoolUsed);
+}
+
 let ulidTimeMs = -1;
 let ulidTimeText = "";
 
@@ -47,15 +61,11 @@ export function newRequestId(nowMs: number): string {
       ulidTimeText = CROCKFORD_BASE32.charAt(rest % 32) + ulidTimeText;
     }
   }
-  // Random bytes are drawn for 256 ids at a time: one call to the system costs more than the rest of this function.
-  if (ulidBytesUsed + 10 > ulidBytes.length) {
-    randomFillSync(ulidBytes);
-    ulidBytesUsed = 0;
-  }
+  const random = drawRandom(10);
   let text = ulidTimeText;
-  for (let half = 0; half < 2; half++, ulidBytesUsed += 5) {
-    const high = ulidBytes.readUInt32BE(ulidBytesUsed);
-    const low = ulidBytes.readUInt8(ulidBytesUsed + 4);
+  for (const half of [0, 5]) {
+    const high = random.readUInt32BE(half);
+    const low = random.readUInt8(half + 4);
     for (let shift = 27; shift >= 2; shift -= 5) text += CROCKFORD_BASE32.charAt((high >>> shift) & 31);
     text += CROCKFORD_BASE32.charAt(((high & 3) << 3) | (low >>> 5)) + CROCKFORD_BASE32.charAt(low & 31);
   }

@@ -1,4 +1,4 @@
-import { createHmac, timingSafeEqual } from "node:crypto";
+import { createHmac, createSecretKey, timingSafeEqual } from "node:crypto";
 import { AppError } from "./errors.ts";
 import type { GetUrlOptions, PutUrlOptions } from "./objects.ts";
 
@@ -59,8 +59,11 @@ export interface SignedUrls {
  * signed as we see it, below the public URL: a proxy may strip a prefix.
  */
 export function createSignedUrls({ publicUrl, signingKey, maxUploadBytes }: SignedUrlsOptions): SignedUrls {
+  // Made once: from plain bytes each signature would make one of its own, which takes five times as long as signing.
+  const key = createSecretKey(signingKey);
+
   function signature(method: string, path: string, query: string): string {
-    return createHmac("sha256", signingKey).update(`${PURPOSE}\n${method}\n${path}\n${query}`).digest("base64url");
+    return createHmac("sha256", key).update(`${PURPOSE}\n${method}\n${path}\n${query}`).digest("base64url");
   }
 
   /** `query` is in the form that is signed: names in order, each value encoded. */
