@@ -14,7 +14,7 @@ import { createRoutes } from "./routes.ts";
 import { METRICS_PATH, metricsRoutes } from "./routes_metrics.ts";
 import { takeServeLock } from "./serve_lock.ts";
 import { createSessions, type Sessions } from "./sessions.ts";
-import { openStore } from "./store.ts";
+import { openStore, type StoreOptions } from "./store.ts";
 
 /** How often the times of keys' last use are written. */
 const KEY_USES_FLUSH_MS = 60_000;
@@ -32,6 +32,8 @@ export interface AppOptions {
   wrapStore?: (objects: ObjectStore) => ObjectStore;
   /** How long a confirm may take; by default from the store's own time-outs. */
   leaseMs?: (sizeBytes: number) => number;
+  /** Time-outs and clock of an S3 store, for tests. */
+  s3?: StoreOptions["s3"];
 }
 
 export interface App {
@@ -86,6 +88,7 @@ export async function openApp(options: AppOptions): Promise<App> {
       publicUrl: () => url,
       isPendingKey: uploads.isPendingKey,
       onS3Call: metrics.onStoreCall,
+      ...(options.s3 === undefined ? {} : { s3: options.s3 }),
       serves: true,
       log,
       now,

@@ -26,6 +26,8 @@ const BUSY_PAUSE_FACTOR = 9;
 const LOOK_INTERVAL_MS = 60 * 60_000;
 /** A staging object younger than its URL's life and this may belong to a PUT that is still under way. */
 const LATE_ARRIVAL_AGE_MS = 24 * 60 * 60_000;
+/** A clock that differs from the store's by more than this is not trusted with what is old. */
+const STORE_SKEW_MS_MAX = 5 * 60_000;
 /** While the database may be older than the store, how often it is looked whether someone has decided what to do. */
 const DECISION_LOOK_MS = 10_000;
 /** What follows the prefix in a key of ours: the upload's id and 32 random digits. */
@@ -81,10 +83,26 @@ export function createCleaner(options: CleanerOptions) {
   let lastLookMs = monotonicNow();
   /** Whether the database was found to be no older than the store. */
   let mayRemove = false;
+  let isSkewed = false;
 
   function start(): void {
     state = "running";
     wake();
+  }
+
+  /** Whether what our clock calls old is old: nobody has set it lately, and the store's agrees with it. */
+  function knowsTheTime(): boolean {
+    const skewMs = objects.clockSkewMs() ?? 0;
+    const wasSkewed = isSkewed;
+    isSkewed = Math.abs(skewMs) > STORE_SKEW_MS_MAX;
+    if (isSkewed && !wasSkewed) {
+      log.warn("clock_differs_from_store", {
+        store_ahead_ms: Math.round(skewMs),
+        effect: "no upload expires",
+        hint: "set this machine's clock or the store's",
+      });
+    }
+    return clock.isTrusted() && !isSkewed;
   }
 
   /** A hint that something is due. Losing it costs time, never correctness. */
@@ -104,7 +122,7 @@ export function createCleaner(options: CleanerOptions) {
     let sleepMs: number;
     try {
       await runOnce();
-      if (mayRemove && clock.isTrusted() && monotonicNow() - lastLookMs >= LOOK_INTERVAL_MS) look ??= lookOnce();
+      if (mayRemove && knowsTheTime() && monotonicNow() - lastLookMs >= LOOK_INTERVAL_MS) look ??= lookOnce();
       const dueInMs = (removals.nextDueAtMs() ?? Number.POSITIVE_INFINITY) - now();
       sleepMs = Math.max(probePauseMs, Math.min(SLEEP_MS_MAX, Math.max(0, dueInMs)));
     } catch (error) {
@@ -135,7 +153,7 @@ export function createCleaner(options: CleanerOptions) {
     hasStaleMarks = true;
     // Taken before the clock is asked, and once: it may be set while rows are being expired.
     const nowMs = now();
-    if (clock.isTrusted()) counts.expired = await expireAll(nowMs);
+    if (knowsTheTime()) counts.expired = await expireAll(nowMs);
     await emptyDeletedWorkspaces();
     while (state !== "stopping") {
       const startedMs = monotonicNow();

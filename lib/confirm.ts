@@ -112,7 +112,7 @@ export function createConfirm(parts: ConfirmParts) {
   async function countsOf(upload: Upload, finalKey: string, object: ObjectStat): Promise<TextCounts | null> {
     if (upload.category !== "script" || upload.format !== "txt") return null;
     if (object.sizeBytes === 0) return { charCount: 0, lineCount: 0 };
-    return countText(await objects.read(finalKey));
+    return countText(wholeBody(await objects.read(finalKey), object.sizeBytes));
   }
 
   /** Only a hint: where it fails, the lease ends by itself. */
@@ -125,6 +125,18 @@ export function createConfirm(parts: ConfirmParts) {
   }
 
   return confirm;
+}
+
+/** The bytes as they come; rejects at their end where they are fewer or more than were charged, so that no part is counted as the whole. */
+async function* wholeBody(bytes: AsyncIterable<Uint8Array>, sizeBytes: number): AsyncGenerator<Uint8Array> {
+  let cameBytes = 0;
+  for await (const chunk of bytes) {
+    cameBytes += chunk.length;
+    yield chunk;
+  }
+  if (cameBytes !== sizeBytes) {
+    throw new StoreError("unavailable", `Cannot read the object: ${cameBytes} of ${sizeBytes} bytes came`);
+  }
 }
 
 function notPut(): AppError {

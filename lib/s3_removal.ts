@@ -14,6 +14,16 @@ const SINGLES_AT_ONCE_MAX = 8;
 const UNSUPPORTED_STATUSES = new Set([405, 501]);
 const UNSUPPORTED_CODES = new Set(["MethodNotAllowed", "NotImplemented"]);
 
+/** Refusals that every other key would get as well. */
+const CODES_ABOUT_ALL = new Set([
+  "AuthorizationHeaderMalformed",
+  "ExpiredToken",
+  "InvalidAccessKeyId",
+  "InvalidToken",
+  "RequestTimeTooSkewed",
+  "SignatureDoesNotMatch",
+]);
+
 type Failures = Map<string, string>;
 
 /**
@@ -59,8 +69,11 @@ export function createRemove({ client, log }: { client: S3Client; log: Log }) {
       await client.remove(key);
     } catch (error) {
       const { failure, message } = toStoreError("remove the object", error);
-      // A refusal may be about this object alone: one that is locked must not keep the others.
-      if (failure === "denied" || failure === "changed") return new Map([[key, message]]);
+      // A refusal may be about this object alone: one that is locked must not keep the others. Where it is about our key
+      // or our clock it is about all, and the store as a whole counts as down: no attempt is burnt.
+      const code = answerOf(error)?.code ?? "";
+      const isOfThisObject = failure === "changed" || (failure === "denied" && !CODES_ABOUT_ALL.has(code));
+      if (isOfThisObject) return new Map([[key, message]]);
       if (failure !== "absent") throw error;
     }
     return new Map();

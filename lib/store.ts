@@ -18,6 +18,8 @@ export interface StoreOptions {
   isPendingKey: (objectKey: string) => boolean;
   /** Told of every call to an S3 server, for metrics. */
   onS3Call?: S3StoreOptions["onCall"];
+  /** For tests: shorter time-outs, and the real clock where the service's own is moved, because a server checks the time. */
+  s3?: Pick<S3StoreOptions, "timeouts"> & Partial<Pick<S3StoreOptions, "now">>;
   /**
    * Whether this process serves from the store: only then leftovers are swept, and a bucket that is missing is made. A
    * command that runs beside a server takes the store as it finds it.
@@ -42,7 +44,7 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
   if (config.store === "s3") {
     // Loaded only where it is used: the S3 client and what it depends on take 25 MB of memory.
     const { createS3Store } = await import("./objects_s3.ts");
-    const objects = createS3Store({ ...s3Options(config), onCall: onS3Call, log, now });
+    const objects = createS3Store({ ...s3Options(config), onCall: onS3Call, log, now, ...options.s3 });
     return { objects: options.serves ? await whenReady(objects, log) : objects, objectRoutes: null };
   }
   const objects = await createDiskStore({

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { DAY_MS, startFaultyApp } from "./_faulty_app.ts";
+import { startTestApp } from "./_app.ts";
+import { DAY_MS, startFaultyApp, stillClock } from "./_faulty_app.ts";
 
 const HOUR_MS = 3_600_000;
 
@@ -104,4 +105,23 @@ test("a clock that is set back makes entries wait, and forgets none", async (t) 
   clock.setBy(2 * DAY_MS);
   await its.checkEnd();
   assert.deepEqual(its.files(), []);
+});
+
+test("a clock that differs from the store's by more than 5 minutes expires nothing and trusts no age", async (t) => {
+  let skewMs: number | null = null;
+  const its = await startTestApp(t, {
+    clock: stillClock(),
+    cleansInBackground: false,
+    wrapStore: (objects) => ({ ...objects, clockSkewMs: () => skewMs }),
+  });
+  const { app, clock } = its;
+  const expired = async () => (await app.cleaner.runOnce()).expired;
+  await its.createUpload();
+  clock.advance(2 * DAY_MS);
+  skewMs = -301_000;
+  assert.equal(await expired(), 0);
+  skewMs = 301_000;
+  assert.equal(await expired(), 0);
+  skewMs = -299_000;
+  assert.equal(await expired(), 1);
 });

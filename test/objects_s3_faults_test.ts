@@ -272,6 +272,8 @@ test("a removal that the store answers with NoSuchKey is done, with anything els
   assert.equal((await failureOf(store.remove([FINAL]))).failure, "unavailable");
   answer(403, "AccessDenied");
   assert.match((await store.remove([FINAL])).get(FINAL) ?? "", /403 AccessDenied/);
+  answer(403, "RequestTimeTooSkewed");
+  assert.equal((await failureOf(store.remove([FINAL]))).failure, "denied", "it is not about this object");
 });
 
 test("a multi-object delete whose answer is cut short removed nothing that counts", async (t) => {
