@@ -6,6 +6,8 @@ const JSON_BYTES_MAX = 64 * 1024;
 /** Arrays and objects in one another. Deeper nesting only serves to exhaust a stack somewhere. */
 const JSON_DEPTH_MAX = 64;
 
+const utf8 = new TextDecoder("utf-8", { fatal: true });
+
 /**
  * Reads a request's JSON body. A byte order mark is tolerated. Throws `unsupported_media_type`, `payload_too_large`,
  * `request_timeout`, or `bad_request` where the bytes are not JSON in UTF-8.
@@ -88,7 +90,7 @@ function checkContentType(contentType: string | undefined): void {
 function parseJson(bytes: Buffer): unknown {
   let text: string;
   try {
-    text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    text = utf8.decode(bytes);
   } catch {
     throw new AppError("bad_request", "The body is not valid UTF-8");
   }

@@ -8,12 +8,22 @@ const API_KEY_SECRET_CHARS = 32;
 /** The published form of a live API key. */
 export const API_KEY_PATTERN = /^op_live_[0-9A-Za-z]{32}$/;
 
+let idTimeMs = -1;
+let idSequence = 0;
+
 /**
  * A new id for a row. UUIDv7: rows that are made together lie together in the file, and deleting in the order of
  * creation was measured twice as fast as with random ids.
  */
 export function newId(): string {
-  return v7();
+  const random = drawRandom(16);
+  // Those of one millisecond, or of a clock that was set back, count up: ids ascend in the order in which they are made.
+  const nowMs = Date.now();
+  if (nowMs > idTimeMs) {
+    idTimeMs = nowMs;
+    idSequence = random.readUInt32BE(6) >>> 2;
+  } else idSequence++;
+  return v7({ random, msecs: idTimeMs, seq: idSequence });
 }
 
 /** A new live API key: 190 bits from the system's random source. */
