@@ -1,6 +1,7 @@
 import { openApp } from "./app.ts";
 import type { Arguments, Command, Terminal } from "./command_line.ts";
 import { isoTime, print, stderrLog, table, usingCore, withCore } from "./command_work.ts";
+import { DOCTOR_COMMANDS } from "./commands_doctor.ts";
 import { MEMBER_COMMANDS } from "./commands_members.ts";
 import { WORKSPACE_COMMANDS } from "./commands_workspaces.ts";
 import { type Config, describeConfig, readConfig } from "./config.ts";
@@ -110,6 +111,7 @@ export const COMMANDS: readonly Command[] = [
     operands: [],
     run: (_args, { env, out }) => out(`${JSON.stringify(describeConfig(readConfig(env)), null, 2)}\n`),
   },
+  ...DOCTOR_COMMANDS,
   DEV_ISSUER_COMMAND,
   {
     name: "version",

@@ -32,10 +32,17 @@ export interface FailingEntry {
   lastError: string | null;
 }
 
+export interface Trial {
+  uploadId: string;
+  objectKey: string;
+  expiresAtMs: number;
+  nowMs: number;
+}
+
 export type DoctorQueries = ReturnType<typeof createDoctorQueries>;
 
 /**
- * What doctor asks the database, and the one thing that it writes. Each question is a statement of its own and bounded, so
+ * What doctor asks the database, and the little that it writes. Each question is a statement of its own and bounded, so
  * that no reader holds back the log of a server that runs beside it.
  */
 export function createDoctorQueries(db: Db) {
@@ -72,6 +79,16 @@ export function createDoctorQueries(db: Db) {
   const selectFailing = db.prepare<{ limit: number }, FailingEntry>(`
     SELECT object_key AS objectKey, attempts, last_error AS lastError FROM object_removals
      WHERE attempts > 0 ORDER BY seq LIMIT :limit`);
+  const countExpiring = db.prepare<[number], { uploads: number }>(`
+    SELECT count(*) AS uploads FROM uploads WHERE status = 'pending' AND expires_at_ms <= ?`);
+  // Of a user and of no workspace: it is in no one's list and counts against no quota.
+  const insertTrial = db.prepare<Trial>(`
+    INSERT INTO uploads (id, user_id, filename, category, content_type, status, object_key, url_expires_at_ms, expires_at_ms,
+                         created_at_ms, updated_at_ms)
+    SELECT :uploadId, id, 'stowage doctor.txt', 'file', 'text/plain', 'pending', :objectKey, :expiresAtMs, :expiresAtMs,
+           :nowMs, :nowMs
+      FROM users LIMIT 1`);
+  const deleteTrial = db.prepare<[string]>("DELETE FROM uploads WHERE id = ? AND status = 'pending'");
   const selectForeignKeys = db.prepare<[], { table: string; parent: string }>("PRAGMA foreign_key_check");
   const selectIntegrity = db.prepare<[], { integrity_check: string }>("PRAGMA integrity_check(100)");
   const selectPages = db.prepare<[], { page_count: number }>("PRAGMA page_count");
@@ -123,6 +140,21 @@ export function createDoctorQueries(db: Db) {
     return selectFailing.all({ limit });
   }
 
+  /** Pending uploads whose time is over. */
+  function expiring(nowMs: number): number {
+    return countExpiring.get(nowMs)?.uploads ?? 0;
+  }
+
+  /** Makes a pending upload to try the embedded store with. Resolves with false where there is no user to make it for. */
+  function makeTrial(trial: Trial): Promise<boolean> {
+    return db.writeStatement(() => insertTrial.run(trial).changes === 1);
+  }
+
+  /** Deletes it, as any upload is deleted: its object is entered for removal. */
+  function endTrial(uploadId: string): Promise<void> {
+    return db.writeStatement(() => void deleteTrial.run(uploadId));
+  }
+
   /** What SQLite finds wrong with the file; nothing where it is sound. */
   function integrityErrors(): string[] {
     const damaged = selectIntegrity.all().map((row) => row.integrity_check);
@@ -136,7 +168,7 @@ export function createDoctorQueries(db: Db) {
 
   return {
     ...{ workspaceIds, sumsOf, adjust, confirmedBetween, names, isEntered, outbox, failing },
-    ...{ integrityErrors, fileBytes },
+    ...{ expiring, integrityErrors, fileBytes, makeTrial, endTrial },
   };
 }
 

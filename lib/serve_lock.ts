@@ -1,4 +1,4 @@
-import { chmodSync } from "node:fs";
+import { chmodSync, existsSync } from "node:fs";
 import { join } from "node:path";
 import Database from "better-sqlite3";
 import { isSqliteError } from "./db.ts";
@@ -57,6 +57,23 @@ export function takeServeLock(dataDir: string): ServeLock {
   return { announce: hold, release: () => sqlite.close() };
 }
 
+/** Which process serves the data directory, or null where none does. Its URL is empty while it starts. */
+export function findServer(dataDir: string): Holder | null {
+  const path = join(dataDir, LOCK_FILE);
+  if (!existsSync(path)) return null;
+  const sqlite = new Database(path, { timeout: 0, fileMustExist: true });
+  try {
+    // Taken for an instant if it is free: a server that starts just now waits longer than that.
+    sqlite.exec("BEGIN IMMEDIATE; ROLLBACK");
+    return null;
+  } catch (error) {
+    if (!isSqliteError(error, "SQLITE_BUSY")) throw unusable(path, error);
+    return readHolder(sqlite) ?? { processId: 0, url: "" };
+  } finally {
+    sqlite.close();
+  }
+}
+
 function openLockFile(path: string): Database.Database {
   try {
     const sqlite = new Database(path, { timeout: LOCK_WAIT_MS });
@@ -67,7 +84,8 @@ function openLockFile(path: string): Database.Database {
   }
 }
 
-interface Holder {
+/** The process that holds the lock. */
+export interface Holder {
   processId: number;
   /** Empty while it is starting. */
   url: string;
