@@ -124,7 +124,9 @@ export function createCleaner(options: CleanerOptions) {
       await runOnce();
       if (mayRemove && knowsTheTime() && monotonicNow() - lastLookMs >= LOOK_INTERVAL_MS) look ??= lookOnce();
       const dueInMs = (removals.nextDueAtMs() ?? Number.POSITIVE_INFINITY) - now();
-      sleepMs = Math.max(probePauseMs, Math.min(SLEEP_MS_MAX, Math.max(0, dueInMs)));
+      const untilDueMs = Math.max(probePauseMs, Math.min(SLEEP_MS_MAX, Math.max(0, dueInMs)));
+      // Nothing may be due yet: the marker is asked for at its own pace.
+      sleepMs = mayRemove ? untilDueMs : probePauseMs;
     } catch (error) {
       if (state !== "running") return;
       // The database could not book it. Nothing is lost: the entries are still there.
