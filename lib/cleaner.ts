@@ -17,6 +17,11 @@ const SLEEP_MS_MAX = 60_000;
 /** While the store is down, the pause between two probes grows from the first to the second. */
 const PROBE_PAUSE_MS_MIN = 500;
 const PROBE_PAUSE_MS_MAX = 60_000;
+/**
+ * A pass begins this long after the last at the earliest: what is deleted one by one is then removed together. Each pass has
+ * commits and syncs of its own, and the next request would wait for them.
+ */
+const PASS_GAP_MS = 50;
 /** Between two batches the cleaner steps aside for this long and sees how busy the event loop is without it. */
 const GAP_MS = 5;
 const BUSY_UTILIZATION = 0.7;
@@ -122,6 +127,7 @@ export function createCleaner(options: CleanerOptions) {
     let sleepMs: number;
     try {
       await runOnce();
+      await pause(PASS_GAP_MS);
       if (mayRemove && knowsTheTime() && monotonicNow() - lastLookMs >= LOOK_INTERVAL_MS) look ??= lookOnce();
       const dueInMs = (removals.nextDueAtMs() ?? Number.POSITIVE_INFINITY) - now();
       const untilDueMs = Math.max(probePauseMs, Math.min(SLEEP_MS_MAX, Math.max(0, dueInMs)));
