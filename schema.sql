@@ -88,6 +88,8 @@ CREATE TABLE api_keys (
   -- The last four characters, so that a person can tell keys apart in a list.
   key_suffix        TEXT NOT NULL,
   scopes_json       TEXT NOT NULL,
+  -- NULL: the setting's; 0: any number of requests.
+  rate_limit_per_min INTEGER CHECK (rate_limit_per_min >= 0),
   created_at_ms     INTEGER NOT NULL,
   expires_at_ms     INTEGER,
   revoked_at_ms     INTEGER,

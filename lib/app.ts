@@ -10,6 +10,7 @@ import { listenProblem } from "./listen_problem.ts";
 import type { Log } from "./log.ts";
 import { measuredStore } from "./measured_store.ts";
 import type { ObjectStore } from "./objects.ts";
+import { createRateLimit } from "./rate_limit.ts";
 import { createRoutes } from "./routes.ts";
 import { METRICS_PATH, metricsRoutes } from "./routes_metrics.ts";
 import { takeServeLock } from "./serve_lock.ts";
@@ -138,7 +139,10 @@ export async function openApp(options: AppOptions): Promise<App> {
       config,
     });
     const serverOptions: Omit<HttpOptions, "routes"> = {
-      authenticate: createAuth({ keys, users, workspaces, sessions, now }),
+      authenticate: createAuth({
+        ...{ keys, users, workspaces, sessions, now },
+        rateLimit: createRateLimit({ defaultPerMin: config.rateLimitPerMin, monotonicNow }),
+      }),
       describe: ({ apiKeyId, userId }) => (apiKeyId === null ? { user_id: userId } : { api_key_id: apiKeyId }),
       corsOrigins: config.corsOrigins,
       onAnswered: metrics.onAnswered,

@@ -5,6 +5,7 @@ import { API_KEY_PATTERN } from "./ids.ts";
 import { type Keys, parseScopes } from "./keys.ts";
 import { authorize, PERMISSIONS, type Permission } from "./permissions.ts";
 import { type ApiKeyPrincipal, type Principal, SCOPES, type SessionPrincipal } from "./principals.ts";
+import type { RateLimit } from "./rate_limit.ts";
 import type { Sessions } from "./sessions.ts";
 import type { Users } from "./users.ts";
 import type { Workspaces } from "./workspaces.ts";
@@ -18,6 +19,7 @@ export interface AuthParts {
   workspaces: Workspaces;
   /** Null where no issuer of sessions is configured. */
   sessions: Sessions | null;
+  rateLimit: RateLimit;
   now: () => number;
 }
 
@@ -25,15 +27,15 @@ export interface AuthParts {
  * Turns a request's headers into a principal. Every credential is `Authorization: Bearer …`: a token that begins with
  * `op_` is an API key and nothing else, any other is a session's JWT.
  */
-export function createAuth({ keys, users, workspaces, sessions, now }: AuthParts) {
+export function createAuth({ keys, users, workspaces, sessions, rateLimit, now }: AuthParts) {
   /** Parsed scopes by their stored text: few texts exist, and parsing one for each request would be waste. */
   const scopesByJson = new Map<string, readonly string[]>();
 
   /**
    * Who asks, and whether they may. Throws `invalid_api_key` or `unauthorized` for a credential that does not hold,
    * `forbidden` for a missing scope, too low a role, or a header that names another workspace than an API key's; for a
-   * session's header `bad_request` where it is malformed or missing, `not_found` where the user is no member. Only for
-   * sessions it has to wait.
+   * session's header `bad_request` where it is malformed or missing, `not_found` where the user is no member. Throws `rate_limited`
+   * where the key, or a session's user, has asked too often. Only for sessions it has to wait.
    */
   function authenticate(req: IncomingMessage, access: Exclude<Access, "public">): Principal | Promise<Principal> {
     const permission = access === "any" ? PERMISSIONS.identify : access;
@@ -63,7 +65,8 @@ export function createAuth({ keys, users, workspaces, sessions, now }: AuthParts
     if (key.expiresAtMs !== null && key.expiresAtMs <= nowMs)
       throw new AppError("invalid_api_key", "This API key has expired");
     keys.noteUse(key.apiKeyId, nowMs);
-    const { apiKeyId, userId, workspaceId, scopesJson } = key;
+    const { apiKeyId, userId, workspaceId, scopesJson, rateLimitPerMin } = key;
+    checkRate(apiKeyId, rateLimitPerMin);
     return { authKind: "api_key", apiKeyId, userId, workspaceId, scopes: scopesOf(scopesJson) };
   }
 
@@ -75,6 +78,7 @@ export function createAuth({ keys, users, workspaces, sessions, now }: AuthParts
       );
     }
     const userId = await users.ofSession(await sessions.verify(token));
+    checkRate(userId, null);
     const selected = permission.workspace === "in_path" ? null : selectedBy(header, userId);
     const principal: SessionPrincipal = {
       ...{ authKind: "clerk", userId, workspaceId: null, role: null, apiKeyId: null, scopes: ALL_SCOPES },
@@ -82,6 +86,12 @@ export function createAuth({ keys, users, workspaces, sessions, now }: AuthParts
     };
     authorize(principal, permission);
     return principal;
+  }
+
+  /** Asked once it is known who calls, and before all else that they ask for: what is refused counts as well. */
+  function checkRate(callerId: string, ownPerMin: number | null): void {
+    const waitSeconds = rateLimit.take(callerId, ownPerMin);
+    if (waitSeconds > 0) throw tooManyRequests(rateLimit.limitOf(ownPerMin), waitSeconds);
   }
 
   /** The workspace that the header selects, and the user's role there; null where it selects none. */
@@ -109,6 +119,14 @@ export function createAuth({ keys, users, workspaces, sessions, now }: AuthParts
 }
 
 type Header = string | string[] | undefined;
+
+function tooManyRequests(perMin: number, waitSeconds: number): AppError {
+  return new AppError(
+    "rate_limited",
+    `Too many requests: ${perMin} a minute are allowed. Ask again in ${waitSeconds} s`,
+    { retryAfterSeconds: waitSeconds },
+  );
+}
 
 function bearerToken(authorization: string | undefined): string {
   if (authorization === undefined || authorization === "") {

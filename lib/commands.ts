@@ -40,9 +40,12 @@ export const COMMANDS: readonly Command[] = [
   ...MEMBER_COMMANDS,
   {
     name: "keys create",
-    usage: "--workspace ID [--name NAME] [--scopes A,B] [--expires DAYS] [--json]",
-    summary: `Make an API key and print it, this once. Scopes (default all): ${SCOPES.join(", ")}`,
-    options: { workspace: "string", name: "string", scopes: "string", expires: "string", json: "boolean" },
+    usage: "--workspace ID [--name NAME] [--scopes A,B] [--expires DAYS] [--rate-limit N] [--json]",
+    summary: `Make an API key and print it, this once. --rate-limit: requests a minute. Scopes (default all): ${SCOPES.join(", ")}`,
+    options: {
+      ...{ workspace: "string", name: "string", scopes: "string", expires: "string" },
+      ...{ "rate-limit": "string", json: "boolean" },
+    },
     operands: [],
     run: (args, terminal) => {
       const workspaceId = args.required("workspace");
@@ -52,12 +55,14 @@ export const COMMANDS: readonly Command[] = [
         ?.split(",")
         .map((scope) => scope.trim());
       const expiresInDays = args.integer("expires");
+      const rateLimitPerMin = args.integer("rate-limit");
       return withCore(terminal, async ({ keys }) => {
         const made = await keys.create({
           workspaceId,
           ...(name === undefined ? {} : { name }),
           ...(scopes === undefined ? {} : { scopes }),
           ...(expiresInDays === undefined ? {} : { expiresInDays }),
+          ...(rateLimitPerMin === undefined ? {} : { rateLimitPerMin }),
         });
         print(
           args,
@@ -82,6 +87,7 @@ export const COMMANDS: readonly Command[] = [
           name: key.name,
           ends_in: key.keySuffix,
           scopes: key.scopes.join(","),
+          rate_limit_per_min: key.rateLimitPerMin,
           created_at: isoTime(key.createdAtMs),
           expires_at: isoTime(key.expiresAtMs),
           revoked_at: isoTime(key.revokedAtMs),

@@ -4,6 +4,7 @@ import * as z from "zod";
 import { s3Settings } from "./config_s3.ts";
 import { AppError } from "./errors.ts";
 import { nearest } from "./nearest.ts";
+import { RATE_LIMIT_PER_MIN_MAX } from "./rate_limit.ts";
 
 const PREFIX = "STOWAGE_";
 const GIB = 1024 ** 3;
@@ -177,6 +178,13 @@ const SETTINGS = {
     default: "10000",
     describe:
       "Unconfirmed uploads that a workspace, or a person without one, may have at once: their bytes are not charged yet, so they are bounded.",
+  },
+  rateLimitPerMin: {
+    name: "RATE_LIMIT_PER_MIN",
+    schema: integer(0, RATE_LIMIT_PER_MIN_MAX),
+    default: "0",
+    describe:
+      "Requests that each API key without a limit of its own, and each person by sessions, may make in a minute; 0: any number.",
   },
   minFreeBytes: {
     name: "MIN_FREE_BYTES",

@@ -2,6 +2,7 @@ import type { Db } from "./db.ts";
 import { AppError, invalidField } from "./errors.ts";
 import { newApiKey, newId, sha256Hex } from "./ids.ts";
 import { SCOPES } from "./principals.ts";
+import { RATE_LIMIT_PER_MIN_MAX } from "./rate_limit.ts";
 import { noSuchWorkspace } from "./workspaces.ts";
 
 /** Characters of a key's name. */
@@ -16,6 +17,8 @@ export interface ApiKey {
   userId: string;
   name: string;
   scopes: string[];
+  /** Requests a minute; null: what the setting says, 0: any number. */
+  rateLimitPerMin: number | null;
   keySuffix: string;
   createdAtMs: number;
   expiresAtMs: number | null;
@@ -29,6 +32,7 @@ export interface KnownKey {
   workspaceId: string;
   userId: string;
   scopesJson: string;
+  rateLimitPerMin: number | null;
   expiresAtMs: number | null;
   revokedAtMs: number | null;
 }
@@ -39,6 +43,7 @@ export interface NewKey {
   name?: string;
   scopes?: string[];
   expiresInDays?: number;
+  rateLimitPerMin?: number;
 }
 
 export type Keys = ReturnType<typeof createKeys>;
@@ -53,23 +58,26 @@ export function createKeys(db: Db, now: () => number) {
     keySha256: string;
     keySuffix: string;
     scopesJson: string;
+    rateLimitPerMin: number | null;
     nowMs: number;
     expiresAtMs: number | null;
   }>(`
-    INSERT INTO api_keys (id, workspace_id, user_id, name, key_sha256, key_suffix, scopes_json, created_at_ms, expires_at_ms)
-    VALUES (:apiKeyId, :workspaceId, :userId, :name, :keySha256, :keySuffix, :scopesJson, :nowMs, :expiresAtMs)`);
+    INSERT INTO api_keys (id, workspace_id, user_id, name, key_sha256, key_suffix, scopes_json, rate_limit_per_min, created_at_ms,
+                          expires_at_ms)
+    VALUES (:apiKeyId, :workspaceId, :userId, :name, :keySha256, :keySuffix, :scopesJson, :rateLimitPerMin, :nowMs,
+            :expiresAtMs)`);
   const selectOwner = db.prepare<[string], { userId: string }>(`
     SELECT created_by AS userId FROM workspaces WHERE id = ? AND deleted_at_ms IS NULL`);
   // A deleted workspace's keys are refused from the moment on at which it is deleted, without a write to each.
   // A subquery, not a join: SQLite plans a join with a parameter anew each time it runs (18 us a request instead of 4).
   const selectBySha256 = db.prepare<[string], KnownKey>(`
     SELECT k.id AS apiKeyId, k.workspace_id AS workspaceId, k.user_id AS userId, k.scopes_json AS scopesJson,
-           k.expires_at_ms AS expiresAtMs, k.revoked_at_ms AS revokedAtMs
+           k.rate_limit_per_min AS rateLimitPerMin, k.expires_at_ms AS expiresAtMs, k.revoked_at_ms AS revokedAtMs
       FROM api_keys k
      WHERE k.key_sha256 = ? AND (SELECT deleted_at_ms IS NULL FROM workspaces WHERE id = k.workspace_id)`);
   const columns = `
-    id AS apiKeyId, workspace_id AS workspaceId, user_id AS userId, name, scopes_json AS scopesJson, key_suffix AS keySuffix,
-    created_at_ms AS createdAtMs, expires_at_ms AS expiresAtMs, revoked_at_ms AS revokedAtMs, last_used_at_ms AS lastUsedAtMs`;
+    id AS apiKeyId, workspace_id AS workspaceId, user_id AS userId, name, scopes_json AS scopesJson,
+    rate_limit_per_min AS rateLimitPerMin, key_suffix AS keySuffix, created_at_ms AS createdAtMs, expires_at_ms AS expiresAtMs, revoked_at_ms AS revokedAtMs, last_used_at_ms AS lastUsedAtMs`;
   const selectAll = db.prepare<[], Omit<ApiKey, "scopes"> & { scopesJson: string }>(
     `SELECT ${columns} FROM api_keys ORDER BY id`,
   );
@@ -83,10 +91,8 @@ export function createKeys(db: Db, now: () => number) {
   let unwrittenUses = new Map<string, number>();
 
   /** Makes a key and returns it in plain, the only time that it can be seen. Runs inside a write. */
-  function insert({ workspaceId, userId, name = "default", scopes = [...SCOPES], expiresInDays }: NewKey): {
-    apiKeyId: string;
-    apiKey: string;
-  } {
+  function insert(key: NewKey): { apiKeyId: string; apiKey: string } {
+    const { workspaceId, userId, name = "default", scopes = [...SCOPES], expiresInDays, rateLimitPerMin = null } = key;
     const owner = userId ?? selectOwner.get(workspaceId)?.userId;
     if (owner === undefined) throw noSuchWorkspace(workspaceId);
     const nowMs = now();
@@ -100,15 +106,16 @@ export function createKeys(db: Db, now: () => number) {
       keySha256: sha256Hex(apiKey),
       keySuffix: apiKey.slice(-4),
       scopesJson: JSON.stringify([...new Set(scopes)].sort()),
+      rateLimitPerMin,
       nowMs,
       expiresAtMs: expiresInDays === undefined ? null : nowMs + expiresInDays * DAY_MS,
     });
     return { apiKeyId, apiKey };
   }
 
-  /** Makes a key. Throws `not_found` for an unknown workspace, `validation_error` for a name, scope or expiry that cannot be. */
+  /** Makes a key. Throws `not_found` for an unknown workspace, `validation_error` for a name, scope, expiry or limit that cannot be. */
   async function create(key: NewKey): Promise<{ apiKeyId: string; apiKey: string }> {
-    const { name, scopes, expiresInDays } = key;
+    const { name, scopes, expiresInDays, rateLimitPerMin } = key;
     if (name !== undefined && (name.trim() === "" || name.length > KEY_NAME_CHARS_MAX)) {
       throw invalidField("name", `must have 1 to ${KEY_NAME_CHARS_MAX} characters`);
     }
@@ -120,6 +127,15 @@ export function createKeys(db: Db, now: () => number) {
       !(Number.isInteger(expiresInDays) && expiresInDays >= 1 && expiresInDays <= 36_500)
     ) {
       throw invalidField("expires", "must be a whole number of days from 1 to 36500");
+    }
+    if (
+      rateLimitPerMin !== undefined &&
+      !(Number.isInteger(rateLimitPerMin) && rateLimitPerMin >= 0 && rateLimitPerMin <= RATE_LIMIT_PER_MIN_MAX)
+    ) {
+      throw invalidField(
+        "rate-limit",
+        `must be a whole number of requests a minute from 1 to ${RATE_LIMIT_PER_MIN_MAX}, or 0 for any number`,
+      );
     }
     return db.write(() => insert(key));
   }

@@ -142,7 +142,8 @@ test("workspaces are made, listed and given quotas", async (t) => {
 test("keys are made, listed and revoked; a new one is printed once, alone on stdout", async (t) => {
   const { made, run, succeed } = await initialised(t);
   const options = ["--workspace", made.workspace_id, "--name", "ci", "--scopes", "uploads:write, workspace:read"];
-  const created = JSON.parse(await succeed("keys", "create", ...options, "--expires", "30", "--json"));
+  const limits = ["--expires", "30", "--rate-limit", "90"];
+  const created = JSON.parse(await succeed("keys", "create", ...options, ...limits, "--json"));
   assert.deepEqual(Object.keys(created), ["workspace_id", "api_key_id", "api_key"]);
   assert.match(created.api_key, API_KEY);
   const second = await succeed("keys", "create", "--workspace", made.workspace_id);
@@ -156,6 +157,8 @@ test("keys are made, listed and revoked; a new one is printed once, alone on std
     { name: row.name, ends_in: row.ends_in, scopes: row.scopes },
     { name: "ci", ends_in: created.api_key.slice(-row.ends_in.length), scopes: "uploads:write,workspace:read" },
   );
+  const rates = JSON.parse(text).map((key: { rate_limit_per_min: number | null }) => key.rate_limit_per_min);
+  assert.deepEqual(rates, [null, 90, null]);
   assert.ok(row.ends_in.length <= 6, "the list tells keys apart and gives none away");
   assert.equal(Date.parse(row.expires_at) - Date.parse(row.created_at), 30 * 86_400_000);
   assert.ok(Date.parse(row.revoked_at) >= Date.parse(row.created_at));
@@ -174,6 +177,10 @@ test("keys are made, listed and revoked; a new one is printed once, alone on std
       ["keys", "create", "--workspace", made.workspace_id, "--expires", "0"],
       "Invalid expires: must be a whole number of days from 1 to 36500",
     ],
+    [
+      ["keys", "create", "--workspace", made.workspace_id, "--rate-limit", "1000001"],
+      "Invalid rate-limit: must be a whole number of requests a minute from 1 to 1000000, or 0 for any number",
+    ],
   ] as const) {
     const { exitCode, stdout, stderr } = await run(...args);
     assert.deepEqual([exitCode, stdout, stderr], [1, "", `stowage: error: ${message}\n`]);
@@ -183,7 +190,8 @@ test("keys are made, listed and revoked; a new one is printed once, alone on std
 });
 
 test("wrong usage ends with 2, says what is wrong, and how it is right", async (t) => {
-  const CREATE = "usage: stowage keys create --workspace ID [--name NAME] [--scopes A,B] [--expires DAYS] [--json]";
+  const CREATE =
+    "usage: stowage keys create --workspace ID [--name NAME] [--scopes A,B] [--expires DAYS] [--rate-limit N] [--json]";
   const REVOKE = "usage: stowage keys revoke API_KEY_ID [--json]";
   const LIST = "`stowage help` lists the commands";
   for (const [args, what, hint] of [

@@ -28,6 +28,7 @@ const BUCKET_RULE = "must be a bucket's name: 3 to 63 lower-case letters, digits
 const BAD_VALUES: Record<string, [rule: string, values: string[]]> = {
   HOST: [HOST_RULE, ["127.0.0.1:8000", "[::1]:8000", "http://localhost", "a b", "-x", "*", "::1::", "[]"]],
   PORT: [range(0, 65_535), ["65536", "-1", "80.5", "http", " 80", "0x50", "1e3", "٣"]],
+  METRICS_PORT: [range(0, 65_535), ["65536", "-1"]],
   PUBLIC_URL: [
     URL_RULE,
     [
@@ -57,6 +58,7 @@ const BAD_VALUES: Record<string, [rule: string, values: string[]]> = {
   DEFAULT_QUOTA_BYTES: [range(0, Number.MAX_SAFE_INTEGER), ["-1", "9007199254740992", "99999999999999999999"]],
   PENDING_TTL_SECONDS: [range(60, 31_536_000), ["59", "31536001"]],
   PENDING_UPLOADS_MAX: [range(1, 100_000_000), ["0", "100000001"]],
+  RATE_LIMIT_PER_MIN: [range(0, 1_000_000), ["-1", "1000001", "60/min"]],
   MIN_FREE_BYTES: [range(0, Number.MAX_SAFE_INTEGER), ["-1", "1 GiB"]],
   CORS_ORIGINS: [
     ORIGINS_RULE,
