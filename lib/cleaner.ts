@@ -128,6 +128,7 @@ export function createCleaner(options: CleanerOptions) {
     try {
       await runOnce();
       await pause(PASS_GAP_MS);
+      if (state !== "running") return;
       if (mayRemove && knowsTheTime() && monotonicNow() - lastLookMs >= LOOK_INTERVAL_MS) look ??= lookOnce();
       const dueInMs = (removals.nextDueAtMs() ?? Number.POSITIVE_INFINITY) - now();
       const untilDueMs = Math.max(probePauseMs, Math.min(SLEEP_MS_MAX, Math.max(0, dueInMs)));
