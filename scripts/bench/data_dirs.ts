@@ -1,4 +1,4 @@
-import { cp, mkdir } from "node:fs/promises";
+import { cp, mkdir, mkdtemp } from "node:fs/promises";
 import { join } from "node:path";
 import { readConfig } from "../../lib/config.ts";
 import { openCore } from "../../lib/core.ts";
@@ -24,7 +24,7 @@ export interface Seed {
 
 /** Makes a data directory with this many workspaces, an API key for each, and this many confirmed uploads. */
 export async function makeSeed(folder: string, rows: number, workspaceCount: number): Promise<Seed> {
-  const dataDir = join(folder, `seed-${rows}-${workspaceCount}`);
+  const dataDir = await mkdtemp(join(folder, "seed-"));
   await makeDataDir(dataDir);
   const core = openCore({
     config: readConfig({ STOWAGE_DATA_DIR: dataDir }),
