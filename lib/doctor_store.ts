@@ -82,13 +82,15 @@ export async function checkObjects(report: Report, options: ObjectsCheck): Promi
 }
 
 /** What in a walk makes its orphans doubtful. */
-function reasonsIn({ orphans, objects, confirmed, found }: Walk): string[] {
+function reasonsIn({ orphans, objects, entered, confirmed, found }: Walk): string[] {
   const reasons: string[] = [];
   if ((confirmed > 0 && found === 0) || isTooMany(confirmed - found, confirmed)) {
     reasons.push(`${confirmed - found} of ${confirmed} confirmed uploads have no object: is this the right store`);
   }
-  if (isTooMany(orphans.count, objects)) {
-    reasons.push(`${orphans.count} of ${objects} objects would go, more than ${FIX_PERCENT_MAX} percent`);
+  // A long outbox must not make many orphans look few.
+  const staying = objects - entered.staging.count - entered.final.count;
+  if (isTooMany(orphans.count, staying)) {
+    reasons.push(`${orphans.count} of ${staying} objects would go, more than ${FIX_PERCENT_MAX} percent`);
   }
   return reasons;
 }
