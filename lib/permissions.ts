@@ -87,9 +87,9 @@ function rolesFrom(needed: Role): readonly Role[] {
 
 /**
  * SQL that is true where `:userId` has at least this role in the workspace of `column`, and the workspace is not deleted.
- * Subqueries, not joins: SQLite plans a join with a parameter anew each time it runs.
+ * The column has to be named with its table: alone it would mean the subquery's own. Subqueries, not joins: SQLite plans a join with a parameter anew each time it runs.
  */
-export function hasRoleSql(column: string, needed: Role): string {
+export function hasRoleSql(column: `${string}.${string}`, needed: Role): string {
   const roles = rolesFrom(needed)
     .map((role) => `'${role}'`)
     .join(", ");
@@ -110,7 +110,7 @@ const inSelectedSql = "(:selectedId IS NULL OR workspace_id IS NULL OR workspace
 /** What a session may see of uploads: its own personal ones, and all of the workspaces that it is a member of. */
 export const SEES_UPLOAD_SQL = `
   ${inSelectedSql}
-  AND CASE WHEN workspace_id IS NULL THEN user_id = :userId ELSE ${hasRoleSql("workspace_id", "viewer")} END`;
+  AND CASE WHEN workspace_id IS NULL THEN user_id = :userId ELSE ${hasRoleSql("uploads.workspace_id", "viewer")} END`;
 
 /**
  * What a session may confirm and delete: its own uploads, and those of workspaces in which it is an editor or admin. Who is
@@ -119,7 +119,7 @@ export const SEES_UPLOAD_SQL = `
 export const CHANGES_UPLOAD_SQL = `
   ${inSelectedSql}
   AND CASE WHEN workspace_id IS NULL THEN user_id = :userId
-           ELSE ${hasRoleSql("workspace_id", "editor")} OR user_id = :userId AND ${hasRoleSql("workspace_id", "viewer")} END`;
+           ELSE ${hasRoleSql("uploads.workspace_id", "editor")} OR user_id = :userId AND ${hasRoleSql("uploads.workspace_id", "viewer")} END`;
 
 /** The parameters of a session for the SQL above. */
 export function sessionParams({ userId, workspaceId }: Principal): SessionParams {

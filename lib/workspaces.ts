@@ -85,7 +85,7 @@ export function createWorkspaces(db: Db, now: () => number) {
   const selectAll = db.prepare<[], WorkspaceRow>(`
     SELECT ${columns} FROM workspaces WHERE deleted_at_ms IS NULL ORDER BY id`);
   const selectOfMember = db.prepare<{ workspaceId: string; userId: string }, WorkspaceRow>(`
-    SELECT ${columns} FROM workspaces WHERE id = :workspaceId AND ${hasRoleSql("id", "viewer")}`);
+    SELECT ${columns} FROM workspaces WHERE id = :workspaceId AND ${hasRoleSql("workspaces.id", "viewer")}`);
   const ofMemberSql = `
       FROM workspaces
      WHERE id IN (SELECT workspace_id FROM memberships WHERE user_id = :userId) AND deleted_at_ms IS NULL`;
@@ -130,7 +130,7 @@ export function createWorkspaces(db: Db, now: () => number) {
     { workspaceId: string; userId: string; nowMs: number },
     { workspaceId: string }
   >(`
-    ${deletedSql} AND created_by = :userId AND ${hasRoleSql("id", "viewer")}
+    ${deletedSql} AND created_by = :userId AND ${hasRoleSql("workspaces.id", "viewer")}
     RETURNING id AS workspaceId`);
 
   /** The id that is part of every object key of this installation. */
