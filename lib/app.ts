@@ -72,7 +72,7 @@ export async function openApp(options: AppOptions): Promise<App> {
     checkInitialised(config.dataDir);
     const lock = takeServeLock(config.dataDir);
     closers.push(() => lock.release());
-    // Loaded only to serve: the client library costs a command 40 ms.
+    // Loaded only to serve: the library takes some 50 ms to load.
     const { createMetrics } = await import("./metrics.ts");
     const metrics = createMetrics({ store: config.store, now });
     closers.push(metrics.close);
@@ -129,7 +129,10 @@ export async function openApp(options: AppOptions): Promise<App> {
     });
     const sessions = openSessions({ config, log, now });
     closers.push(() => sessions?.close());
-    const metricsPage = metricsRoutes({ metrics, totals: core.totals, log, now });
+    const metricsPage = metricsRoutes({
+      ...{ metrics, totals: core.totals, log, now },
+      isPaused: () => cleaner.pauseReason() !== null,
+    });
     const routes = createRoutes({
       core,
       objects,

@@ -88,6 +88,16 @@ export function createMetrics({ store, now }: { store: string; now: () => number
     registers,
   });
 
+  // A series that begins at its first event would hide that event from whoever asks for the increase.
+  for (const kind of ["staging", "final"]) {
+    for (const result of ["done", "failed", "postponed"]) removalsEnded.inc({ kind, result }, 0);
+  }
+  const cleanerPaused = new Gauge({
+    name: "stowage_cleaner_paused",
+    help: "1 while nothing is removed until a person decides: the database may be older than the store.",
+    registers,
+  });
+
   const bytesUsed = new Gauge({
     name: "stowage_storage_used_bytes",
     help: "What all workspaces together are charged for.",
@@ -183,7 +193,8 @@ export function createMetrics({ store, now }: { store: string; now: () => number
   }
 
   /** The page, with what the tables held at `nowMs`. */
-  function render(totals: Totals, nowMs: number): Promise<string> {
+  function render({ totals, isPaused, nowMs }: { totals: Totals; isPaused: boolean; nowMs: number }): Promise<string> {
+    cleanerPaused.set(isPaused ? 1 : 0);
     const { due, failing, waiting, oldestDueSinceMs } = totals.outbox;
     bytesUsed.set(totals.bytesUsed);
     uploadsPending.set(totals.uploadsPending);

@@ -11,6 +11,8 @@ export const METRICS_PATH = "/metrics";
 export interface MetricsRouteOptions {
   metrics: Metrics;
   totals: TotalsReader;
+  /** Whether the cleaner waits for a person's decision. */
+  isPaused: () => boolean;
   log: Log;
   now: () => number;
   totalsMsMax?: number;
@@ -18,7 +20,7 @@ export interface MetricsRouteOptions {
 
 /** The page that Prometheus reads. It asks for no credential: it names no user, and has a port of its own where that matters. */
 export function metricsRoutes(options: MetricsRouteOptions): Route[] {
-  const { metrics, totals, log, now, totalsMsMax = TOTALS_MS_MAX } = options;
+  const { metrics, totals, isPaused, log, now, totalsMsMax = TOTALS_MS_MAX } = options;
   let latest: Totals = {
     bytesUsed: Number.NaN,
     uploadsPending: Number.NaN,
@@ -54,7 +56,7 @@ export function metricsRoutes(options: MetricsRouteOptions): Route[] {
       summary: "Show the figures of this process, in the text format of Prometheus",
       access: "public",
       async handle(_req, res) {
-        const text = await metrics.render(await readTotals(), now());
+        const text = await metrics.render({ totals: await readTotals(), isPaused: isPaused(), nowMs: now() });
         res.writeHead(200, {
           "Content-Type": metrics.contentType,
           "Content-Length": Buffer.byteLength(text),

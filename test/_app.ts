@@ -10,6 +10,7 @@ import { openCore } from "../lib/core.ts";
 import { makeDataDir } from "../lib/data_dir.ts";
 import { DATABASE_FILE } from "../lib/db.ts";
 import { createLog, type Log } from "../lib/log.ts";
+import { afterwards } from "./_db.ts";
 
 /** A wall clock and a monotonic one that a test moves. They go on by themselves, as real ones do. */
 export interface TestClock {
@@ -109,7 +110,7 @@ export function testConfig(dataDir: string, env: Record<string, string> = {}): C
 
 export async function temporaryFolder(t: TestContext): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), "stowage-test-"));
-  t.after(() => rm(folder, { recursive: true, force: true }));
+  afterwards(t, () => rm(folder, { recursive: true, force: true }));
   return folder;
 }
 
@@ -155,7 +156,8 @@ export async function startTestApp(t: TestContext, options: TestAppOptions = {})
     await agent.close();
     await app.close();
   }
-  t.after(close);
+  // Before its folder goes: the hook that removes what is in use may fail, and no further hook is run then.
+  afterwards(t, close);
 
   async function send(
     method: string,

@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import type { TestContext } from "node:test";
 import { startTestApp, type TestApp, type TestAppOptions, type TestClock } from "./_app.ts";
 import { checkAll, checkDrained, rawDiskObjects, rawPathOf } from "./_books.ts";
+import { afterwards } from "./_db.ts";
 import { faultyStore, openAllGates, type StoreHooks } from "./_faulty_store.ts";
 
 /** How long a confirm may take in these tests. */
@@ -62,7 +63,6 @@ export function stillClock(): TestClock {
 /** A real service whose store can be made to wait or fail, and whose cleaner runs when it is told to. */
 export async function startFaultyApp(t: TestContext, options: TestAppOptions = {}): Promise<FaultyApp> {
   const { hooks, wrapStore } = faultyStore();
-  t.after(openAllGates);
   const testApp = await startTestApp(t, {
     clock: stillClock(),
     leaseMs: () => LEASE_MS,
@@ -70,6 +70,8 @@ export async function startFaultyApp(t: TestContext, options: TestAppOptions = {
     ...options,
     wrapStore,
   });
+  // Before the service is closed: that waits for what waits at a gate.
+  afterwards(t, openAllGates);
   const { app, sql, dataDir, clock, createUpload, put } = testApp;
 
   function heal(): void {
