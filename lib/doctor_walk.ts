@@ -3,7 +3,7 @@ import { addTo, createTally, type Tally } from "./doctor_report.ts";
 import { eachOf } from "./each_of.ts";
 import { markerKeyOf } from "./ledger_marker.ts";
 import { uploadIdOf } from "./object_paths.ts";
-import type { ListedObject, ObjectStore } from "./objects.ts";
+import type { ListedObject, ObjectStat, ObjectStore } from "./objects.ts";
 
 /** Objects, and rows, that are held at a time. */
 const BATCH_MAX = 1_000;
@@ -130,7 +130,7 @@ export async function walkStore(options: WalkOptions): Promise<Walk> {
         if (object === undefined) missing.push(row);
         else compare(row, object);
       }
-      await eachOf(missing, judgeMissing);
+      await judgeMissing(missing);
       const end = rows.at(-1);
       if (end === undefined || rows.length < BATCH_MAX) return;
       from = end.uploadId;
@@ -144,19 +144,20 @@ export async function walkStore(options: WalkOptions): Promise<Walk> {
     } else if (etag !== row.etag) addTo(walk.otherEtag, `${row.uploadId} (${row.objectKey})`);
   }
 
-  /** An upload whose object was not listed. It may have been confirmed, or deleted, after its place in the listing was passed. */
-  async function judgeMissing(row: ConfirmedRow): Promise<void> {
-    const isNew = row.confirmedAtMs >= startedAtMs;
-    if (isNew || secondLooks++ < SECOND_LOOKS_MAX) {
-      const stat = await objects.stat(row.objectKey);
-      if (stat !== null && !isNew) {
+  /** Uploads whose objects were not listed. They may have been confirmed, or deleted, after their place was passed. */
+  async function judgeMissing(rows: readonly ConfirmedRow[]): Promise<void> {
+    const isNew = ({ confirmedAtMs }: ConfirmedRow): boolean => confirmedAtMs >= startedAtMs;
+    const stats = await lookAgain(rows.filter((row) => isNew(row) || secondLooks++ < SECOND_LOOKS_MAX));
+    for (const row of rows) {
+      const stat = stats.get(row.objectKey) ?? null;
+      if (stat !== null && !isNew(row)) {
         throw new ListingError(`the store has "${row.objectKey}" and does not list it: its listing ends too early`);
       }
-      if (stat !== null) return compare(row, stat);
+      if (stat !== null) compare(row, stat);
+      else if (queries.names(row.uploadId, row.objectKey)) {
+        addTo(walk.ghosts, `${row.uploadId} (${row.objectKey}, ${row.sizeBytes} bytes)`, row.sizeBytes);
+      } else walk.confirmed--;
     }
-    if (queries.names(row.uploadId, row.objectKey)) {
-      addTo(walk.ghosts, `${row.uploadId} (${row.objectKey}, ${row.sizeBytes} bytes)`, row.sizeBytes);
-    } else walk.confirmed--;
   }
 
   async function judgeUnnamed(place: "staging" | "final", batch: readonly ListedOurs[]): Promise<void> {
@@ -169,13 +170,21 @@ export async function walkStore(options: WalkOptions): Promise<Walk> {
       else if (object.modifiedAtMs > oldBeforeMs) walk.young++;
       else suspects.push(object);
     }
-    await eachOf(suspects, async ({ objectKey, uploadId, sizeBytes }) => {
+    const stats = await lookAgain(suspects.filter(() => secondLooks++ < SECOND_LOOKS_MAX));
+    for (const { objectKey, uploadId, sizeBytes } of suspects) {
       // Its upload may have been deleted, and its removal settled, since it was listed.
-      if (secondLooks++ < SECOND_LOOKS_MAX && (await objects.stat(objectKey)) === null) return;
+      if (stats.get(objectKey) === null) continue;
       addTo(walk.orphans, `${objectKey} (${sizeBytes} bytes)`, sizeBytes);
       orphans.push({ objectKey, uploadId, sizeBytes });
-    });
+    }
     if (orphans.length > 0) await onOrphans?.(orphans);
+  }
+
+  /** What the store says of single objects now; null for those that are not there. */
+  async function lookAgain(suspects: readonly { objectKey: string }[]): Promise<Map<string, ObjectStat | null>> {
+    const stats = new Map<string, ObjectStat | null>();
+    await eachOf(suspects, async ({ objectKey }) => void stats.set(objectKey, await objects.stat(objectKey)));
+    return stats;
   }
 }
 

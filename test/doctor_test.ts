@@ -5,7 +5,8 @@ import { type TestContext, test } from "node:test";
 import Database from "better-sqlite3";
 import { DATABASE_FILE } from "../lib/db.ts";
 import { runDoctor } from "../lib/doctor.ts";
-import { type Finding, type Report, reportJson, reportText } from "../lib/doctor_report.ts";
+import { checkIntegrity } from "../lib/doctor_database.ts";
+import { createReport, type Finding, type Report, reportJson, reportText } from "../lib/doctor_report.ts";
 import type { ListedObject, ObjectStore } from "../lib/objects.ts";
 import { silentLog, startTestApp, type TestApp } from "./_app.ts";
 import { checkBooks, rawPathOf } from "./_books.ts";
@@ -458,6 +459,28 @@ test("a damaged database and one of another version are findings, not crashes", 
   assert.equal(damaged.exitCode, 1, damaged.stderr);
   const findings: Finding[] = JSON.parse(damaged.stdout).findings;
   assert.equal(findings.find(({ check }) => check === "database file")?.result, "problem");
+});
+
+test("a large file is not checked beside a server, whose log would grow meanwhile", () => {
+  const checked: number[] = [];
+  for (const [fileBytes, isServed] of [
+    [2 ** 29, true],
+    [2 ** 29 + 1, true],
+    [2 ** 40, false],
+  ] as const) {
+    const report = createReport();
+    const queries = {
+      fileBytes: () => fileBytes,
+      integrityErrors: () => {
+        checked.push(fileBytes);
+        return [];
+      },
+    };
+    assert.equal(checkIntegrity(report, queries, { isServed }), true);
+    const [found] = report.findings;
+    assert.equal(found?.result, checked.includes(fileBytes) ? "ok" : "note");
+  }
+  assert.deepEqual(checked, [2 ** 29, 2 ** 40]);
 });
 
 test("rows that point nowhere are found", async (t) => {

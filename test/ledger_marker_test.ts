@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { type TestContext, test } from "node:test";
@@ -289,4 +290,27 @@ test("accept-older-database shows the losses, does nothing unasked, and a runnin
     [again.exitCode, again.stdout],
     [0, "This database is as new as the store: there is nothing to accept\n"],
   );
+});
+
+test("accept-older-database takes a typed yes, and nothing else, for an answer", async (t) => {
+  const { dataDir, clock, owner, old } = await restored(t);
+  const answer = (input: string) =>
+    spawnSync(process.execPath, ["--import", "tsx", "server.ts", "doctor", "--accept-older-database"], {
+      input,
+      env: { ...process.env, STOWAGE_DATA_DIR: dataDir },
+      encoding: "utf8",
+    });
+  for (const no of ["", "\n", "n\n", "yesterday\n"]) {
+    const { status, stdout, stderr } = answer(no);
+    assert.equal(status, 1, stdout + stderr);
+    assert.equal(markerOf(dataDir).ledger_seq, 4);
+  }
+  const { status, stdout, stderr } = answer("y\n");
+  assert.equal(status, 0, stderr);
+  assert.match(stderr, /^Go on with this older database\? \[y\/N\] /);
+  assert.match(stdout, /\nAccepted: a running server goes on within a minute/);
+  assert.equal(markerOf(dataDir).ledger_seq, 2);
+  const its = await startFaultyApp(t, { dataDir, clock, owner });
+  assert.ok((await its.app.cleaner.runOnce()).removed > 0);
+  assert.equal(its.bytesOf(old.id), "old");
 });
