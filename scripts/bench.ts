@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import Database from "better-sqlite3";
+import { startCeiling } from "./bench/children.ts";
 import type { BenchContext } from "./bench/context.ts";
 import { measureCreates } from "./bench/creates.ts";
 import { makeSeed } from "./bench/data_dirs.ts";
@@ -40,7 +41,8 @@ async function main(): Promise<void> {
       scale: options.quick ? 0.3 : 1,
     };
     const [few, many] = options.quick ? [10_000, 50_000] : [10_000, 1_000_000];
-    printEnvironment({ folder, sqlite: sqliteVersion(), generator: context.load.name, rounds: context.rounds });
+    const generatorPerSecond = await measureGenerator(context);
+    printEnvironment({ ...context, sqlite: sqliteVersion(), generator: context.load.name, generatorPerSecond });
     const targets: Target[] = [];
     if (parts.includes("delete")) targets.push(...(await deletes(context, [few, many])));
     if (parts.includes("create")) targets.push(...(await creates(context, few)));
@@ -48,6 +50,23 @@ async function main(): Promise<void> {
     printTargets(targets);
   } finally {
     await rm(folder, { recursive: true, force: true });
+  }
+}
+
+/**
+ * How many requests a second the load generator makes of a server that answers at once. Where that is well above all that
+ * is measured, the generator is not what limits it.
+ */
+async function measureGenerator({ folder, load }: BenchContext): Promise<number> {
+  const seed = await makeSeed(folder, 0, 1);
+  const ceiling = await startCeiling(seed.databaseFile, "grouped");
+  const requests = Array.from({ length: 20_000 }, () => ({ method: "GET" as const, path: "/" }));
+  try {
+    // The second run counts: the first one warms the server up.
+    await load.run(ceiling.url, 64, requests);
+    return (await load.run(ceiling.url, 64, requests)).perSecond;
+  } finally {
+    await ceiling.stop();
   }
 }
 

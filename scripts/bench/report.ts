@@ -69,24 +69,31 @@ export function printTable(head: readonly string[], rows: readonly (readonly str
   console.log("");
 }
 
+function printFacts(facts: Record<string, string>): void {
+  for (const [name, value] of Object.entries(facts)) console.log(`  ${name.padEnd(8)}${value}`);
+  console.log("");
+}
+
 /** The machine and the programs that the figures hold for. */
-export function printEnvironment(facts: { folder: string; sqlite: string; generator: string; rounds: number }): void {
-  const { folder, sqlite, generator, rounds } = facts;
-  const git = commit();
-  printTable(
-    ["measured with", ""],
-    Object.entries({
-      date: new Date().toISOString().slice(0, 10),
-      commit: git,
-      cpu: `${cpus()[0]?.model ?? "unknown"}, ${availableParallelism()} cores, ${Math.round(totalmem() / 2 ** 30)} GiB`,
-      system: `${type()} ${release()}`,
-      node: `${process.version} ${process.execArgv.join(" ")}`,
-      sqlite: `${sqlite}, WAL, synchronous=FULL`,
-      folder,
-      load: `${generator}, one thread, keep-alive`,
-      rounds: `${rounds}, interleaved; figures are medians, ratios are medians of neighbouring runs' ratios`,
-    }).map(([name, value]) => [name, ""].with(1, value)),
-  );
+export function printEnvironment(facts: {
+  folder: string;
+  sqlite: string;
+  generator: string;
+  generatorPerSecond: number;
+  rounds: number;
+}): void {
+  const { folder, sqlite, generator, generatorPerSecond, rounds } = facts;
+  printFacts({
+    date: new Date().toISOString().slice(0, 10),
+    commit: commit(),
+    cpu: `${cpus()[0]?.model ?? "unknown"}, ${availableParallelism()} cores, ${Math.round(totalmem() / 2 ** 30)} GiB`,
+    system: `${type()} ${release()}`,
+    node: `${process.version} ${process.execArgv.join(" ")}`,
+    sqlite: `${sqlite}, WAL, synchronous=FULL`,
+    folder,
+    load: `${generator}, one thread, keep-alive; ${formatRate(generatorPerSecond)}/s of a server that answers at once`,
+    rounds: `${rounds}, interleaved; figures are medians, ratios are medians of neighbouring runs' ratios`,
+  });
   if (statfsSync(folder).type === TMPFS_MAGIC) {
     console.log("  NOTE: this folder is in memory: an fsync costs nothing here. Choose another with --dir.\n");
   }
@@ -104,5 +111,9 @@ function commit(): string {
 export const RUN_COLUMNS = ["/s", "p50 ms", "p99 ms", "cpu us"];
 
 export function formatRun({ perSecond, p50Ms, p99Ms, cpuUs }: Run): string[] {
-  return [Math.round(perSecond).toLocaleString("en"), p50Ms.toFixed(2), p99Ms.toFixed(2), cpuUs.toFixed(0)];
+  return [formatRate(perSecond), p50Ms.toFixed(2), p99Ms.toFixed(2), cpuUs.toFixed(0)];
+}
+
+function formatRate(perSecond: number): string {
+  return Math.round(perSecond).toLocaleString("en");
 }
