@@ -4,23 +4,46 @@
 // keeps the page cache: that what is answered also survives a power loss is shown by the test of the order of syncs.)
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { test } from "node:test";
+import { type TestContext, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { openCore } from "../lib/core.ts";
 import { initDataDir, type Owner, silentLog, temporaryFolder, testConfig } from "./_app.ts";
 import { checkAfterKill, checkTwoDaysOn, type Met } from "./_crash_check.ts";
 import { createLoad } from "./_crash_load.ts";
 import { type Server, startServer } from "./_crash_server.ts";
-import { createRandom, testCount, testSeed } from "./_random.ts";
+import { createRandom, type Random, testCount, testSeed } from "./_random.ts";
 
 const KILLS = testCount("STOWAGE_TEST_KILLS", process.env.CI === "true" ? 200 : 12);
+/** Data directories at once: while one process starts, another is under load. */
+const LANES = 2;
 /** After so many kills the rest of the work is done, two days on, and what remains is compared. */
 const KILLS_UNTIL_DRAINED = 20;
 const QUOTA_BYTES = 1_000_000_000;
 const LOAD_MS = { min: 20, max: 400 };
 
 test(`what was answered is true after each of ${KILLS} kills`, async (t) => {
-  const random = createRandom(testSeed((text) => t.diagnostic(text)));
+  const seed = testSeed((text) => t.diagnostic(text));
+  let isOver = false;
+  t.after(() => {
+    isOver = true;
+  });
+  const lanes = Array.from({ length: LANES }, async (_, lane) => {
+    const kills = Math.floor((KILLS + lane) / LANES);
+    const told = await killAgainAndAgain(t, { random: createRandom(seed + lane), kills, isOver: () => isOver });
+    for (const text of told) t.diagnostic(text);
+  });
+  await Promise.all(lanes);
+});
+
+interface Lane {
+  random: Random;
+  kills: number;
+  /** Whether another lane has failed. */
+  isOver: () => boolean;
+}
+
+/** Kills the service of one data directory so many times, and tells what that met. */
+async function killAgainAndAgain(t: TestContext, { random, kills, isOver }: Lane): Promise<string[]> {
   const dataDir = join(await temporaryFolder(t), "data");
   const config = testConfig(dataDir);
   const owners = [await initDataDir(config, QUOTA_BYTES)];
@@ -32,13 +55,15 @@ test(`what was answered is true after each of ${KILLS} kills`, async (t) => {
   let server: Server | undefined;
   t.after(() => server?.kill("SIGKILL"));
 
-  /** Kills the process some time after `begun`, while what it was begun with goes on. */
+  /** Kills the process after a while, in the middle of its work. */
   async function killAfter(
     ms: number,
     running: Server,
     work: Promise<void>,
     how?: "asked to stop first",
   ): Promise<void> {
+    // It is awaited below, after the kill: until then its failure waits.
+    work.catch(() => {});
     await delay(ms);
     if (how !== undefined) {
       running.kill("SIGTERM");
@@ -93,7 +118,7 @@ test(`what was answered is true after each of ${KILLS} kills`, async (t) => {
   const deck = deaths.flatMap((death) => Array.from({ length: death.chance }, () => death));
 
   const died = new Map<string, number>();
-  for (let kill = 1; kill <= KILLS; kill++) {
+  for (let kill = 1; kill <= kills && !isOver(); kill++) {
     const death = random.pick(deck) ?? assert.fail();
     died.set(death.what, (died.get(death.what) ?? 0) + 1);
     try {
@@ -101,14 +126,16 @@ test(`what was answered is true after each of ${KILLS} kills`, async (t) => {
       await death.die(server);
       assert.deepEqual(server.errors(), []);
       checkAfterKill(dataDir, load, strangers, met);
-      if (kill % KILLS_UNTIL_DRAINED === 0 || kill === KILLS) await checkTwoDaysOn(dataDir, load, strangers);
+      if (kill % KILLS_UNTIL_DRAINED === 0 || kill === kills) await checkTwoDaysOn(dataDir, load, strangers);
     } catch (error) {
       throw new Error(`Kill ${kill}, ${death.what}, broke something. The log:\n${server?.lines()}`, { cause: error });
     }
   }
-  t.diagnostic(`${load.answers()} answers; killed ${[...died].map(([what, times]) => `${what} ${times}`).join(", ")}`);
-  t.diagnostic(`kills that met something half-way: ${JSON.stringify(met)}`);
-});
+  return [
+    `${load.answers()} answers; killed ${[...died].map(([what, times]) => `${what} ${times}`).join(", ")}`,
+    `kills that met something half-way: ${JSON.stringify(met)}`,
+  ];
+}
 
 async function addOwner(config: ReturnType<typeof testConfig>): Promise<Owner> {
   const core = openCore({ config, log: silentLog, now: Date.now, migrate: false, onFatal: () => {} });
