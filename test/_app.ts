@@ -10,7 +10,10 @@ import { openCore } from "../lib/core.ts";
 import { makeDataDir } from "../lib/data_dir.ts";
 import { DATABASE_FILE } from "../lib/db.ts";
 import { createLog, type Log } from "../lib/log.ts";
+import type { ObjectStore } from "../lib/objects.ts";
 import { afterwards } from "./_db.ts";
+import { type RawStore, rawDiskStore } from "./_raw_store.ts";
+import { isFolderRace, testBucket } from "./_test_store.ts";
 
 /** A wall clock and a monotonic one that a test moves. They go on by themselves, as real ones do. */
 export interface TestClock {
@@ -71,7 +74,7 @@ export interface TestApp {
   owner: Owner;
   /** Makes another workspace with a key of its own. */
   addOwner: (quotaBytes?: number) => Promise<Owner>;
-  /** Sends a request with the owner's key, or with another. */
+  /** Sends a request with the owner's key, or with another. The path may be a whole URL of a store. */
   call: (method: string, path: string, call?: Call) => Promise<Answer>;
   /** PUTs bytes to a signed URL. */
   put: (url: string, bytes: Buffer | string) => Promise<Answer>;
@@ -89,6 +92,8 @@ export interface TestApp {
   ) => Promise<Json>;
   /** A second connection to the same file, as an administrator's. */
   sql: Database.Database;
+  /** The store as it is, looked at by other means than ours. */
+  raw: RawStore;
   close: () => Promise<void>;
 }
 
@@ -131,16 +136,22 @@ export async function initDataDir(config: Config, quotaBytes: number): Promise<O
 
 /** Starts a real service on a free port, with a real database and a real store in a fresh folder. */
 export async function startTestApp(t: TestContext, options: TestAppOptions = {}): Promise<TestApp> {
-  const { env, quotaBytes = 10_000_000, clock = testClock(), ...appOptions } = options;
+  const { quotaBytes = 10_000_000, clock = testClock(), ...appOptions } = options;
   const dataDir = options.dataDir ?? join(await temporaryFolder(t), "data");
-  const config = testConfig(dataDir, env);
+  // A test that names a store of its own gets that.
+  const bucket = options.env?.STOWAGE_STORE === undefined ? await testBucket(t, dataDir) : null;
+  const { wrapPresigning, ...time } = bucket?.inTime(clock) ?? { wrapPresigning: (objects: ObjectStore) => objects };
+  const { wrapStore = (objects) => objects } = options;
+  const config = testConfig(dataDir, { ...bucket?.env, ...options.env });
   const owner = options.owner ?? (await initDataDir(config, quotaBytes));
   const app = await openApp({
     log: silentLog,
     onFatal: (error) => {
       throw error;
     },
+    ...time,
     ...appOptions,
+    wrapStore: (objects) => wrapStore(wrapPresigning(objects)),
     config,
     now: clock.now,
     monotonicNow: clock.monotonicNow,
@@ -180,7 +191,7 @@ export async function startTestApp(t: TestContext, options: TestAppOptions = {})
   function call(method: string, path: string, { key = owner.key, body, headers = {} }: Call = {}): Promise<Answer> {
     return send(
       method,
-      app.url + path,
+      path.startsWith("http") ? path : app.url + path,
       body === undefined ? null : typeof body === "string" ? body : JSON.stringify(body),
       {
         ...(key === "" ? {} : { Authorization: `Bearer ${key}` }),
@@ -206,6 +217,13 @@ export async function startTestApp(t: TestContext, options: TestAppOptions = {})
     return call("POST", `/api/v1/uploads/${id}`, { key, body: { context_type: "workspace", context_id: workspaceId } });
   }
 
+  async function put(url: string, bytes: Buffer | string): Promise<Answer> {
+    for (;;) {
+      const answer = await send("PUT", url, bytes, {});
+      if (!isFolderRace(answer.status, answer.text)) return answer;
+    }
+  }
+
   return {
     app,
     dataDir,
@@ -213,11 +231,12 @@ export async function startTestApp(t: TestContext, options: TestAppOptions = {})
     clock,
     owner,
     sql,
+    raw: bucket?.raw ?? rawDiskStore(dataDir, sql),
     call,
     createUpload,
     confirm,
     close,
-    put: (url, bytes) => send("PUT", url, bytes, {}),
+    put,
     async addOwner(quota = quotaBytes) {
       const { workspaces, keys } = app.core;
       const workspace = await workspaces.create({ name: "another", storageBytesQuota: quota });
@@ -226,8 +245,8 @@ export async function startTestApp(t: TestContext, options: TestAppOptions = {})
     },
     async confirmedUpload(bytes, { owner: by = owner, ...options } = {}) {
       const { id, uploadUrl } = await createUpload({ ...options, key: by.key });
-      const put = await send("PUT", uploadUrl, bytes, {});
-      if (put.status !== 200) throw new Error(`PUT answered ${put.status}: ${put.text}`);
+      const answer = await put(uploadUrl, bytes);
+      if (answer.status !== 200) throw new Error(`PUT answered ${answer.status}: ${answer.text}`);
       const confirmed = await confirm(id, by);
       if (confirmed.status !== 200) throw new Error(`Confirm answered ${confirmed.status}: ${confirmed.text}`);
       return confirmed.json.data;

@@ -105,7 +105,7 @@ export const FAULTS: readonly Fault[] = [
   },
   { name: "no answer", timeouts: SHORT, s3: onRequests({ kind: "hang" }) },
   { name: "1 byte a second", timeouts: SHORT, s3: onRequests({ kind: "slow" }) },
-  { name: "reset after 100 bytes", s3: onRequests({ kind: "reset", afterBytes: 100 }) },
+  { name: "reset after 50 bytes", s3: onRequests({ kind: "reset", afterBytes: 50 }) },
   { name: "done, answer lost", s3: onRequests({ kind: "drop_response" }), disk: onCall("after", noAnswer) },
   { name: "503 SlowDown", s3: errorAnswer(503, "SlowDown") },
   { name: "500", s3: errorAnswer(500, "InternalError"), disk: onCall("before", noAnswer) },

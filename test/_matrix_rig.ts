@@ -6,7 +6,8 @@ import { initDataDir, type Owner, startTestApp, type TestApp, temporaryFolder, t
 import { type FaultProxy, startFaultProxy } from "./_fault_proxy.ts";
 import { DAY_MS, stillClock } from "./_faulty_app.ts";
 import { type Hooks, hookedStore } from "./_matrix_hooks.ts";
-import { checkRawDrained, type RawBucket, type RawStore, rawBucket, rawDiskStore } from "./_raw_store.ts";
+import { type RawBucket, rawBucket } from "./_raw_bucket.ts";
+import { checkRawDrained, type RawStore } from "./_raw_store.ts";
 import { ownTime, s3Env } from "./_s3_app.ts";
 import { S3_MAKES, type S3Make, type S3Server } from "./_s3_servers.ts";
 
@@ -63,7 +64,7 @@ export async function openRig(t: TestContext, site: Site, options: RigOptions = 
     ...(s3 === null ? {} : { s3: s3Options }),
     wrapStore: (objects) => hookedStore(hooks, s3 === null ? objects : wrapPresigning(objects)),
   });
-  const raw = s3?.bucket ?? rawDiskStore(dataDir, its.sql);
+  const raw = s3?.bucket ?? its.raw;
 
   async function drain(): Promise<void> {
     const { cleaner } = its.app;

@@ -2,9 +2,7 @@ import assert from "node:assert/strict";
 import { statSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import type Database from "better-sqlite3";
-import { Client } from "minio";
 import { checkBooks, checkObjects, rawDiskObjects, rawTemporaryFiles } from "./_books.ts";
-import type { S3Server } from "./_s3_servers.ts";
 
 /** An object as it lies in the store, found and read without our own store's code. */
 export interface RawObject {
@@ -22,8 +20,6 @@ export interface RawStore {
   halfWritten: () => string[];
 }
 
-const MARKER = /^final\/[^/]+\/ledger-marker$/;
-
 export function rawDiskStore(dataDir: string, sql: Database.Database): RawStore {
   const installationId = installationOf(sql);
   return {
@@ -34,56 +30,6 @@ export function rawDiskStore(dataDir: string, sql: Database.Database): RawStore 
         return { objectKey, sizeBytes: Number(size), etag, read: () => readFile(path) };
       }),
     halfWritten: () => rawTemporaryFiles(dataDir),
-  };
-}
-
-export interface RawBucket extends RawStore {
-  put: (objectKey: string, bytes: Buffer | string) => Promise<void>;
-  remove: (objectKey: string) => Promise<void>;
-  /** Takes the bucket away with all that is in it. Resolves with what brings both back. */
-  vanish: () => Promise<() => Promise<void>>;
-}
-
-/** A bucket, seen by a client of its own that shares nothing with the service's. */
-export function rawBucket({ endpoint, region, accessKey, secretKey }: S3Server, bucket: string): RawBucket {
-  const { hostname, port } = new URL(endpoint);
-  const client = new Client({ endPoint: hostname, port: Number(port), useSSL: false, region, accessKey, secretKey });
-
-  async function all(): Promise<RawObject[]> {
-    const found: RawObject[] = [];
-    for await (const { name, size, etag } of client.listObjectsV2(bucket, "", true)) {
-      found.push({ objectKey: name, sizeBytes: size, etag: `"${etag}"`, read: () => read(name) });
-    }
-    return found;
-  }
-
-  async function read(objectKey: string): Promise<Buffer> {
-    const chunks: Buffer[] = [];
-    for await (const chunk of await client.getObject(bucket, objectKey)) chunks.push(chunk);
-    return Buffer.concat(chunks);
-  }
-
-  async function put(objectKey: string, bytes: Buffer | string): Promise<void> {
-    await client.putObject(bucket, objectKey, bytes);
-  }
-
-  return {
-    objects: async () => (await all()).filter(({ objectKey }) => !MARKER.test(objectKey)),
-    halfWritten: () => [],
-    put,
-    remove: (objectKey) => client.removeObject(bucket, objectKey),
-    async vanish() {
-      const kept: { objectKey: string; bytes: Buffer }[] = [];
-      for (const { objectKey } of await all()) {
-        kept.push({ objectKey, bytes: await read(objectKey) });
-        await client.removeObject(bucket, objectKey);
-      }
-      await client.removeBucket(bucket);
-      return async () => {
-        await client.makeBucket(bucket, region);
-        for (const { objectKey, bytes } of kept) await put(objectKey, bytes);
-      };
-    },
   };
 }
 

@@ -20,6 +20,7 @@ import { act, type Scene, STEPS, type Step } from "./_matrix_steps.ts";
 import { serveProgram } from "./_process.ts";
 import { checkRaw } from "./_raw_store.ts";
 import { type S3Server, useS3Server } from "./_s3_servers.ts";
+import { until } from "./_until.ts";
 
 const CHILD = fileURLToPath(new URL("./_matrix_child.ts", import.meta.url));
 const report = createReport();
@@ -88,8 +89,14 @@ async function runFault(t: TestContext, rig: Rig, { fault, step, scene }: Cell &
   if (fault.isBlinding) checkBooks(its.sql);
   else await checkRaw(its.sql, raw, scene.lateKeys);
   await begun.heal();
+  // Where the cleaner runs by itself it drains now what the deletes left; only then nothing is under way.
+  if (step.action === "delete") await until(() => dueEntries(rig) === 0, "the backlog is drained");
   await checkRaw(its.sql, raw, scene.lateKeys);
   return `${first}, ${await finish(rig, step, scene)}`;
+}
+
+function dueEntries({ its }: Rig): unknown {
+  return its.sql.prepare("SELECT count(*) FROM object_removals WHERE due_at_ms <= ?").pluck().get(its.clock.now());
 }
 
 /** A confirm is done or not done, and its answer says which. */

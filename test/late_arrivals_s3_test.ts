@@ -12,7 +12,7 @@ import { SHORT } from "./_matrix_faults.ts";
 import { openRig, openSite, type Rig, type RigOptions, type Site, soon } from "./_matrix_rig.ts";
 import { COPY } from "./_matrix_steps.ts";
 import { serveProgram } from "./_process.ts";
-import { checkRaw, checkRawDrained, installationOf, type RawBucket, type RawStore } from "./_raw_store.ts";
+import { checkRaw, checkRawDrained, installationOf, type RawStore } from "./_raw_store.ts";
 import { S3_MAKES, type S3Server, useS3Server } from "./_s3_servers.ts";
 
 const HOUR_MS = 3_600_000;
@@ -190,7 +190,7 @@ for (const make of S3_MAKES) {
 }
 
 /** What of the bucket is under the prefixes of one installation. */
-function rawOf({ its, raw }: Rig): RawBucket | RawStore {
+function rawOf({ its, raw }: Rig): RawStore {
   const part = `/${installationOf(its.sql)}/`;
   return { ...raw, objects: async () => (await raw.objects()).filter(({ objectKey }) => objectKey.includes(part)) };
 }

@@ -258,7 +258,7 @@ test("a workflow's uploads are the confirmed ones bound to it or named by it, ne
   for (const item of list.json.data) {
     const shown = (await app.call("GET", `/api/v1/uploads/${item.id}`)).json.data;
     assert.deepEqual({ ...item, download_url: "" }, { ...shown, download_url: "" });
-    assert.equal((await app.call("GET", item.download_url.slice(app.app.url.length), { key: "" })).text, "x");
+    assert.equal((await app.call("GET", item.download_url, { key: "" })).text, "x");
   }
   const seen: string[] = [];
   for (let next: string | null = `${path}?limit=2`; next !== null; ) {
