@@ -186,6 +186,24 @@ test("removals that fail and removals that are put off are told apart, and age",
   assert.equal((await scrape(app.metricsUrl)).value("stowage_outbox_oldest_due_age_seconds"), 0);
 });
 
+test("calls to an S3 server are counted request by request, those that found none too", async (t) => {
+  const { app } = await startTestApp(t, {
+    cleansInBackground: false,
+    env: {
+      STOWAGE_STORE: "s3",
+      // Nothing listens on the port of tcpmux.
+      STOWAGE_S3_ENDPOINT: "http://127.0.0.1:1",
+      STOWAGE_S3_ACCESS_KEY: "key",
+      STOWAGE_S3_SECRET_KEY: "secret-key",
+    },
+  });
+  const page = await scrape(app.metricsUrl);
+  const failed = page.value("stowage_store_call_failures_total", { failure: "unavailable" });
+  assert.ok(failed >= 1);
+  assert.equal(page.value("stowage_store_call_duration_seconds_count"), failed);
+  assert.equal(page.value("stowage_build_info", { store: "s3" }), 1);
+});
+
 test("commits, the writes that they hold, and groups that were lost are counted", async (t) => {
   const { app, sql, createUpload, call } = await startTestApp(t, { cleansInBackground: false });
   const before = await scrape(app.metricsUrl);
@@ -314,7 +332,9 @@ test("while the tables cannot be read the rest of the page still is, with the la
   assert.equal(page.value(REQUESTS, { route: "/metrics" }), 1);
 });
 
-test("a scrape does not wait for tables that take too long; before there are figures they are no numbers", async (t) => {
+test("a scrape does not wait for tables that take too long; before there are figures they are no numbers", {
+  timeout: 20_000,
+}, async (t) => {
   const metrics = createMetrics({ store: "disk", now: Date.now });
   t.after(metrics.close);
   const [route] = metricsRoutes({
