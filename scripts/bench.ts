@@ -1,4 +1,5 @@
 // npm run bench: how fast the service is, beside what the machine could do at best.
+import { rmSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -7,16 +8,17 @@ import Database from "better-sqlite3";
 import { startCeiling } from "./bench/children.ts";
 import type { BenchContext } from "./bench/context.ts";
 import { measureCreates } from "./bench/creates.ts";
-import { makeSeed } from "./bench/data_dirs.ts";
-import { type DeleteFigures, measureDeletes } from "./bench/deletes.ts";
+import { makeSeed, type Seed } from "./bench/data_dirs.ts";
+import { type DeleteRuns, deleteFigures, measureDeletes } from "./bench/deletes.ts";
 import { createLoadGenerator } from "./bench/load.ts";
 import { measureMemory } from "./bench/memory.ts";
-import { printEnvironment, printTargets, type Target } from "./bench/report.ts";
+import { pairedRatio, printEnvironment, printTargets, type Target } from "./bench/report.ts";
 
+const PARTS = ["delete", "create", "memory"];
 const USAGE = `Usage: npm run bench -- [--quick] [--dir FOLDER] [--only delete,create,memory]
 
 Starts the service and a ceiling program (bare node:http, the same statements, grouped, synchronous=FULL) and measures
-both in turn. --quick: fewer rows, requests and rounds, to see that it works; the figures do not count.
+both in turn; half an hour or so on a quiet machine. --quick: fewer rows, requests and rounds, to see that it works; the figures do not count.
 --dir: a folder on the disk to measure (default: the system's temporary folder).
 `;
 
@@ -24,15 +26,20 @@ const { values: options } = parseArgs({
   options: {
     quick: { type: "boolean", default: false },
     dir: { type: "string", default: tmpdir() },
-    only: { type: "string", default: "delete,create,memory" },
+    only: { type: "string", default: PARTS.join(",") },
     help: { type: "boolean", default: false },
   },
 });
 
 async function main(): Promise<void> {
-  if (options.help) return void console.log(USAGE);
   const parts = options.only.split(",");
+  if (options.help || !parts.every((part) => PARTS.includes(part))) return void console.log(USAGE);
   const folder = await mkdtemp(join(options.dir, "stowage-bench-"));
+  // The servers get the same signal from the terminal.
+  process.once("SIGINT", () => {
+    rmSync(folder, { recursive: true, force: true });
+    process.exit(130);
+  });
   try {
     const context: BenchContext = {
       folder,
@@ -40,7 +47,8 @@ async function main(): Promise<void> {
       rounds: options.quick ? 3 : 5,
       scale: options.quick ? 0.3 : 1,
     };
-    const [few, many] = options.quick ? [10_000, 50_000] : [10_000, 1_000_000];
+    const few = 10_000;
+    const many = options.quick ? 50_000 : 1_000_000;
     const generatorPerSecond = await measureGenerator(context);
     printEnvironment({ ...context, sqlite: sqliteVersion(), generator: context.load.name, generatorPerSecond });
     const targets: Target[] = [];
@@ -70,25 +78,36 @@ async function measureGenerator({ folder, load }: BenchContext): Promise<number>
   }
 }
 
-async function deletes(context: BenchContext, [few, many]: [number, number]): Promise<Target[]> {
-  const figures: DeleteFigures[] = [];
-  for (const rows of [few, many]) {
-    for (const workspaces of [1, 1_000]) {
-      const seed = await makeSeed(context.folder, rows, workspaces);
-      figures.push(...(await measureDeletes(context, seed)));
-      await rm(seed.dataDir, { recursive: true });
-    }
+async function deletes(context: BenchContext, sizes: readonly number[]): Promise<Target[]> {
+  const targets: Target[] = [];
+  for (const workspaces of [1, 1_000]) {
+    const seeds: Seed[] = [];
+    for (const rows of sizes) seeds.push(await makeSeed(context.folder, rows, workspaces));
+    const lines = (await measureDeletes(context, seeds)).filter(({ connections }) => connections > 1);
+    targets.push(...lines.flatMap(deleteTargets), growthTarget(lines));
   }
-  return figures.filter(({ connections }) => connections > 1).flatMap((figure) => deleteTargets(figure));
+  return targets;
 }
 
-function deleteTargets({ order, rows, workspaces, ratio, p99Ratio, timesOneCommitEach }: DeleteFigures): Target[] {
-  const name = `DELETE ${order}, ${rows.toLocaleString("en")} rows, ${workspaces} workspace(s)`;
+function deleteTargets(line: DeleteRuns): Target[] {
+  const { ratio, p99Ratio, timesOneCommitEach } = deleteFigures(line);
+  const name = `DELETE ${line.order}, ${line.rows.toLocaleString("en")} rows, ${line.workspaces} workspace(s)`;
   return [
-    { name: `${name}: of its ceiling`, measured: ratio, goal: order === "in order" ? 0.65 : 0.85, kind: "min" },
+    { name: `${name}: of its ceiling`, measured: ratio, goal: line.order === "in order" ? 0.65 : 0.85, kind: "min" },
     { name: `${name}: p99, times the ceiling's`, measured: p99Ratio, goal: 1.5, kind: "max" },
     { name: `${name}: times one commit each`, measured: timesOneCommitEach, goal: 5, kind: "min" },
   ];
+}
+
+/** Deleting in the order of creation must not get much slower as the file grows. */
+function growthTarget(lines: readonly DeleteRuns[]): Target {
+  const [few, many] = lines.filter(({ order }) => order === "in order");
+  if (few === undefined || many === undefined) throw new Error("Two sizes are compared");
+  return {
+    name: `DELETE in order, ${many.workspaces} workspace(s): ${many.rows.toLocaleString("en")} rows, of the rate at ${few.rows.toLocaleString("en")}`,
+    measured: pairedRatio(({ perSecond }) => perSecond, many.stowage, few.stowage),
+    ...{ goal: 0.8, kind: "min" },
+  };
 }
 
 async function creates(context: BenchContext, rows: number): Promise<Target[]> {

@@ -24,6 +24,7 @@ export interface Seed {
 
 /** Makes a data directory with this many workspaces, an API key for each, and this many confirmed uploads. */
 export async function makeSeed(folder: string, rows: number, workspaceCount: number): Promise<Seed> {
+  console.error(`  making ${rows} uploads in ${workspaceCount} workspace(s)`);
   const dataDir = await mkdtemp(join(folder, "seed-"));
   await makeDataDir(dataDir);
   const core = openCore({

@@ -11,7 +11,7 @@ const DRAIN_LOOK_MS = 20;
 
 type Order = "in order" | "shuffled";
 
-/** One line of the table. The number of requests is chosen so that a run takes about a second. */
+/** The number of requests is chosen so that a run takes about a second. */
 interface DeleteCase {
   order: Order;
   connections: number;
@@ -33,7 +33,19 @@ interface Subject {
   request: (row: Row) => LoadRequest;
 }
 
-interface Runs {
+/** The programs that are compared on copies of one seed. */
+interface Scene {
+  seed: Seed;
+  stowage: Subject;
+  ceiling: Subject;
+  each: Subject;
+  close: () => Promise<void>;
+}
+
+/** What was measured for one line of the table. */
+export interface DeleteRuns extends DeleteCase {
+  rows: number;
+  workspaces: number;
   stowage: Run[];
   ceiling: Run[];
   each: Run[];
@@ -41,25 +53,34 @@ interface Runs {
   drainSeconds: number[];
 }
 
-/** What the targets are about. */
-export interface DeleteFigures {
-  order: Order;
-  connections: number;
-  rows: number;
-  workspaces: number;
-  perSecond: number;
-  ratio: number;
-  p99Ratio: number;
-  timesOneCommitEach: number;
+/** Measures DELETE: on each seed the service and the two ceilings, all of them in turn. Prints a table for each seed. */
+export async function measureDeletes(context: BenchContext, seeds: readonly Seed[]): Promise<DeleteRuns[]> {
+  const scenes: Scene[] = [];
+  try {
+    for (const seed of seeds) scenes.push(await openScene(seed));
+    const measured = scenes.flatMap((scene) => CASES.map((line) => ({ scene, runs: noRuns(scene.seed, line) })));
+    // The round before the first warms up: its figures do not count.
+    for (let round = -1; round < context.rounds; round++) {
+      for (const { scene, runs } of measured)
+        await runCase(context, scene, round < 0 ? noRuns(scene.seed, runs) : runs);
+    }
+    for (const { seed } of scenes) {
+      printRuns(
+        seed,
+        measured.filter(({ scene }) => scene.seed === seed).map(({ runs }) => runs),
+      );
+    }
+    return measured.map(({ runs }) => runs);
+  } finally {
+    for (const scene of scenes) await scene.close();
+  }
 }
 
-/** Measures DELETE on copies of a seed, the service and the two ceilings in turn. */
-export async function measureDeletes(context: BenchContext, seed: Seed): Promise<DeleteFigures[]> {
+async function openScene(seed: Seed): Promise<Scene> {
   const ours = await copySeed(seed, "stowage");
   const theirs = await copySeed(seed, "ceiling");
-  const keys = new Map(seed.workspaces.map(({ workspaceId, key }) => [workspaceId, key]));
   const [oursDb, theirsDb] = [openBenchDatabase(ours.databaseFile), openBenchDatabase(theirs.databaseFile)];
-  const bare = ({ id, workspaceId }: Row): LoadRequest => ({ method: "DELETE", path: `/uploads/${id}/${workspaceId}` });
+  const keys = new Map(seed.workspaces.map(({ workspaceId, key }) => [workspaceId, key]));
   const stowage: Subject = {
     child: await startService(ours.dataDir),
     db: oursDb,
@@ -74,42 +95,49 @@ export async function measureDeletes(context: BenchContext, seed: Seed): Promise
     child: await startCeiling(theirs.databaseFile, "grouped"),
     db: theirsDb,
     hasCleaner: false,
-    request: bare,
+    request: ({ id, workspaceId }) => ({ method: "DELETE", path: `/uploads/${id}/${workspaceId}` }),
   };
   const each: Subject = { ...ceiling, child: await startCeiling(theirs.databaseFile, "each") };
-  const subjects = { stowage, ceiling, each };
+  return {
+    ...{ seed, stowage, ceiling, each },
+    async close() {
+      await Promise.all([stowage, ceiling, each].map(({ child }) => child.stop()));
+      oursDb.close();
+      theirsDb.close();
+    },
+  };
+}
 
-  const runs = CASES.map((): Runs => ({ stowage: [], ceiling: [], each: [], backlogs: [], drainSeconds: [] }));
-  try {
-    // The round before the first warms up: its figures do not count.
-    for (let round = -1; round < context.rounds; round++) {
-      for (const [i, { order, connections, requests }] of CASES.entries()) {
-        const count = Math.min(Math.ceil(requests * context.scale), Math.floor(seed.rows * 0.9));
-        for (const name of ["stowage", "ceiling", "each"] as const) {
-          const { child, db, hasCleaner, request } = subjects[name];
-          // The rows that are deleted come back as new ones before each run: every run finds the same number.
-          const rows = db.pick(order, count);
-          const result = await measureRun(context.load, child, { connections, requests: rows.map(request) });
-          const backlog = db.backlog();
-          const drainSeconds = hasCleaner ? await drain(db) : 0;
-          db.removeRows(rows);
-          db.forgetRemovals();
-          db.addRows(db.plan(count, [...keys.keys()]));
-          if (round < 0) continue;
-          runs[i]?.[name].push(result);
-          if (hasCleaner) {
-            runs[i]?.backlogs.push(backlog);
-            runs[i]?.drainSeconds.push(drainSeconds);
-          }
-        }
-      }
+function noRuns(seed: Seed, { order, connections, requests }: DeleteCase): DeleteRuns {
+  const size = { rows: seed.rows, workspaces: seed.workspaces.length };
+  return {
+    ...{ order, connections, requests },
+    ...size,
+    stowage: [],
+    ceiling: [],
+    each: [],
+    backlogs: [],
+    drainSeconds: [],
+  };
+}
+
+/** One run of each program. Every run finds the same number of rows: those that it deletes come back as new ones. */
+async function runCase(context: BenchContext, scene: Scene, runs: DeleteRuns): Promise<void> {
+  const { order, connections, requests } = runs;
+  const count = Math.min(Math.ceil(requests * context.scale), Math.floor(scene.seed.rows * 0.9));
+  for (const name of ["stowage", "ceiling", "each"] as const) {
+    const { child, db, hasCleaner, request } = scene[name];
+    const rows = db.pick(order, count);
+    runs[name].push(await measureRun(context.load, child, { connections, requests: rows.map(request) }));
+    if (hasCleaner) {
+      runs.backlogs.push(db.backlog());
+      runs.drainSeconds.push(await drain(db));
     }
-  } finally {
-    await Promise.all(Object.values(subjects).map(({ child }) => child.stop()));
-    oursDb.close();
-    theirsDb.close();
+    db.removeRows(rows);
+    db.forgetRemovals();
+    const workspaceIds = scene.seed.workspaces.map(({ workspaceId }) => workspaceId);
+    db.addRows(db.plan(count, workspaceIds));
   }
-  return report(seed, runs);
 }
 
 /** Waits until the cleaner has removed everything, and returns how long that took. */
@@ -119,39 +147,34 @@ async function drain(db: BenchDatabase): Promise<number> {
   return (performance.now() - startedMs) / 1000;
 }
 
-function report(seed: Seed, runs: readonly Runs[]): DeleteFigures[] {
-  const figures: DeleteFigures[] = [];
-  const lines = CASES.flatMap(({ order, connections }, i) => {
-    const { stowage, ceiling, each, backlogs, drainSeconds } = runs[i] ?? {
-      ...{ stowage: [], ceiling: [], each: [], backlogs: [], drainSeconds: [] },
-    };
-    const ratio = pairedRatio(({ perSecond }) => perSecond, stowage, ceiling);
-    const p99Ratio = pairedRatio(({ p99Ms }) => p99Ms, stowage, ceiling);
-    const timesOneCommitEach = pairedRatio(({ perSecond }) => perSecond, stowage, each);
-    const ours = medians(stowage);
-    const size = { rows: seed.rows, workspaces: seed.workspaces.length };
-    figures.push({ order, connections, ...size, perSecond: ours.perSecond, ratio, p99Ratio, timesOneCommitEach });
-    return [
-      [
-        `${order}, ${connections} connections`,
-        ...formatRun(ours),
-        ...formatRun(medians(ceiling)),
-        ratio.toFixed(2),
-        p99Ratio.toFixed(2),
-        ...formatRun(medians(each)).slice(0, 1),
-        timesOneCommitEach.toFixed(1),
-        String(median(backlogs)),
-        median(drainSeconds).toFixed(1),
-      ],
-    ];
-  });
+/** The figures of a line that targets are set for. */
+export function deleteFigures({ stowage, ceiling, each }: DeleteRuns) {
+  return {
+    ratio: pairedRatio(({ perSecond }) => perSecond, stowage, ceiling),
+    p99Ratio: pairedRatio(({ p99Ms }) => p99Ms, stowage, ceiling),
+    timesOneCommitEach: pairedRatio(({ perSecond }) => perSecond, stowage, each),
+  };
+}
+
+function printRuns(seed: Seed, lines: readonly DeleteRuns[]): void {
   printTable(
     [
       `DELETE, ${seed.rows.toLocaleString("en")} rows, ${seed.workspaces.length} workspace(s)`,
-      ...[...RUN_COLUMNS, "ceiling", ...RUN_COLUMNS.slice(1), "ratio", "p99 ratio"],
+      ...[...RUN_COLUMNS, "ceiling /s", ...RUN_COLUMNS.slice(1), "ratio", "p99 ratio"],
       ...["one commit each /s", "times", "backlog", "drained in s"],
     ],
-    lines,
+    lines.map((runs) => {
+      const { ratio, p99Ratio, timesOneCommitEach } = deleteFigures(runs);
+      return [
+        `${runs.order}, ${runs.connections} connection(s)`,
+        ...formatRun(medians(runs.stowage)),
+        ...formatRun(medians(runs.ceiling)),
+        ...[ratio.toFixed(2), p99Ratio.toFixed(2)],
+        ...formatRun(medians(runs.each)).slice(0, 1),
+        timesOneCommitEach.toFixed(1),
+        String(median(runs.backlogs)),
+        median(runs.drainSeconds).toFixed(1),
+      ];
+    }),
   );
-  return figures;
 }

@@ -70,7 +70,7 @@ export function printTable(head: readonly string[], rows: readonly (readonly str
 }
 
 function printFacts(facts: Record<string, string>): void {
-  for (const [name, value] of Object.entries(facts)) console.log(`  ${name.padEnd(8)}${value}`);
+  for (const [name, value] of Object.entries(facts)) console.log(`  ${name.padEnd(9)}${value}`);
   console.log("");
 }
 
@@ -91,6 +91,7 @@ export function printEnvironment(facts: {
     node: `${process.version} ${process.execArgv.join(" ")}`,
     sqlite: `${sqlite}, WAL, synchronous=FULL`,
     folder,
+    service: "default settings but for a higher STOWAGE_PENDING_UPLOADS_MAX; logs every request to a file",
     load: `${generator}, one thread, keep-alive; ${formatRate(generatorPerSecond)}/s of a server that answers at once`,
     rounds: `${rounds}, interleaved; figures are medians, ratios are medians of neighbouring runs' ratios`,
   });
