@@ -155,6 +155,23 @@ CREATE INDEX uploads_pending_by_expiry ON uploads (expires_at_ms) WHERE status =
 CREATE INDEX uploads_scripts_by_confirm ON uploads (workspace_id, updated_at_ms, char_count, line_count)
  WHERE status = 'uploaded' AND char_count IS NOT NULL;
 
+-- What requests with an Idempotency-Key have done, so that they can be repeated for a day. A row is made with what it tells
+-- of, in one transaction. No URL is kept: it is signed anew.
+CREATE TABLE idempotency_keys (
+  -- An API key's id, or for sessions a user's.
+  caller_id         TEXT NOT NULL,
+  idempotency_key   TEXT NOT NULL CHECK (length(idempotency_key) BETWEEN 1 AND 255),
+  -- Of method, path, selected workspace and body.
+  request_sha256    TEXT NOT NULL CHECK (length(request_sha256) = 64),
+  status            INTEGER NOT NULL,
+  upload_id         TEXT NOT NULL,
+  -- Of a create: a confirmed upload's row no longer names it, and the URL must be the same as long as it is good.
+  staging_key       TEXT,
+  expires_at_ms     INTEGER NOT NULL,
+  PRIMARY KEY (caller_id, idempotency_key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX idempotency_keys_by_expiry ON idempotency_keys (expires_at_ms);
+
 -- The ledger: append-only, in the order of seq, never of time.
 CREATE TABLE storage_events (
   seq             INTEGER PRIMARY KEY CHECK (seq > 0),

@@ -78,7 +78,7 @@ export async function openApp(options: AppOptions): Promise<App> {
     closers.push(metrics.close);
     const core = openCore({ config, log, now, migrate: true, onFatal, onGroup: metrics.onGroup });
     closers.push(() => core.db.close());
-    const { workspaces, uploads, removals, contexts, keys, users } = core;
+    const { workspaces, uploads, removals, idempotency, contexts, keys, users } = core;
     const installationId = workspaces.installationId();
 
     // Known only once the port is, where it was left to the system.
@@ -103,6 +103,7 @@ export async function openApp(options: AppOptions): Promise<App> {
     const cleaner = createCleaner({
       removals,
       uploads,
+      idempotency,
       objects,
       guard: createLedgerGuard({ objects, ledger: core.ledger, installationId, log, now, monotonicNow }),
       stagingPrefix: `staging/${installationId}/`,
@@ -124,7 +125,8 @@ export async function openApp(options: AppOptions): Promise<App> {
     });
 
     const confirm = createConfirm({
-      ...{ uploads, contexts, workspaces, removals, objects, maxUploadBytes: config.maxUploadBytes, now, log },
+      ...{ uploads, contexts, workspaces, removals, idempotency, objects, now, log },
+      maxUploadBytes: config.maxUploadBytes,
       ...(options.leaseMs === undefined ? {} : { leaseMs: options.leaseMs }),
     });
     const sessions = openSessions({ config, log, now });

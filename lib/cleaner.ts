@@ -1,5 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { watchClock } from "./clock_watch.ts";
+import type { Idempotency } from "./idempotency.ts";
 import type { LedgerGuard } from "./ledger_marker.ts";
 import type { Log } from "./log.ts";
 import { type ObjectStore, StoreError } from "./objects.ts";
@@ -47,6 +48,7 @@ export interface CleanerCounts {
 export interface CleanerOptions {
   removals: Removals;
   uploads: Uploads;
+  idempotency: Pick<Idempotency, "expire">;
   objects: ObjectStore;
   /** Tells whether the database may be trusted to say what is to be removed. */
   guard: LedgerGuard;
@@ -68,7 +70,8 @@ export type Cleaner = ReturnType<typeof createCleaner>;
  * after its entry is durable and marked as taken (ROW-FIRST), and its entry goes only after the object has.
  */
 export function createCleaner(options: CleanerOptions) {
-  const { removals, uploads, objects, guard, stagingPrefix, uploadUrlTtlMs, onRemovals = () => {}, log, now } = options;
+  const { removals, uploads, idempotency, objects, guard, stagingPrefix, uploadUrlTtlMs, log, now } = options;
+  const { onRemovals = () => {} } = options;
   const monotonicNow = options.monotonicNow ?? (() => performance.now());
   const clock = watchClock(now, monotonicNow, log);
 
@@ -162,7 +165,10 @@ export function createCleaner(options: CleanerOptions) {
     hasStaleMarks = true;
     // Taken before the clock is asked, and once: it may be set while rows are being expired.
     const nowMs = now();
-    if (knowsTheTime()) counts.expired = await expireAll(nowMs);
+    if (knowsTheTime()) {
+      counts.expired = await expireAll(nowMs);
+      await expireIdempotencyKeys(nowMs);
+    }
     await emptyDeletedWorkspaces();
     while (state !== "stopping") {
       const startedMs = monotonicNow();
@@ -241,6 +247,14 @@ export function createCleaner(options: CleanerOptions) {
       expired += batch;
     }
     return expired;
+  }
+
+  async function expireIdempotencyKeys(nowMs: number): Promise<void> {
+    while (state !== "stopping") {
+      const startedMs = monotonicNow();
+      if (!(await idempotency.expire(nowMs))) break;
+      await stepAside(monotonicNow() - startedMs);
+    }
   }
 
   /** Gives up the uploads of deleted workspaces, in steps that stall no one. What is left is found again after a restart. */

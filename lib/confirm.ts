@@ -1,5 +1,6 @@
 import type { Contexts, ContextType } from "./contexts.ts";
 import { AppError, invalidField } from "./errors.ts";
+import type { Idempotency, RepeatableRequest } from "./idempotency.ts";
 import type { Log } from "./log.ts";
 import { type ObjectStat, type ObjectStore, StoreError } from "./objects.ts";
 import type { Principal } from "./principals.ts";
@@ -16,6 +17,8 @@ export interface ConfirmRequest {
   uploadId: string;
   contextType: ContextType;
   contextId: string;
+  /** Null where the request came without an Idempotency-Key. */
+  repeatable: RepeatableRequest | null;
 }
 
 export interface ConfirmParts {
@@ -23,6 +26,7 @@ export interface ConfirmParts {
   contexts: Contexts;
   workspaces: Workspaces;
   removals: Removals;
+  idempotency: Idempotency;
   objects: ObjectStore;
   maxUploadBytes: number;
   now: () => number;
@@ -38,7 +42,7 @@ export interface ConfirmParts {
  * stands in the outbox while it is copied, so a crash at any point leaves at worst an entry there (NO-ORPHAN).
  */
 export function createConfirm(parts: ConfirmParts) {
-  const { uploads, contexts, workspaces, removals, objects, maxUploadBytes, now, log } = parts;
+  const { uploads, contexts, workspaces, removals, idempotency, objects, maxUploadBytes, now, log } = parts;
   const leaseMs =
     parts.leaseMs ??
     ((sizeBytes) => objects.promoteMsMax(sizeBytes) + LEASE_EXTRA_MS + Math.ceil(sizeBytes / LEASE_BYTES_PER_MS));
@@ -48,11 +52,14 @@ export function createConfirm(parts: ConfirmParts) {
   /**
    * Confirms an upload and resolves with it; one that is confirmed already is returned as it is, whatever the context.
    *
-   * Throws `not_found` (upload or context), `forbidden` (a session's role), `validation_error` (nothing was PUT), `payload_too_large`,
-   * `storage_limit_exceeded` (nothing is charged and the upload stays pending), `storage_unavailable`.
+   * Throws `not_found` (upload or context), `forbidden` (a session's role), `validation_error` (nothing was PUT, or an
+   * Idempotency-Key that came with another request), `payload_too_large`, `storage_limit_exceeded` (nothing is charged and
+   * the upload stays pending), `storage_unavailable`.
    */
   async function confirm(principal: Principal, request: ConfirmRequest): Promise<Upload> {
-    const { uploadId } = request;
+    const { uploadId, repeatable } = request;
+    // Asked before anything is copied; asked again in the transaction that confirms.
+    if (repeatable !== null) idempotency.find(repeatable);
     const before = attempts.get(uploadId);
     // Who cannot see the upload must not learn from the wait that it is being confirmed (NO-LEAK).
     if (before !== undefined) uploads.findToChange(principal, uploadId);
@@ -67,15 +74,21 @@ export function createConfirm(parts: ConfirmParts) {
 
   async function confirmAlone(principal: Principal, request: ConfirmRequest): Promise<Upload> {
     const upload = uploads.findToChange(principal, request.uploadId);
-    if (upload.status === "uploaded") return upload;
+    if (upload.status === "uploaded") return noted(upload, request);
     try {
       return await attemptConfirm(principal, request, upload);
     } catch (error) {
       // Whatever failed, the row tells what is true: confirmed meanwhile is a success, deleted meanwhile a 404.
       const present = uploads.findToChange(principal, request.uploadId);
-      if (present.status === "uploaded") return present;
+      if (present.status === "uploaded") return await noted(present, request);
       throw error instanceof StoreError ? storeProblem(error) : error;
     }
+  }
+
+  /** A success without a change: its key is taken all the same. */
+  async function noted(upload: Upload, { repeatable }: ConfirmRequest): Promise<Upload> {
+    if (repeatable !== null) await idempotency.note(repeatable, upload.uploadId);
+    return upload;
   }
 
   async function attemptConfirm(principal: Principal, request: ConfirmRequest, upload: Upload): Promise<Upload> {
@@ -101,7 +114,10 @@ export function createConfirm(parts: ConfirmParts) {
           throw error;
         });
       const counts = await countsOf(upload, finalKey, object);
-      return await uploads.settleConfirm({ uploadId, workspaceId, contextType, contextId, finalKey, object, counts });
+      return await uploads.settleConfirm(
+        { uploadId, workspaceId, contextType, contextId, finalKey, object, counts },
+        request.repeatable,
+      );
     } catch (error) {
       await endLease(finalKey, { uploadId, sizeBytes: source.sizeBytes, mayLandLate });
       throw error;

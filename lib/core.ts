@@ -1,6 +1,7 @@
 import type { Config } from "./config.ts";
 import { createContexts } from "./contexts.ts";
 import { type DbOptions, openDb } from "./db.ts";
+import { createIdempotency } from "./idempotency.ts";
 import { createKeys } from "./keys.ts";
 import { createLedger } from "./ledger.ts";
 import type { Log } from "./log.ts";
@@ -30,9 +31,11 @@ export function openCore({ config, log, now, migrate, onFatal, onGroup }: CoreOp
   const db = openDb({ dataDir: config.dataDir, log, migrate, onFatal, onGroup });
   const workspaces = createWorkspaces(db, now);
   const removals = createRemovals(db);
+  const idempotency = createIdempotency(db, now);
   const uploads = createUploads(db, {
     workspaces,
     removals,
+    idempotency,
     now,
     options: {
       uploadUrlTtlMs: config.uploadUrlTtlSeconds * 1000,
@@ -41,7 +44,7 @@ export function openCore({ config, log, now, migrate, onFatal, onGroup }: CoreOp
     },
   });
   return {
-    ...{ db, workspaces, removals, uploads },
+    ...{ db, workspaces, removals, idempotency, uploads },
     keys: createKeys(db, now),
     contexts: createContexts(db, { workspaces, now }),
     users: createUsers(db, now),

@@ -169,7 +169,7 @@ export function createHttpServer(options: HttpOptions): HttpServer {
       exchange.logFields = describe(principal);
     }
     const body = route.takesBody ? await readJson(req, res, timeouts.bodyMs) : undefined;
-    const reply = await route.invoke({ params, search, body, principal, nowMs: now() });
+    const reply = await route.invoke({ params, search, body, principal, headers: req.headers, nowMs: now() });
     writeJson(
       req,
       res,

@@ -1,4 +1,4 @@
-import type { IncomingMessage, ServerResponse } from "node:http";
+import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from "node:http";
 import type * as z from "zod";
 import { AppError, type ErrorDetail } from "./errors.ts";
 import type { Permission } from "./permissions.ts";
@@ -34,6 +34,7 @@ export interface RequestOf<Params, Query, Body> {
   query: Query;
   body: Body;
   principal: Principal;
+  headers: IncomingHttpHeaders;
   nowMs: number;
 }
 
@@ -54,6 +55,7 @@ interface Invocation {
   search: string;
   body: unknown;
   principal: Principal | null;
+  headers: IncomingHttpHeaders;
   nowMs: number;
 }
 
@@ -91,13 +93,14 @@ export function route<Params = unknown, Query = unknown, Body = unknown>(
     summary,
     access,
     takesBody: spec.body !== undefined,
-    invoke: ({ params, search, body, principal, nowMs }) => {
+    invoke: ({ params, search, body, principal, headers, nowMs }) => {
       if (principal === null) throw new TypeError("A route with access control was called without a principal");
       return handle({
         params: parseWith(spec.params, params),
         query: parseWith(spec.query, search === "" ? {} : queryOf(search)),
         body: parseWith(spec.body, body),
         principal,
+        headers,
         nowMs,
       });
     },

@@ -17,6 +17,8 @@ export interface PutUrlOptions {
   /** The exact length that the URL is good for; null where the caller stated none. */
   sizeBytes: number | null;
   expiresAtMs: number;
+  /** When the URL was made for the first time: made again, it is the same. By default now. */
+  signedAtMs?: number;
 }
 
 export interface GetUrlOptions {

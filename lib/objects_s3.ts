@@ -244,9 +244,12 @@ export function createS3Store(options: S3StoreOptions): S3Store {
   }
 
   return {
-    presignPut: (objectKey, { sizeBytes, expiresAtMs }) =>
+    presignPut(objectKey, { sizeBytes, expiresAtMs, signedAtMs = Number.POSITIVE_INFINITY }) {
       // The content type is not signed: promote sets the one that counts, and a client that sends another would be refused.
-      presignUpload({ method: "PUT", objectKey, signedAtMs: now(), expiresAtMs, contentLength: sizeBytes }),
+      const options = { expiresAtMs, contentLength: sizeBytes };
+      // Never in the future, which the server would refuse.
+      return presignUpload({ method: "PUT", objectKey, signedAtMs: Math.min(now(), signedAtMs), ...options });
+    },
     presignGet: (objectKey, { contentType, filename, expiresAtMs }) =>
       presignDownload({
         method: "GET",

@@ -1,11 +1,14 @@
 import { fileType } from "./file_types.ts";
 import { type Route, route } from "./http_routes.ts";
+import { repeatable } from "./idempotency.ts";
 import { PERMISSIONS } from "./permissions.ts";
 import { paginate, presentUpload } from "./present.ts";
 import type { RouteParts } from "./routes.ts";
 import { ConfirmUploadBody, createUploadBody, ListUploadsQuery, UploadParams } from "./schemas.ts";
 import type { Upload } from "./uploads.ts";
 
+/** Header of a request that is done once, however often it is sent. */
+const IDEMPOTENCY_KEY = "idempotency-key";
 const UPLOADS = "/api/v1/uploads";
 const UPLOAD = "/api/v1/uploads/:upload_id";
 
@@ -22,14 +25,19 @@ export function uploadRoutes({ core, objects, confirm, cleaner, config }: RouteP
       summary: "Create an upload and get the URL to PUT its bytes to",
       access: PERMISSIONS.createUpload,
       body: createUploadBody(config.maxUploadBytes),
-      async handle({ principal, body: { filename, category, size_bytes }, nowMs }) {
+      async handle({ principal, headers, body, nowMs }) {
+        const { filename, category, size_bytes } = body;
         const statedSizeBytes = size_bytes ?? null;
         const type = fileType(filename, category);
-        const upload = await uploads.create(principal, { type, category, statedSizeBytes });
-        const upload_url = objects.presignPut(upload.objectKey, {
+        const asked = ["POST", UPLOADS, body];
+        const request = repeatable(principal, headers[IDEMPOTENCY_KEY], { status: 201, asked });
+        const created = await uploads.create(principal, { type, category, statedSizeBytes }, request);
+        const { upload, stagingKey } = created;
+        const upload_url = objects.presignPut(stagingKey, {
           contentType: upload.contentType,
           sizeBytes: statedSizeBytes,
           expiresAtMs: upload.urlExpiresAtMs,
+          signedAtMs: upload.createdAtMs,
         });
         return { status: 201, data: { upload: show(upload, nowMs), upload_url } };
       },
@@ -42,11 +50,13 @@ export function uploadRoutes({ core, objects, confirm, cleaner, config }: RouteP
       access: PERMISSIONS.confirmUpload,
       params: UploadParams,
       body: ConfirmUploadBody,
-      async handle({ principal, params, body, nowMs }) {
+      async handle({ principal, headers, params, body, nowMs }) {
+        const asked = ["POST", UPLOAD, params, body];
         const upload = await confirm(principal, {
           uploadId: params.upload_id,
           contextType: body.context_type,
           contextId: body.context_id,
+          repeatable: repeatable(principal, headers[IDEMPOTENCY_KEY], { status: 200, asked }),
         });
         return { data: show(upload, nowMs), after: cleaner.wake };
       },
@@ -58,8 +68,10 @@ export function uploadRoutes({ core, objects, confirm, cleaner, config }: RouteP
       summary: "Delete an upload: its bytes return to the workspace at once, its object is removed in the background",
       access: PERMISSIONS.deleteUpload,
       params: UploadParams,
-      async handle({ principal, params }) {
-        await uploads.remove(principal, params.upload_id);
+      async handle({ principal, headers, params }) {
+        const asked = ["DELETE", UPLOAD, params];
+        const request = repeatable(principal, headers[IDEMPOTENCY_KEY], { status: 200, asked });
+        await uploads.remove(principal, params.upload_id, request);
         return { data: {}, after: cleaner.wake };
       },
     }),

@@ -79,11 +79,15 @@ export function createUploadViews(db: Db) {
 
   /** The upload, as far as the caller can see it. Throws `not_found`, alike for unknown, foreign and deleted ids. */
   function find(principal: Principal, uploadId: string): Upload {
-    return found(
+    return found(findOrNull(principal, uploadId) ?? undefined);
+  }
+
+  function findOrNull(principal: Principal, uploadId: string): Upload | null {
+    const upload =
       principal.authKind === "api_key"
         ? selectOfWorkspace.get({ uploadId, workspaceId: principal.workspaceId })
-        : selectSeen.get({ uploadId, ...sessionParams(principal) }),
-    );
+        : selectSeen.get({ uploadId, ...sessionParams(principal) });
+    return upload ?? null;
   }
 
   /** The upload, where the caller may confirm and delete it. Throws `not_found`, also where they may only see it. */
@@ -129,7 +133,7 @@ export function createUploadViews(db: Db) {
     };
   }
 
-  return { find, findToChange, isPendingKey, list, listOfWorkflow };
+  return { find, findOrNull, findToChange, isPendingKey, list, listOfWorkflow };
 }
 
 function found(upload: Upload | undefined): Upload {

@@ -2,6 +2,7 @@ import type { ContextType } from "./contexts.ts";
 import { type Db, isSqliteError } from "./db.ts";
 import { AppError } from "./errors.ts";
 import type { Category, FileType } from "./file_types.ts";
+import type { Idempotency, RepeatableRequest } from "./idempotency.ts";
 import { newId, newObjectKey } from "./ids.ts";
 import type { ObjectStat } from "./objects.ts";
 import { CHANGES_UPLOAD_SQL, type SessionParams, sessionParams } from "./permissions.ts";
@@ -40,6 +41,13 @@ export interface NewUpload {
   statedSizeBytes: number | null;
 }
 
+/** A new upload, or the one that the same request made before. */
+export interface CreatedUpload {
+  upload: Upload;
+  /** Where its bytes are to be PUT; a repeated request may find the upload confirmed, under another key. */
+  stagingKey: string;
+}
+
 /** What a confirm settles: the object that was made final, and what the upload is bound to. */
 export interface Confirmation {
   uploadId: string;
@@ -67,9 +75,15 @@ export type Uploads = ReturnType<typeof createUploads>;
 /** The rows of uploads: made, confirmed, deleted, expired, and what is seen of them. The schema's triggers keep the books. */
 export function createUploads(
   db: Db,
-  parts: { workspaces: Workspaces; removals: Removals; now: () => number; options: UploadsOptions },
+  parts: {
+    workspaces: Workspaces;
+    removals: Removals;
+    idempotency: Idempotency;
+    now: () => number;
+    options: UploadsOptions;
+  },
 ) {
-  const { workspaces, removals, now, options } = parts;
+  const { workspaces, removals, idempotency, now, options } = parts;
   const insertPending = db.prepare<Upload>(`
     INSERT INTO uploads (id, user_id, workspace_id, filename, category, content_type, format, status, stated_size_bytes, object_key,
                          url_expires_at_ms, expires_at_ms, created_at_ms, updated_at_ms)
@@ -120,15 +134,60 @@ export function createUploads(
 
   /**
    * Makes a pending upload; of a session that selects no workspace it is a personal one. Throws `rate_limited` where there
-   * are too many, `storage_limit_exceeded` where a stated size can never fit.
+   * are too many, `storage_limit_exceeded` where a stated size can never fit; `not_found` where the request is repeated and
+   * the upload that it made is gone.
    */
-  async function create(principal: Principal, { type, category, statedSizeBytes }: NewUpload): Promise<Upload> {
-    const { userId, workspaceId } = principal;
-    // What is nobody's yet is charged to nobody: the quota is asked when it is bound to a workspace.
+  async function create(
+    principal: Principal,
+    newUpload: NewUpload,
+    request: RepeatableRequest | null,
+  ): Promise<CreatedUpload> {
+    try {
+      if (request !== null) return await createOnce(principal, newUpload, request);
+      checkRoom(principal, newUpload);
+      const upload = pendingUpload(principal, newUpload);
+      return await db.writeStatement(() => {
+        takePendingPlace(principal);
+        insertPending.run(upload);
+        return { upload, stagingKey: upload.objectKey };
+      });
+    } catch (error) {
+      // It was deleted after the caller's credential was looked at.
+      if (isRefusal(error, "a deleted workspace takes no uploads")) throw noWorkspace();
+      throw error;
+    }
+  }
+
+  function createOnce(principal: Principal, newUpload: NewUpload, request: RepeatableRequest): Promise<CreatedUpload> {
+    return db.write(() => {
+      const done = idempotency.find(request);
+      if (done !== undefined) {
+        const { uploadId, stagingKey } = done;
+        const upload = views.findOrNull(principal, uploadId);
+        // Another one would be a second upload, for a request that may only be a late echo of the first.
+        if (upload === null || stagingKey === null) throw goneSince();
+        return { upload, stagingKey };
+      }
+      // Inside, because what the first request was given must not be refused to its repetition.
+      checkRoom(principal, newUpload);
+      const upload = pendingUpload(principal, newUpload);
+      const { uploadId, objectKey: stagingKey } = upload;
+      takePendingPlace(principal);
+      insertPending.run(upload);
+      idempotency.remember(request, uploadId, stagingKey);
+      return { upload, stagingKey };
+    });
+  }
+
+  /** What is nobody's yet is charged to nobody: the quota is asked when it is bound to a workspace. */
+  function checkRoom({ workspaceId }: Principal, { statedSizeBytes }: NewUpload): void {
     if (statedSizeBytes !== null && workspaceId !== null) workspaces.checkRoom(workspaceId, statedSizeBytes);
+  }
+
+  function pendingUpload({ userId, workspaceId }: Principal, { type, category, statedSizeBytes }: NewUpload): Upload {
     const nowMs = now();
     const uploadId = newId();
-    const upload: Upload = {
+    return {
       uploadId,
       userId,
       workspaceId,
@@ -148,17 +207,6 @@ export function createUploads(
       createdAtMs: nowMs,
       updatedAtMs: nowMs,
     };
-    try {
-      return await db.writeStatement(() => {
-        takePendingPlace(principal);
-        insertPending.run(upload);
-        return upload;
-      });
-    } catch (error) {
-      // It was deleted after the caller's credential was looked at.
-      if (isRefusal(error, "a deleted workspace takes no uploads")) throw noWorkspace();
-      throw error;
-    }
   }
 
   /**
@@ -185,14 +233,21 @@ export function createUploads(
   }
 
   /** Deletes an upload in either state and gives its bytes back. Throws `not_found`, alike for all who may not delete it. */
-  function remove(principal: Principal, uploadId: string): Promise<void> {
-    return db.writeStatement(() => {
-      const deleted =
-        principal.authKind === "api_key"
-          ? deleteOfWorkspace.get({ uploadId, workspaceId: principal.workspaceId })
-          : deleteBySession.get({ uploadId, ...sessionParams(principal) });
-      if (deleted === undefined) throw noUpload();
+  function remove(principal: Principal, uploadId: string, request: RepeatableRequest | null): Promise<void> {
+    if (request === null) return db.writeStatement(() => deleteOne(principal, uploadId));
+    return db.write(() => {
+      if (idempotency.find(request) !== undefined) return;
+      deleteOne(principal, uploadId);
+      idempotency.remember(request, uploadId);
     });
+  }
+
+  function deleteOne(principal: Principal, uploadId: string): void {
+    const deleted =
+      principal.authKind === "api_key"
+        ? deleteOfWorkspace.get({ uploadId, workspaceId: principal.workspaceId })
+        : deleteBySession.get({ uploadId, ...sessionParams(principal) });
+    if (deleted === undefined) throw noUpload();
   }
 
   /**
@@ -235,7 +290,10 @@ export function createUploads(
    * Charges an upload and makes it confirmed, in one transaction. Throws `storage_unavailable` where its lease is gone,
    * `not_found` where the row is, `storage_limit_exceeded` where the quota has no room.
    */
-  async function settleConfirm({ object, counts, ...confirmation }: Confirmation): Promise<Upload> {
+  async function settleConfirm(
+    { object, counts, ...confirmation }: Confirmation,
+    request: RepeatableRequest | null,
+  ): Promise<Upload> {
     try {
       return await db.write(() => {
         if (!removals.takeBackLease(confirmation.finalKey)) {
@@ -252,6 +310,7 @@ export function createUploads(
           nowMs: now(),
         });
         if (upload === undefined) throw noUpload();
+        if (request !== null) idempotency.remember(request, upload.uploadId);
         return upload;
       });
     } catch (error) {
@@ -268,6 +327,13 @@ export function createUploads(
 interface TextCountsOrNull {
   charCount: number | null;
   lineCount: number | null;
+}
+
+function goneSince(): AppError {
+  return new AppError(
+    "not_found",
+    "The upload that this Idempotency-Key created is gone: send a new key to create another",
+  );
 }
 
 /** Whether a trigger of the schema has refused a statement with this message. */

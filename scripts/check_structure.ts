@@ -25,6 +25,7 @@ const CORE = [
   "ledger.ts",
   "usage.ts",
   "totals.ts",
+  "idempotency.ts",
 ];
 
 const RULES: readonly Rule[] = [
