@@ -6,11 +6,19 @@ import Database from "better-sqlite3";
 import { openApp } from "../lib/app.ts";
 import { DATABASE_FILE } from "../lib/db.ts";
 import { silentLog, testClock, testConfig } from "./_app.ts";
-import { checkAll, checkDrained, rawTemporaryFiles } from "./_books.ts";
 import type { Load } from "./_crash_load.ts";
 import { judge, readRows } from "./_crash_uploads.ts";
+import { checkRaw, checkRawDrained, type RawStore, rawDiskStore } from "./_raw_store.ts";
+import type { TestBucket } from "./_test_store.ts";
 
 const TWO_DAYS_MS = 2 * 86_400_000;
+
+/** What a process leaves behind. */
+export interface Place {
+  dataDir: string;
+  /** Null where the objects are files in the data directory. */
+  bucket: TestBucket | null;
+}
 
 /** How often a kill met the service in the middle of something: shows that the moments are well chosen. */
 export interface Met {
@@ -28,16 +36,17 @@ export interface Met {
  * Checks a data directory that a killed process left behind against everything that was ever answered. `strangers` are the
  * rows of creates that were not answered; new ones are added to it.
  */
-export function checkAfterKill(dataDir: string, load: Load, strangers: Set<string>, met?: Met): void {
+export async function checkAfterKill(place: Place, load: Load, strangers: Set<string>, met?: Met): Promise<void> {
   const unansweredCreates = load.unansweredCreates();
   let changed = 0;
-  withCopy(dataDir, (sql) => {
+  await withCopy(place, async (sql, raw) => {
     assert.deepEqual(sql.pragma("integrity_check"), [{ integrity_check: "ok" }]);
     assert.deepEqual(sql.pragma("foreign_key_check"), []);
-    checkAll(sql, dataDir);
+    await checkRaw(sql, raw);
+    const objects = new Map((await raw.objects()).map((object) => [object.objectKey, object]));
     const rows = readRows(sql);
     for (const upload of load.uploads()) {
-      if (judge(upload, rows.get(upload.id), dataDir)) changed++;
+      if (await judge(upload, rows.get(upload.id), objects)) changed++;
       rows.delete(upload.id);
     }
     const unknown = [...rows.values()].filter(({ id }) => !strangers.has(id));
@@ -54,7 +63,7 @@ export function checkAfterKill(dataDir: string, load: Load, strangers: Set<strin
     met.unanswered += Math.sign(changed + unknown.length);
     met.lease += Math.sign(leases);
     met.taken += Math.sign(taken);
-    met.halfWritten += Math.sign(rawTemporaryFiles(dataDir).length);
+    met.halfWritten += Math.sign(raw.halfWritten().length);
   });
 }
 
@@ -62,11 +71,13 @@ export function checkAfterKill(dataDir: string, load: Load, strangers: Set<strin
  * Opens the data directory with the clock two days on, and lets the cleaner do all that is left: no entry remains, and the
  * files are exactly the confirmed ones.
  */
-export async function checkTwoDaysOn(dataDir: string, load: Load, strangers: Set<string>): Promise<void> {
+export async function checkTwoDaysOn(place: Place, load: Load, strangers: Set<string>): Promise<void> {
+  const { dataDir, bucket } = place;
   const clock = testClock();
   clock.advance(TWO_DAYS_MS);
   const app = await openApp({
-    ...{ config: testConfig(dataDir), log: silentLog, cleansInBackground: false },
+    ...{ config: testConfig(dataDir, bucket?.env), log: silentLog, cleansInBackground: false },
+    ...(bucket === null ? {} : { s3: { now: () => Date.now() } }),
     now: clock.now,
     monotonicNow: clock.monotonicNow,
     onFatal: (error) => assert.fail(String(error)),
@@ -78,13 +89,16 @@ export async function checkTwoDaysOn(dataDir: string, load: Load, strangers: Set
   }
   for (const upload of load.uploads()) if (upload.state === "pending") upload.state = "deleted";
   strangers.clear();
-  withCopy(dataDir, (sql) => checkDrained(sql, dataDir));
-  checkAfterKill(dataDir, load, strangers);
+  await withCopy(place, checkRawDrained);
+  await checkAfterKill(place, load, strangers);
   load.forgetDeleted();
 }
 
 /** A copy, so that the log that a killed process left is still there for the next process to recover. */
-function withCopy(dataDir: string, look: (sql: Database.Database) => void): void {
+async function withCopy(
+  { dataDir, bucket }: Place,
+  look: (sql: Database.Database, raw: RawStore) => Promise<void>,
+): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), "stowage-test-"));
   try {
     for (const suffix of ["", "-wal"]) {
@@ -93,7 +107,7 @@ function withCopy(dataDir: string, look: (sql: Database.Database) => void): void
     }
     const sql = new Database(join(folder, DATABASE_FILE));
     try {
-      look(sql);
+      await look(sql, bucket?.raw ?? rawDiskStore(dataDir, sql));
     } finally {
       sql.close();
     }

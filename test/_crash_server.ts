@@ -18,12 +18,12 @@ export interface Server {
   lines: () => string;
 }
 
-/** Starts the real program on a data directory, as `./scripts/start` does. */
-export function startServer(dataDir: string): Server {
+/** Starts the real program on a data directory, as `./scripts/start` does; `settings` are further ones. */
+export function startServer(dataDir: string, settings: Record<string, string>): Server {
   const { PATH, HOME } = process.env;
   const child: ChildProcess = spawn(process.execPath, ["--import", "tsx", "server.ts", "serve"], {
     cwd: PROJECT,
-    env: { PATH, HOME, STOWAGE_DATA_DIR: dataDir, STOWAGE_PORT: "0", STOWAGE_MIN_FREE_BYTES: "0" },
+    env: { PATH, HOME, STOWAGE_DATA_DIR: dataDir, STOWAGE_PORT: "0", STOWAGE_MIN_FREE_BYTES: "0", ...settings },
     stdio: ["ignore", "ignore", "pipe"],
   });
   const last: string[] = [];

@@ -1,9 +1,8 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { existsSync, readFileSync } from "node:fs";
 import type Database from "better-sqlite3";
 import type { Owner } from "./_app.ts";
-import { rawPathOf } from "./_books.ts";
+import type { RawObject } from "./_raw_store.ts";
 
 /** An upload as the answers tell it. What was asked for and not answered may have been done or not. */
 export interface Tracked {
@@ -35,9 +34,8 @@ export function bodyOf(number: number): Buffer {
   return body;
 }
 
-/** The number of the body that a file holds. Fails where the file is not whole. */
-function bodyIn(path: string, what: string): number {
-  const bytes = readFileSync(path);
+/** The number of the body that an object holds. Fails where it is not whole. */
+function bodyIn(bytes: Buffer, what: string): number {
   assert.ok(bytes.length >= HEADER_BYTES, `${what} is cut off`);
   const number = Number(bytes.readBigUInt64BE());
   assert.ok(bytes.equals(bodyOf(number)), `${what} is not whole`);
@@ -59,18 +57,22 @@ export function readRows(sql: Database.Database): Map<string, Row> {
 }
 
 /**
- * Checks one upload against the raw database and files (NO-LOSS, NO-GHOST), and takes over what is true now where no
+ * Checks one upload against the raw database and store (NO-LOSS, NO-GHOST), and takes over what is true now where no
  * answer had told. Returns whether that was so.
  */
-export function judge(upload: Tracked, row: Row | undefined, dataDir: string): boolean {
+export async function judge(
+  upload: Tracked,
+  row: Row | undefined,
+  objects: ReadonlyMap<string, RawObject>,
+): Promise<boolean> {
   const { id, state, bodies } = upload;
   if (row === undefined) {
     assert.ok(state === "deleted" || upload.mayBeDeleted, `NO-LOSS: ${id} is gone, and nobody had asked for that`);
     return settle(upload, "deleted", null);
   }
   assert.notEqual(state, "deleted", `NO-LOSS: ${id} is back after its delete was answered`);
-  const path = rawPathOf(dataDir, row.objectKey);
-  const isThere = existsSync(path);
+  const object = objects.get(row.objectKey);
+  const isThere = object !== undefined;
   if (row.status === "pending") {
     assert.equal(state, "pending", `NO-LOSS: ${id} is pending again after its confirm was answered`);
     assert.ok(isThere || upload.mayBeEmpty, `NO-LOSS: what was PUT to ${id}, and answered, is gone`);
@@ -78,7 +80,7 @@ export function judge(upload: Tracked, row: Row | undefined, dataDir: string): b
     assert.ok(state === "uploaded" || upload.mayBeConfirmed, `${id} is confirmed, and nobody had asked for that`);
     assert.ok(isThere, `NO-GHOST: the object of ${id} is not there`);
   }
-  const body = isThere ? bodyIn(path, `the object of ${id}`) : null;
+  const body = isThere ? bodyIn(await object.read(), `the object of ${id}`) : null;
   assert.ok(body === null || bodies.includes(body), `${id} has body ${body}, not one of ${bodies.join(", ")}`);
   if (row.status === "uploaded")
     assert.equal(row.sizeBytes, bodyOf(body ?? 0).length, `BOOKS: ${id} is charged its size`);

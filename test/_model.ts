@@ -1,8 +1,7 @@
 import assert from "node:assert/strict";
-import { readFileSync, statSync } from "node:fs";
 import type Database from "better-sqlite3";
 import type { Owner } from "./_app.ts";
-import { checkAll, rawDiskObjects, rawTemporaryFiles } from "./_books.ts";
+import { checkRaw, type RawStore } from "./_raw_store.ts";
 
 /** What the service should know of an upload. */
 export interface ModelUpload {
@@ -36,6 +35,8 @@ export type Model = ReturnType<typeof createModel>;
 export function createModel(workspaces: ModelWorkspace[]) {
   const uploads = new Map<string, ModelUpload>();
   const graves: ModelUpload[] = [];
+  /** Staging keys to which something was PUT after their upload was gone: S3 servers take it, and nothing may name it yet. */
+  const strays = new Set<string>();
 
   const all = () => [...uploads.values()];
   const usedBytes = (workspace: ModelWorkspace) =>
@@ -57,8 +58,8 @@ export function createModel(workspaces: ModelWorkspace[]) {
     return over.length;
   }
 
-  /** Compares the raw database and the raw files with the model: the exact rows, the exact counters, every file. */
-  function check(sql: Database.Database, dataDir: string, how: { thoroughly: boolean }): void {
+  /** Compares the raw database and the raw store with the model: the exact rows, the exact counters, every object. */
+  async function check(sql: Database.Database, raw: RawStore, how: { thoroughly: boolean }): Promise<void> {
     const rows = sql
       .prepare<[], { id: string; workspaceId: string; status: string; sizeBytes: number | null; objectKey: string }>(
         `SELECT id, workspace_id AS workspaceId, status, size_bytes AS sizeBytes, object_key AS objectKey FROM uploads ORDER BY id`,
@@ -87,25 +88,28 @@ export function createModel(workspaces: ModelWorkspace[]) {
         .sort(([a], [b]) => (a < b ? -1 : 1)),
       "BOOKS: every counter is exactly the model's",
     );
-    if (how.thoroughly) checkAll(sql, dataDir);
+    if (how.thoroughly) await checkRaw(sql, raw, [...strays]);
 
-    const installationId = sql.prepare<[], string>("SELECT id FROM installation").pluck().get() ?? "";
     const entered = new Set(sql.prepare("SELECT object_key FROM object_removals").pluck().all());
-    const files = new Map(rawDiskObjects(dataDir, installationId).map(({ objectKey, path }) => [objectKey, path]));
+    const objects = new Map((await raw.objects()).map((object) => [object.objectKey, object]));
     for (const { id, objectKey } of rows) {
       const bytes = uploads.get(id)?.bytes ?? null;
-      const path = files.get(objectKey);
-      files.delete(objectKey);
-      assert.equal(path !== undefined, bytes !== null, `NO-GHOST: the object of ${id} is there exactly if it was PUT`);
-      if (path === undefined || bytes === null) continue;
+      const object = objects.get(objectKey);
+      objects.delete(objectKey);
+      assert.equal(
+        object !== undefined,
+        bytes !== null,
+        `NO-GHOST: the object of ${id} is there exactly if it was PUT`,
+      );
+      if (object === undefined || bytes === null) continue;
       if (how.thoroughly)
-        assert.ok(readFileSync(path).equals(bytes), `the object of ${id} has the bytes that were PUT`);
-      else assert.equal(statSync(path).size, bytes.length, `the object of ${id} is whole`);
+        assert.ok((await object.read()).equals(bytes), `the object of ${id} has the bytes that were PUT`);
+      else assert.equal(object.sizeBytes, bytes.length, `the object of ${id} is whole`);
     }
-    const unknown = [...files.keys()].filter((key) => !entered.has(key));
+    const unknown = [...objects.keys()].filter((key) => !entered.has(key) && !strays.has(key));
     assert.deepEqual(unknown, [], "NO-ORPHAN: what no row names is entered for removal");
-    assert.deepEqual(rawTemporaryFiles(dataDir), [], "nothing half-written is kept");
+    assert.deepEqual(raw.halfWritten(), [], "nothing half-written is kept");
   }
 
-  return { workspaces, uploads, graves, all, usedBytes, pendingOf, remove, expire, check };
+  return { workspaces, uploads, graves, strays, all, usedBytes, pendingOf, remove, expire, check };
 }

@@ -8,6 +8,7 @@ import {
   URL_TTL_SECONDS,
   type World,
 } from "./_model_world.ts";
+import { IS_S3 } from "./_test_store.ts";
 
 export type Operations = ReturnType<typeof createOperations>;
 
@@ -53,10 +54,14 @@ export function createOperations(world: World) {
 
   async function putBytes(upload: ModelUpload | undefined): Promise<void> {
     if (upload === undefined) return;
+    // A real server has a clock of its own, by which the URL is still good.
+    if (IS_S3 && upload.urlExpiresAtMs <= clock.now()) return;
     const bytes = random.bytes(sizeOf(upload));
     const expected = putStatus(upload, bytes.length);
     expectStatus("PUT", await put(upload.uploadUrl, bytes), [expected]);
-    if (expected === 200) upload.bytes = bytes;
+    if (expected !== 200) return;
+    if (model.uploads.get(upload.id)?.status === "pending") upload.bytes = bytes;
+    else model.strays.add(stagingKeyIn(upload.uploadUrl));
   }
 
   async function confirmOne(upload: ModelUpload | undefined): Promise<void> {
@@ -154,4 +159,9 @@ export function createOperations(world: World) {
     deleteByHand,
     passTime,
   };
+}
+
+function stagingKeyIn(url: string): string {
+  const { pathname } = new URL(url);
+  return pathname.slice(pathname.indexOf("staging/"));
 }

@@ -4,6 +4,7 @@ import { type FaultyApp, LEASE_MS } from "./_faulty_app.ts";
 import { noAnswer, type StoreCall } from "./_faulty_store.ts";
 import type { Model, ModelUpload, ModelWorkspace } from "./_model.ts";
 import type { Random } from "./_random.ts";
+import { IS_S3 } from "./_test_store.ts";
 
 export const MAX_UPLOAD_BYTES = 3_000;
 export const PENDING_UPLOADS_MAX = 20;
@@ -80,6 +81,8 @@ export function createWorld(parts: WorldParts) {
 
   /** What a PUT of so many bytes gets, as far as nothing races it. */
   function putStatus(upload: ModelUpload, sizeBytes: number): number {
+    // S3 knows no uploads and no most bytes, only what is signed.
+    if (IS_S3) return upload.statedSizeBytes !== null && sizeBytes !== upload.statedSizeBytes ? 403 : 200;
     if (upload.urlExpiresAtMs <= clock.now()) return 403;
     if (model.uploads.get(upload.id)?.status !== "pending") return 404;
     if (sizeBytes > (upload.statedSizeBytes ?? MAX_UPLOAD_BYTES)) return 413;
@@ -121,6 +124,7 @@ export function createWorld(parts: WorldParts) {
     if (known.status === "uploaded") return 200;
     if (!isKnown) return 404;
     if (known.bytes === null) return 422;
+    if (known.bytes.length > MAX_UPLOAD_BYTES) return 413;
     return model.usedBytes(upload.workspace) + known.bytes.length > upload.workspace.quotaBytes ? 402 : 200;
   }
 

@@ -5,6 +5,8 @@ import type { S3Server } from "./_s3_servers.ts";
 const MARKER = /^final\/[^/]+\/ledger-marker$/;
 
 export interface RawBucket extends RawStore {
+  /** Makes the bucket itself; without that it is made by whoever uses it first. */
+  make: () => Promise<void>;
   put: (objectKey: string, bytes: Buffer | string) => Promise<void>;
   remove: (objectKey: string) => Promise<void>;
   /** Takes the bucket away with all that is in it. Resolves with what brings both back. */
@@ -37,6 +39,7 @@ export function rawBucket({ endpoint, region, accessKey, secretKey }: S3Server, 
   return {
     objects: async () => (await all()).filter(({ objectKey }) => !MARKER.test(objectKey)),
     halfWritten: () => [],
+    make: () => client.makeBucket(bucket, region),
     put,
     remove: (objectKey) => client.removeObject(bucket, objectKey),
     async vanish() {

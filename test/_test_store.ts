@@ -46,7 +46,10 @@ async function openBucket(t: TestContext, make: Exclude<StoreName, "disk">): Pro
   const server = await useS3Server(t, make);
   assert.ok(server !== null, `STOWAGE_TEST_STORE is "${make}", which is not installed`);
   const name = server.newBucketName();
-  return { env: s3Env(server, name), raw: rawBucket(server, name), inTime: ownTime };
+  const raw = rawBucket(server, name);
+  // A process may be killed before it has made it, and what there is is looked at all the same.
+  await raw.make();
+  return { env: s3Env(server, name), raw, inTime: ownTime };
 }
 
 /** versitygw removes folders that it finds empty, also where a PUT is just making an object in one: then it answers 409. */

@@ -1,6 +1,6 @@
 // Goal: NO-LOSS, ROW-FIRST, NO-ORPHAN, NO-GHOST and ONCE hold whenever the process is killed.
 // Method: the real program is killed with SIGKILL at random moments, again and again on one data directory, while clients
-// note what they are answered. After each kill the raw database and the raw files are compared with every answer. (SIGKILL
+// note what they are answered. After each kill the raw database and the raw store are compared with every answer. (SIGKILL
 // keeps the page cache: that what is answered also survives a power loss is shown by the test of the order of syncs.)
 import assert from "node:assert/strict";
 import { join } from "node:path";
@@ -8,10 +8,11 @@ import { type TestContext, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { openCore } from "../lib/core.ts";
 import { initDataDir, type Owner, silentLog, temporaryFolder, testConfig } from "./_app.ts";
-import { checkAfterKill, checkTwoDaysOn, type Met } from "./_crash_check.ts";
+import { checkAfterKill, checkTwoDaysOn, type Met, type Place } from "./_crash_check.ts";
 import { createLoad } from "./_crash_load.ts";
 import { type Server, startServer } from "./_crash_server.ts";
 import { createRandom, type Random, testCount, testSeed } from "./_random.ts";
+import { testBucket } from "./_test_store.ts";
 
 const KILLS = testCount("STOWAGE_TEST_KILLS", process.env.CI === "true" ? 200 : 12);
 /** Data directories at once: while one process starts, another is under load. */
@@ -45,6 +46,7 @@ interface Lane {
 /** Kills the service of one data directory so many times, and tells what that met. */
 async function killAgainAndAgain(t: TestContext, { random, kills, isOver }: Lane): Promise<string[]> {
   const dataDir = join(await temporaryFolder(t), "data");
+  const place: Place = { dataDir, bucket: await testBucket(t, dataDir) };
   const config = testConfig(dataDir);
   const owners = [await initDataDir(config, QUOTA_BYTES)];
   owners.push(await addOwner(config));
@@ -122,11 +124,11 @@ async function killAgainAndAgain(t: TestContext, { random, kills, isOver }: Lane
     const death = random.pick(deck) ?? assert.fail();
     died.set(death.what, (died.get(death.what) ?? 0) + 1);
     try {
-      server = startServer(dataDir);
+      server = startServer(dataDir, place.bucket?.env ?? {});
       await death.die(server);
       assert.deepEqual(server.errors(), []);
-      checkAfterKill(dataDir, load, strangers, met);
-      if (kill % KILLS_UNTIL_DRAINED === 0 || kill === kills) await checkTwoDaysOn(dataDir, load, strangers);
+      await checkAfterKill(place, load, strangers, met);
+      if (kill % KILLS_UNTIL_DRAINED === 0 || kill === kills) await checkTwoDaysOn(place, load, strangers);
     } catch (error) {
       throw new Error(`Kill ${kill}, ${death.what}, broke something. The log:\n${server?.lines()}`, { cause: error });
     }

@@ -1,10 +1,9 @@
 // Goal: BOOKS, and every other invariant, hold after any sequence of operations, with a store that fails now and then.
-// Method: thousands of random steps against a real service; after each the raw database and the raw files are compared
+// Method: thousands of random steps against a real service; after each the raw database and the raw store are compared
 // with a model in memory that knows exactly what must be there. The seed repeats the steps; where two things race, their
 // order is the machine's, and the model follows the answers.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { checkDrained } from "./_books.ts";
 import { DAY_MS, startFaultyApp } from "./_faulty_app.ts";
 import { createModel, type ModelWorkspace } from "./_model.ts";
 import { createOperations } from "./_model_operations.ts";
@@ -18,6 +17,7 @@ import {
   type World,
 } from "./_model_world.ts";
 import { createRandom, testCount, testSeed } from "./_random.ts";
+import { checkRawDrained } from "./_raw_store.ts";
 
 const STEPS = testCount("STOWAGE_TEST_STEPS", process.env.CI === "true" ? 6_000 : 2_000);
 const WORKSPACES = 3;
@@ -98,7 +98,7 @@ test(`the books are the model's after each of ${STEPS} random steps`, async (t) 
       world.drawFault(step.faults ?? ANY_FAULT);
       await step.run();
       its.heal();
-      model.check(its.sql, its.dataDir, { thoroughly: i % THOROUGH_EVERY === 0 });
+      await model.check(its.sql, its.raw, { thoroughly: i % THOROUGH_EVERY === 0 });
     } catch (error) {
       throw new Error(`Step ${i}, "${step.name}", broke something`, { cause: error });
     }
@@ -108,16 +108,19 @@ test(`the books are the model's after each of ${STEPS} random steps`, async (t) 
   // Days later nothing is left to do: the files are exactly the confirmed ones.
   its.clock.advance(3 * DAY_MS);
   model.expire(its.clock.now());
-  for (let pass = 0; pass < 4; pass++) await its.app.cleaner.runOnce();
-  model.check(its.sql, its.dataDir, { thoroughly: true });
-  checkDrained(its.sql, its.dataDir);
+  await its.app.cleaner.runOnce();
+  await its.app.cleaner.lookForLateArrivals();
+  for (let pass = 0; pass < 3; pass++) await its.app.cleaner.runOnce();
+  model.strays.clear();
+  await model.check(its.sql, its.raw, { thoroughly: true });
+  await checkRawDrained(its.sql, its.raw);
 
   // And everything can be given back.
   for (const { id, workspace } of model.all()) {
     assert.equal((await its.call("DELETE", `/api/v1/uploads/${id}`, { key: workspace.owner.key })).status, 200);
   }
   await its.app.cleaner.runOnce();
-  checkDrained(its.sql, its.dataDir);
+  await checkRawDrained(its.sql, its.raw);
   assert.equal(its.usedBytes(), 0);
-  assert.deepEqual(its.files(), []);
+  assert.deepEqual(await its.raw.objects(), []);
 });
