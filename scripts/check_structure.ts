@@ -26,6 +26,7 @@ const CORE = [
   "usage.ts",
   "totals.ts",
   "idempotency.ts",
+  "doctor_queries.ts",
 ];
 
 const RULES: readonly Rule[] = [
