@@ -19,6 +19,8 @@ type Extra = Omit<HostileStatement, "sql" | "refused" | "changes">;
 
 const START_WORKSPACE = "a workspace starts empty, once";
 const KEEP_WORKSPACE = "a workspace keeps its id";
+const SLUG = "another workspace has that slug";
+const IN_DELETED = "a deleted workspace takes no uploads";
 const STAY = "a workspace stays for its ledger";
 const COUNTER = "the counter follows the ledger";
 const START = "an upload starts as pending, once, with a staging key of its own";
@@ -380,6 +382,35 @@ export function hostileStatements(installation: string): HostileStatement[] {
     refused(START_WORKSPACE, `${workspace("INSERT", a, "0")} ON CONFLICT (id) DO UPDATE SET storage_bytes_used = 0`),
     refused(START_WORKSPACE, `${workspace("INSERT", a, "0")} ON CONFLICT DO NOTHING`),
     allowed(workspace("INSERT", "01900000-0000-7000-8000-000000000001", "0")),
+    refused(SLUG, workspace("INSERT", "01900000-0000-7000-8000-000000000002", "0", "w-a")),
+    refused(SLUG, workspace("INSERT OR REPLACE", "01900000-0000-7000-8000-000000000002", "0", "w-a")),
+    refused(SLUG, workspace("REPLACE", "01900000-0000-7000-8000-000000000002", "0", "w-b")),
+    refused(SLUG, workspace("INSERT OR IGNORE", "01900000-0000-7000-8000-000000000002", "0", "w-a")),
+    refused(
+      SLUG,
+      `${workspace("INSERT", "01900000-0000-7000-8000-000000000002", "0", "w-a")} ON CONFLICT DO UPDATE SET slug = 'w-x'`,
+    ),
+    refused(SLUG, `UPDATE workspaces SET slug = 'w-a' WHERE id = '${b}'`),
+    refused(SLUG, `UPDATE OR REPLACE workspaces SET slug = 'w-a' WHERE id = '${b}'`),
+    refused(SLUG, `UPDATE OR IGNORE workspaces SET slug = 'w-a' WHERE id = '${b}'`),
+    refused(
+      SLUG,
+      `UPDATE workspaces SET slug = CASE id WHEN '${a}' THEN 'w-b' ELSE 'w-a' END WHERE id IN ('${a}', '${b}')`,
+    ),
+    refused("CHECK", `UPDATE workspaces SET slug = '' WHERE id = '${a}'`),
+    refused("CHECK", `UPDATE workspaces SET color_idx = 7 WHERE id = '${a}'`),
+    refused("CHECK", `UPDATE workspaces SET routing_price_sensitivity = 1.5 WHERE id = '${a}'`),
+    ignored(`UPDATE workspaces SET slug = slug`),
+    // A deleted workspace has given its slug up, and can come back only with one that is free.
+    allowed(`UPDATE workspaces SET slug = 'w-d' WHERE id = '${empty}'`),
+    refusedHalfWay(
+      SLUG,
+      `UPDATE workspaces SET slug = 'w-d' WHERE id = '${empty}'; UPDATE workspaces SET deleted_at_ms = NULL WHERE id = '${gone}'`,
+    ),
+    refused(IN_DELETED, newUpload("INSERT", fresh, staging(fresh), `'${gone}'`)),
+    refused(IN_DELETED, newUpload("INSERT OR IGNORE", fresh, staging(fresh), `'${gone}'`)),
+    refused(IN_DELETED, newUpload("REPLACE", fresh, staging(fresh), `'${gone}'`)),
+    allowed(`UPDATE workspaces SET emptied_at_ms = 1`),
     refused(KEEP_WORKSPACE, `UPDATE workspaces SET id = '${unknown}' WHERE id = '${a}'`),
     refused(KEEP_WORKSPACE, `UPDATE OR REPLACE workspaces SET id = '${a}' WHERE id = '${b}'`),
     refused(

@@ -2,6 +2,7 @@ import type { TestContext } from "node:test";
 import { type DevClaims, type DevIssuer, startDevIssuer } from "../lib/dev_issuer.ts";
 import type { Role } from "../lib/principals.ts";
 import { type Answer, startTestApp, type TestApp, type TestAppOptions } from "./_app.ts";
+import { afterwards } from "./_db.ts";
 
 export interface PersonCall {
   body?: unknown;
@@ -33,7 +34,7 @@ export interface PeopleApp extends TestApp {
 /** A real service that accepts the sessions of a real development issuer. */
 export async function startPeopleApp(t: TestContext, options: TestAppOptions = {}): Promise<PeopleApp> {
   const issuer = await startDevIssuer({ port: 0 });
-  t.after(issuer.close);
+  afterwards(t, issuer.close);
   const its = await startTestApp(t, { ...options, env: { STOWAGE_CLERK_ISSUER: issuer.issuer, ...options.env } });
 
   function callAs(token: string, method: string, path: string, { body, workspace }: PersonCall = {}): Promise<Answer> {
