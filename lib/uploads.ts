@@ -140,7 +140,7 @@ export function createUploads(
   async function create(
     principal: Principal,
     newUpload: NewUpload,
-    request: RepeatableRequest | null,
+    request: RepeatableRequest | null = null,
   ): Promise<CreatedUpload> {
     try {
       if (request !== null) return await createOnce(principal, newUpload, request);
@@ -233,7 +233,7 @@ export function createUploads(
   }
 
   /** Deletes an upload in either state and gives its bytes back. Throws `not_found`, alike for all who may not delete it. */
-  function remove(principal: Principal, uploadId: string, request: RepeatableRequest | null): Promise<void> {
+  function remove(principal: Principal, uploadId: string, request: RepeatableRequest | null = null): Promise<void> {
     if (request === null) return db.writeStatement(() => deleteOne(principal, uploadId));
     return db.write(() => {
       if (idempotency.find(request) !== undefined) return;
@@ -292,7 +292,7 @@ export function createUploads(
    */
   async function settleConfirm(
     { object, counts, ...confirmation }: Confirmation,
-    request: RepeatableRequest | null,
+    request: RepeatableRequest | null = null,
   ): Promise<Upload> {
     try {
       return await db.write(() => {
