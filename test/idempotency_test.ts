@@ -330,6 +330,27 @@ test("the cleaner removes expired keys, in steps, and only them; not while the c
   assert.equal(its.count("idempotency_keys"), 0, "one pass does all that is due");
 });
 
+test("on an S3 store the URL is signed with its first date: it is the same text, and no younger", async (t) => {
+  const env = {
+    STOWAGE_STORE: "s3",
+    // Nobody listens there: a create asks the store nothing.
+    STOWAGE_S3_ENDPOINT: "http://127.0.0.1:1",
+    STOWAGE_S3_ACCESS_KEY: "a",
+    STOWAGE_S3_SECRET_KEY: "b",
+  };
+  const its = await startKeyedApp(t, { env });
+  const first = (await its.create("a")).json.data.upload_url;
+  its.clock.advance(10 * MINUTE_MS);
+  assert.equal((await its.create("a")).json.data.upload_url, first);
+  its.clock.advance(HOUR_MS);
+  assert.equal((await its.create("a")).json.data.upload_url, first);
+  // The service's clock was ahead, and is set right: a date in the future would be refused.
+  its.clock.setBy(-2 * HOUR_MS);
+  const early = new URL((await its.create("a")).json.data.upload_url);
+  const signedAt = String(early.searchParams.get("X-Amz-Date")).replace(/(....)(..)(..T..)(..)(..Z)/, "$1-$2-$3:$4:$5");
+  assert.ok(Date.parse(signedAt) <= its.clock.now(), signedAt);
+});
+
 test("no URL is kept, and without the header nothing is", async (t) => {
   const its = await startKeyedApp(t);
   await its.confirmedUpload("12345");
