@@ -12,10 +12,11 @@ import { makeSeed, type Seed } from "./bench/data_dirs.ts";
 import { type DeleteRuns, deleteFigures, measureDeletes } from "./bench/deletes.ts";
 import { createLoadGenerator } from "./bench/load.ts";
 import { measureMemory } from "./bench/memory.ts";
+import { measureNoLeak } from "./bench/no_leak.ts";
 import { pairedRatio, printEnvironment, printTargets, type Target } from "./bench/report.ts";
 
-const PARTS = ["delete", "create", "memory"];
-const USAGE = `Usage: npm run bench -- [--quick] [--dir FOLDER] [--only delete,create,memory]
+const PARTS = ["delete", "create", "memory", "no-leak"];
+const USAGE = `Usage: npm run bench -- [--quick] [--dir FOLDER] [--only delete,create,memory,no-leak]
 
 Starts the service and a ceiling program (bare node:http, the same statements, grouped, synchronous=FULL) and measures
 both in turn; half an hour or so on a quiet machine. --quick: fewer rows, requests and rounds, to see that it works; the figures do not count.
@@ -55,6 +56,7 @@ async function main(): Promise<void> {
     if (parts.includes("delete")) targets.push(...(await deletes(context, [few, many])));
     if (parts.includes("create")) targets.push(...(await creates(context, few)));
     if (parts.includes("memory")) targets.push(...(await memory(context, options.quick)));
+    if (parts.includes("no-leak")) targets.push(...(await noLeak(context)));
     printTargets(targets);
   } finally {
     await rm(folder, { recursive: true, force: true });
@@ -129,6 +131,14 @@ async function memory(context: BenchContext, quick: boolean): Promise<Target[]> 
     { name: "MB added by one large PUT", measured: figures.putAddsMb, goal: 50, kind: "max" },
     { name: `MB resident after ${deletes} deletes`, measured: figures.afterDeletesMb, goal: 220, kind: "max" },
   ];
+}
+
+/** What the answers' times tell of a foreign id: how often a guess from one of them would be better than a coin. */
+async function noLeak(context: BenchContext): Promise<Target[]> {
+  return (await measureNoLeak(context)).map(({ method, foreignIsSlower }) => ({
+    name: `NO-LEAK, ${method}: how far from 0.5 a foreign id is slower than an unknown one`,
+    ...{ measured: Math.abs(foreignIsSlower - 0.5), goal: 0.05, kind: "max" },
+  }));
 }
 
 function sqliteVersion(): string {
