@@ -48,7 +48,7 @@ export function createMembers(db: Db, { workspaces, now }: { workspaces: Workspa
      LIMIT 1`);
   const selectUser = db.prepare<[string], { userId: string }>("SELECT id AS userId FROM users WHERE id = ?");
   const selectByEmail = db.prepare<[string], { userId: string }>(
-    "SELECT id AS userId FROM users WHERE lower(email) = lower(?) LIMIT 2",
+    "SELECT id AS userId FROM users WHERE lower(email) = lower(?) AND email IS NOT NULL LIMIT 2",
   );
   const insert = db.prepare<{ workspaceId: string; userId: string; role: Role; nowMs: number }>(`
     INSERT INTO memberships (workspace_id, user_id, role, created_at_ms) VALUES (:workspaceId, :userId, :role, :nowMs)`);

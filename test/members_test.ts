@@ -1,9 +1,14 @@
 import assert from "node:assert/strict";
+import { join } from "node:path";
 import { test } from "node:test";
+import { DATABASE_FILE } from "../lib/db.ts";
 import { newId } from "../lib/ids.ts";
+import { createMembers } from "../lib/members.ts";
+import { createWorkspaces } from "../lib/workspaces.ts";
 import type { Answer, Json } from "./_app.ts";
 import { type PeopleApp, type Person, startPeopleApp } from "./_people.ts";
 import { initProgram, runProgram } from "./_process.ts";
+import { queryPlans } from "./_query_plans.ts";
 
 const STRANGER = "01890a5d-ac96-774b-bcce-b302099a8057";
 
@@ -177,6 +182,20 @@ test("a workspace has so many members and no more", async (t) => {
     "VALIDATION_ERROR",
     "workspace_id",
   );
+});
+
+test("finding someone by address, or a person's workspaces, walks no table", async (t) => {
+  const app = await startPeopleApp(t);
+  const { workspaces } = app.app.core;
+  const plans = queryPlans(join(app.dataDir, DATABASE_FILE), (db) => {
+    createMembers(db, { workspaces, now: Date.now });
+    createWorkspaces(db, Date.now);
+  });
+  const walks = plans.filter(
+    ({ sql, steps }) => /^\s*SELECT/.test(sql) && /SCAN/.test(steps) && !/FROM installation|ORDER BY id$/.test(sql),
+  );
+  assert.deepEqual(walks, []);
+  assert.ok(plans.some(({ steps }) => steps.includes("users_by_email")));
 });
 
 test("invites are not served", async (t) => {
