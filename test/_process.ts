@@ -5,6 +5,7 @@ import type { TestContext } from "node:test";
 import { fileURLToPath } from "node:url";
 import { Agent, request } from "undici";
 import { type Answer, type Json, temporaryFolder } from "./_app.ts";
+import { afterwards } from "./_db.ts";
 
 const PROGRAM = fileURLToPath(new URL("../server.ts", import.meta.url));
 
@@ -49,7 +50,7 @@ export function startProgram(t: TestContext, args: readonly string[], options: S
     stderr += text;
   });
   const ended = once(child, "close").then(([exitCode, signal]): Ended => ({ exitCode, signal, stdout, stderr }));
-  t.after(async () => {
+  afterwards(t, async () => {
     child.kill("SIGKILL");
     await ended;
   });
@@ -112,7 +113,7 @@ export async function serveProgram(
   const listening = logLines(program.stderr()).find(({ msg }) => msg === "listening");
   const url: string = listening?.url;
   const agent = new Agent({ connections: 16 });
-  t.after(() => agent.destroy());
+  afterwards(t, () => agent.destroy());
 
   async function call(...[method, path, { key, body } = {}]: Parameters<ServingProgram["call"]>): Promise<Answer> {
     const isRaw = typeof body === "string" || Buffer.isBuffer(body);
