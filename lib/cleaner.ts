@@ -13,6 +13,8 @@ const BATCH_KEYS_MAX = 1_000;
 const BATCH_KEYS_BUSY = 64;
 /** Uploads of a deleted workspace that go in one transaction: each is a delete with its triggers, about 50 us. */
 const BATCH_UPLOADS = 100;
+/** After so many of these it is the turn of the objects that are due. */
+const EMPTYING_STEPS = 10;
 /** The longest sleep between two looks at the clock. */
 const SLEEP_MS_MAX = 60_000;
 /** While the store is down, the pause between two probes grows from the first to the second. */
@@ -169,12 +171,13 @@ export function createCleaner(options: CleanerOptions) {
       counts.expired = await expireAll(nowMs);
       await expireIdempotencyKeys(nowMs);
     }
-    await emptyDeletedWorkspaces();
     while (state !== "stopping") {
+      const hasMoreToEmpty = await emptyDeletedWorkspaces();
       const startedMs = monotonicNow();
       // One key finds out whether the store is back; the others wait with their attempts unburnt.
       const limit = probePauseMs > 0 ? 1 : isBusy ? BATCH_KEYS_BUSY : BATCH_KEYS_MAX;
       const batch = await removals.takeDue(now(), limit);
+      if (batch.length === 0 && hasMoreToEmpty) continue;
       if (batch.length === 0) break;
       const failures = await removeBatch(batch);
       if (failures === null) break;
@@ -257,17 +260,22 @@ export function createCleaner(options: CleanerOptions) {
     }
   }
 
-  /** Gives up the uploads of deleted workspaces, in steps that stall no one. What is left is found again after a restart. */
-  async function emptyDeletedWorkspaces(): Promise<void> {
-    let removed = 0;
-    while (state !== "stopping") {
+  /**
+   * Gives up uploads of deleted workspaces, in steps that stall no one, and resolves with whether there are more: between
+   * times the objects of all workspaces are removed. What is left is found again after a restart.
+   */
+  async function emptyDeletedWorkspaces(): Promise<boolean> {
+    let given = 0;
+    let hasMore = true;
+    for (let step = 0; step < EMPTYING_STEPS && hasMore && state !== "stopping"; step++) {
       const startedMs = monotonicNow();
-      const step = await uploads.removeOfDeletedWorkspaces(BATCH_UPLOADS);
-      if (step === null) break;
-      removed += step;
-      if (step === BATCH_UPLOADS) await stepAside(monotonicNow() - startedMs);
+      const removed = await uploads.removeOfDeletedWorkspaces(BATCH_UPLOADS);
+      given += removed ?? 0;
+      hasMore = removed !== null;
+      if (removed === BATCH_UPLOADS) await stepAside(monotonicNow() - startedMs);
     }
-    if (removed > 0) log.info("deleted_workspaces_emptied", { uploads: removed });
+    if (given > 0) log.info("deleted_workspaces_emptied", { uploads: given });
+    return hasMore;
   }
 
   /** Leaves the event loop to requests, for long where there are many. */

@@ -134,6 +134,24 @@ test("uploads go in bounded steps through the same triggers; the row stays for t
   );
 });
 
+test("one pass empties a workspace of any size, and objects of others are not kept waiting for it", async (t) => {
+  const app = await startTestApp(t, { cleansInBackground: false });
+  const other = await app.addOwner();
+  const { workspaceId } = app.owner;
+  seedUploads(app.sql, workspaceId, 2_500);
+  const { id } = await app.confirmedUpload("x", { owner: other });
+  await app.call("DELETE", `${UPLOADS}/${id}`, { key: other.key });
+  await app.app.core.workspaces.removeAny(workspaceId);
+  const entered = app.sql.prepare("SELECT count(*) FROM object_removals WHERE upload_id = ?").pluck();
+  const pass = app.app.cleaner.runOnce();
+  await until(() => entered.get(id) === 1, "the object of another workspace");
+  const leftWhenRemoved = count(app.sql, workspaceId);
+  await pass;
+  assert.ok(leftWhenRemoved > 0, "it was removed before the workspace was empty");
+  assert.equal(count(app.sql, workspaceId), 0);
+  checkBooks(app.sql);
+});
+
 test("a workspace that is brought back by hand and deleted once more is emptied once more", async (t) => {
   const app = await startTestApp(t, { cleansInBackground: false });
   const { workspaceId } = app.owner;
