@@ -87,7 +87,8 @@ function rolesFrom(needed: Role): readonly Role[] {
 
 /**
  * SQL that is true where `:userId` has at least this role in the workspace of `column`, and the workspace is not deleted.
- * The column has to be named with its table: alone it would mean the subquery's own. Subqueries, not joins: SQLite plans a join with a parameter anew each time it runs.
+ * The column has to be named with its table: alone it would mean the subquery's own. Subqueries, not joins: SQLite plans a
+ * join with a parameter anew each time it runs.
  */
 export function hasRoleSql(column: `${string}.${string}`, needed: Role): string {
   const roles = rolesFrom(needed)
