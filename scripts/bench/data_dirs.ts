@@ -4,6 +4,7 @@ import { readConfig } from "../../lib/config.ts";
 import { openCore } from "../../lib/core.ts";
 import { makeDataDir } from "../../lib/data_dir.ts";
 import { DATABASE_FILE } from "../../lib/db.ts";
+import { fsyncPath } from "../../lib/files.ts";
 import { createLog } from "../../lib/log.ts";
 import { openBenchDatabase } from "./database.ts";
 
@@ -55,5 +56,8 @@ export async function copySeed(seed: Seed, name: string): Promise<{ dataDir: str
   const dataDir = `${seed.dataDir}-${name}`;
   await mkdir(dataDir);
   await cp(seed.dataDir, dataDir, { recursive: true });
-  return { dataDir, databaseFile: join(dataDir, DATABASE_FILE) };
+  const databaseFile = join(dataDir, DATABASE_FILE);
+  // What is still to be written of a large copy would be written during the first runs.
+  await fsyncPath(databaseFile);
+  return { dataDir, databaseFile };
 }

@@ -62,7 +62,7 @@ const percentileUs = (share: number): number => (latenciesMs[Math.floor((latenci
 const result: RawResult = {
   requests: latenciesMs.length,
   durationUs,
-  failed,
+  failed: { status: failed },
   p50Us: percentileUs(0.5),
   p99Us: percentileUs(0.99),
 };
