@@ -17,7 +17,7 @@ export function onepinCommands(t: TestContext, version: OnepinVersion): string |
   const cache = process.env.XDG_CACHE_HOME || join(homedir(), ".cache");
   const folder = join(cache, "stowage", `onepin-${version}`, "bin");
   if (existsSync(join(folder, "onepin"))) return folder;
-  skipLoudly(t, `onepin ${version} is not installed`, "run ./scripts/install_clients");
+  skipLoudly(t, `onepin ${version} is not installed`, "./scripts/install_clients");
   return null;
 }
 
