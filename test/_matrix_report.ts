@@ -23,7 +23,7 @@ that. The result tells what was seen during the fault and, after the comma, when
 - \`waits\`: the cleaner left its entries as they were, with no attempt burnt; \`refused\`: it booked a failure for each key;
   \`part\`: for some; \`removed\`, \`found n\`: it did its work;
 - \`killed\`: SIGKILL while the proxy held back the request or the answer;
-- \`-\`: that fault cannot meet that call; \`not run\`: the reason stands below the table.
+- \`-\`, or no row at all: that fault cannot meet that call; \`not run\`: the reason stands below the table.
 `;
 
 /** Collects the results and makes the page of them. */
@@ -50,7 +50,7 @@ export function createReport() {
     const why = notRun.get(store);
     if (why !== undefined) return `Not run: ${why}.\n`;
     const reasons = new Set<string>();
-    const rows = FAULTS.map(({ name: fault }) => {
+    const rows = FAULTS.flatMap(({ name: fault }) => {
       const results = STEPS.map(({ name: step }) => {
         const outcome = cells.get(keyOf(store, fault, step));
         if (outcome === undefined) return "-";
@@ -59,7 +59,7 @@ export function createReport() {
         reasons.add(outcome.notRun);
         return "not run";
       });
-      return `| ${fault} | ${results.join(" | ")} |`;
+      return results.every((result) => result === "-") ? [] : [`| ${fault} | ${results.join(" | ")} |`];
     });
     const head = `| | ${STEPS.map(({ name }) => name).join(" | ")} |\n|---|${STEPS.map(() => "---|").join("")}`;
     const below = [...reasons].map((reason) => `\nNot run: ${reason}.\n`).join("");

@@ -12,6 +12,7 @@ import { installationOf } from "./_raw_store.ts";
 
 export const COPY: FaultMatch = { method: "PUT", header: ["x-amz-copy-source", /./] };
 const TEXT = "one line\nand another\n".repeat(20);
+export const TEXT_COUNTS = { chars: 20 * 19, lines: 20 * 2 };
 /** More than a page of a listing has. */
 const PAGED_OBJECTS = 1_100;
 
