@@ -74,13 +74,18 @@ export interface Cli {
   json: (...args: string[]) => Promise<Json>;
   /** Runs, expects success, and returns what was printed. */
   text: (...args: string[]) => Promise<string>;
-  /** Runs without and with `--json`, expects failure both times, and returns the code and message, which must be the same. */
+  /**
+   * Runs with `--json`, expects failure, and returns the code and message. The first time that a code comes, runs without
+   * `--json` too, which must say the same: each run costs half a second.
+   */
   fails: (...args: string[]) => Promise<{ code: string; message: string }>;
 }
 
 /** The CLI of a version, with these settings in the environment. */
 export function createCli(command: string, options: CliOptions): Cli {
   const run = (...args: string[]): Promise<CliAnswer> => runClient(command, args, options);
+
+  const codesSeen = new Set<string>();
 
   async function text(...args: string[]): Promise<string> {
     const { exitCode, stdout, stderr } = await run(...args);
@@ -89,14 +94,17 @@ export function createCli(command: string, options: CliOptions): Cli {
   }
 
   async function fails(...args: string[]): Promise<{ code: string; message: string }> {
-    const [plain, machine] = await Promise.all([run(...args), run("--json", ...args)]);
+    const machine = await run("--json", ...args);
+    checkFailed(args, machine);
     const { error, meta } = JSON.parse(machine.stderr);
-    const expected = `[${error.code}] ${error.message}${meta?.request_id ? " (request_id=" : ""}`;
-    if (plain.exitCode !== 1 || machine.exitCode !== 1 || plain.stdout + machine.stdout !== "") {
-      throw new Error(`onepin ${args.join(" ")} should fail: ${JSON.stringify([plain, machine])}`);
-    }
-    if (!plain.stderr.replace(/\s+/g, " ").includes(expected)) {
-      throw new Error(`Expected ${expected} in ${plain.stderr}`);
+    if (!codesSeen.has(error.code)) {
+      codesSeen.add(error.code);
+      const plain = await run(...args);
+      checkFailed(args, plain);
+      const expected = `[${error.code}] ${error.message}${meta?.request_id ? " (request_id=" : ""}`;
+      if (!plain.stderr.replace(/\s+/g, " ").includes(expected)) {
+        throw new Error(`Expected ${expected} in ${plain.stderr}`);
+      }
     }
     return { code: error.code, message: error.message };
   }
@@ -108,4 +116,9 @@ export function createCli(command: string, options: CliOptions): Cli {
     type: (input, ...args) => runClient(command, args, { ...options, input }),
     json: async (...args) => JSON.parse(await text("--json", ...args)),
   };
+}
+
+function checkFailed(args: readonly string[], answer: CliAnswer): void {
+  if (answer.exitCode === 1 && answer.stdout === "") return;
+  throw new Error(`onepin ${args.join(" ")} should have failed: ${JSON.stringify(answer)}`);
 }
