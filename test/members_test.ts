@@ -4,9 +4,10 @@ import { test } from "node:test";
 import { DATABASE_FILE } from "../lib/db.ts";
 import { newId } from "../lib/ids.ts";
 import { createMembers } from "../lib/members.ts";
+import { createUploads } from "../lib/uploads.ts";
 import { createWorkspaces } from "../lib/workspaces.ts";
 import type { Answer, Json } from "./_app.ts";
-import { type PeopleApp, type Person, startPeopleApp } from "./_people.ts";
+import { type PeopleApp, type Person, startPeopleApp, wordsOf } from "./_people.ts";
 import { initProgram, runProgram } from "./_process.ts";
 import { queryPlans } from "./_query_plans.ts";
 
@@ -68,7 +69,13 @@ test("members are added by user id or address, whatever its case, and listed: on
     [vic.userId, ann.userId, bob.userId],
   );
   assertError(await byAnn.add({ user_id: vic.userId, role: "editor" }), 409, "CONFLICT");
-  assertError(await membersOf(workspace, await app.signIn("eve")).list(), 404, "NOT_FOUND");
+  const eve = await app.signIn("eve");
+  const byEve = membersOf(workspace, eve);
+  const [strange, unknown] = [await byEve.list(), await membersOf(STRANGER, eve).list()];
+  assertError(strange, 404, "NOT_FOUND");
+  for (const answer of [unknown, await byEve.remove(eve), await byEve.remove(vic), await byEve.setRole(vic, "admin")]) {
+    assert.deepEqual(wordsOf(answer), wordsOf(strange), "a stranger learns nothing");
+  }
 });
 
 test("someone without an address is listed with an empty one, because clients insist on a string", async (t) => {
@@ -184,18 +191,26 @@ test("a workspace has so many members and no more", async (t) => {
   );
 });
 
-test("finding someone by address, or a person's workspaces, walks no table", async (t) => {
+test("finding someone by address, a person's workspaces, or what is to be emptied, walks no table", async (t) => {
   const app = await startPeopleApp(t);
-  const { workspaces } = app.app.core;
+  const { workspaces, removals, idempotency } = app.app.core;
+  const options = { uploadUrlTtlMs: 1, pendingTtlMs: 1, pendingUploadsMax: 1 };
   const plans = queryPlans(join(app.dataDir, DATABASE_FILE), (db) => {
     createMembers(db, { workspaces, now: Date.now });
     createWorkspaces(db, Date.now);
+    createUploads(db, { workspaces, removals, idempotency, now: Date.now, options });
   });
   const walks = plans.filter(
-    ({ sql, steps }) => /^\s*SELECT/.test(sql) && /SCAN/.test(steps) && !/FROM installation|ORDER BY id$/.test(sql),
+    ({ sql, steps }) =>
+      /^\s*SELECT/.test(sql) && /SCAN/.test(steps) && !/FROM installation|json_tree|ORDER BY id$/.test(sql),
   );
   assert.deepEqual(walks, []);
-  assert.ok(plans.some(({ steps }) => steps.includes("users_by_email")));
+  for (const index of ["users_by_email", "workspaces_to_empty"]) {
+    assert.ok(
+      plans.some(({ steps }) => steps.includes(index)),
+      index,
+    );
+  }
 });
 
 test("invites are not served", async (t) => {

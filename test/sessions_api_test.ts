@@ -68,13 +68,15 @@ test("a new address is kept; an older token, or one without an address, takes no
   const emailOf = () => app.sql.prepare("SELECT email FROM users WHERE external_id = 'ann'").pluck().get();
   const before = await app.issuer.mint({ sub: "ann", email: "old@example.com", ttlSeconds: 600 });
   const after = await app.issuer.mint({ sub: "ann", email: "new@example.com", ttlSeconds: 700 });
-  const without = await app.issuer.mint({ sub: "ann", ttlSeconds: 800 });
+  const without = await app.issuer.mint({ sub: "ann", name: "Ann", ttlSeconds: 800 });
   await app.callAs(before, "GET", WHOAMI);
   assert.equal(emailOf(), "old@example.com");
   await app.callAs(after, "GET", WHOAMI);
   await until(() => emailOf() === "new@example.com", "the new address");
+  const nameOf = () => app.sql.prepare("SELECT name FROM users WHERE external_id = 'ann'").pluck().get();
   for (const token of [before, without, before]) assert.equal((await app.callAs(token, "GET", WHOAMI)).status, 200);
-  // A write of theirs would be durable before this one.
+  await until(() => nameOf() === "Ann", "the new name");
+  // A write of the older token would be durable before this one.
   await app.app.core.workspaces.checkWritable();
   assert.equal(emailOf(), "new@example.com");
 });
@@ -319,6 +321,7 @@ test("pending uploads are bounded for each person and each workspace on its own"
   const ids = [await uploadAs(app, ann), await uploadAs(app, ann)];
   assertError(await create(ann), 429, "RATE_LIMITED", /^You have 2 uploads/);
   assert.equal((await create(bob)).status, 201);
+  assertError(await create(ann), 429, "RATE_LIMITED");
   for (const _ of ids) assert.equal((await create(ann, workspace)).status, 201);
   assertError(await create(ann, workspace), 429, "RATE_LIMITED", /^The workspace has 2 uploads/);
   await ann.call("DELETE", `${UPLOADS}/${ids[0]}`);

@@ -152,6 +152,17 @@ test("one pass empties a workspace of any size, and objects of others are not ke
   checkBooks(app.sql);
 });
 
+test("one pass sees to any number of workspaces that had no uploads", async (t) => {
+  const app = await startTestApp(t, { cleansInBackground: false });
+  for (let i = 0; i < 25; i++) await app.app.core.workspaces.removeAny((await app.addOwner()).workspaceId);
+  const left = app.sql
+    .prepare("SELECT count(*) FROM workspaces WHERE deleted_at_ms > 0 AND emptied_at_ms IS NULL")
+    .pluck();
+  assert.equal(left.get(), 25);
+  await app.app.cleaner.runOnce();
+  assert.equal(left.get(), 0);
+});
+
 test("a workspace that is brought back by hand and deleted once more is emptied once more", async (t) => {
   const app = await startTestApp(t, { cleansInBackground: false });
   const { workspaceId } = app.owner;
