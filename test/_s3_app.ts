@@ -30,7 +30,12 @@ export function ownTime(
     s3: { now: () => Date.now(), timeouts },
     wrapPresigning: (objects) => ({
       ...objects,
-      presignPut: (key, options) => objects.presignPut(key, { ...options, expiresAtMs: toReal(options.expiresAtMs) }),
+      presignPut: (key, options) =>
+        objects.presignPut(key, {
+          ...options,
+          expiresAtMs: toReal(options.expiresAtMs),
+          signedAtMs: toReal(options.signedAtMs ?? clock.now()),
+        }),
       presignGet: (key, options) => objects.presignGet(key, { ...options, expiresAtMs: toReal(options.expiresAtMs) }),
     }),
   };
