@@ -1,5 +1,5 @@
-import { describeFailure, help, parseCommand } from "./lib/command_line.ts";
-import { COMMANDS } from "./lib/commands.ts";
+import { describeFailure, help, parseCommand } from "./lib/commands/command_line.ts";
+import { COMMANDS } from "./lib/commands/commands.ts";
 import { AppError } from "./lib/errors.ts";
 
 /** The whole program: pick a command, run it, set the exit code (0 done, 1 failed, 2 wrong usage). */

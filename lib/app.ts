@@ -1,21 +1,21 @@
-import { createAuth } from "./auth.ts";
-import { type Cleaner, createCleaner } from "./cleaner.ts";
-import type { Config } from "./config.ts";
-import { createConfirm } from "./confirm.ts";
-import { type Core, openCore } from "./core.ts";
-import { checkInitialised } from "./data_dir.ts";
-import { createHttpServer, type HttpOptions, type HttpServer } from "./http.ts";
-import { createLedgerGuard } from "./ledger_marker.ts";
-import { listenProblem } from "./listen_problem.ts";
+import { createAuth } from "./auth/auth.ts";
+import { createRateLimit } from "./auth/rate_limit.ts";
+import { createSessions, type Sessions } from "./auth/sessions.ts";
+import type { Config } from "./config/config.ts";
+import { type Core, openCore } from "./core/core.ts";
+import { checkInitialised } from "./db/data_dir.ts";
+import { takeServeLock } from "./db/serve_lock.ts";
+import { listenProblem } from "./http/listen_problem.ts";
+import { createHttpServer, type HttpOptions, type HttpServer } from "./http/server.ts";
 import type { Log } from "./log.ts";
-import { measuredStore } from "./measured_store.ts";
-import type { ObjectStore } from "./objects.ts";
-import { createRateLimit } from "./rate_limit.ts";
-import { createRoutes } from "./routes.ts";
-import { METRICS_PATH, metricsRoutes } from "./routes_metrics.ts";
-import { takeServeLock } from "./serve_lock.ts";
-import { createSessions, type Sessions } from "./sessions.ts";
-import { openStore, type StoreOptions } from "./store.ts";
+import { type Cleaner, createCleaner } from "./operations/cleaner.ts";
+import { createConfirm } from "./operations/confirm.ts";
+import { createLedgerGuard } from "./operations/ledger_marker.ts";
+import { METRICS_PATH, metricsRoutes } from "./routes/metrics.ts";
+import { createRoutes } from "./routes/routes.ts";
+import { measuredStore } from "./store/measured_store.ts";
+import type { ObjectStore } from "./store/objects.ts";
+import { openStore, type StoreOptions } from "./store/open_store.ts";
 
 /** How often the times of keys' last use are written. */
 const KEY_USES_FLUSH_MS = 60_000;
@@ -73,7 +73,7 @@ export async function openApp(options: AppOptions): Promise<App> {
     const lock = takeServeLock(config.dataDir);
     closers.push(() => lock.release());
     // Loaded only to serve: the library takes some 50 ms to load.
-    const { createMetrics } = await import("./metrics.ts");
+    const { createMetrics } = await import("./metrics/metrics.ts");
     const metrics = createMetrics({ store: config.store, now });
     closers.push(metrics.close);
     const core = openCore({ config, log, now, migrate: true, onFatal, onGroup: metrics.onGroup });

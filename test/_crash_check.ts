@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import Database from "better-sqlite3";
 import { openApp } from "../lib/app.ts";
-import { DATABASE_FILE } from "../lib/db.ts";
+import { DATABASE_FILE } from "../lib/db/db.ts";
 import { silentLog, testClock, testConfig } from "./_app.ts";
 import type { Load } from "./_crash_load.ts";
 import { judge, readRows } from "./_crash_uploads.ts";

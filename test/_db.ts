@@ -5,7 +5,7 @@ import { join } from "node:path";
 import type { TestContext } from "node:test";
 import { fileURLToPath } from "node:url";
 import Database from "better-sqlite3";
-import { DATABASE_FILE, type Db, type DbOptions, openDb } from "../lib/db.ts";
+import { DATABASE_FILE, type Db, type DbOptions, openDb } from "../lib/db/db.ts";
 import { createLog } from "../lib/log.ts";
 
 /** A database of the service's own, and what a test looks at it with. */

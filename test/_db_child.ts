@@ -2,7 +2,7 @@
 //   open          opens and migrates, says what it got
 //   write         inserts a hundred users, one write after the other
 //   until_fatal   writes until onFatal is called, and says what the writes of that group were answered
-import { openDb } from "../lib/db.ts";
+import { openDb } from "../lib/db/db.ts";
 import { AppError } from "../lib/errors.ts";
 import { newId } from "../lib/ids.ts";
 import { createLog } from "../lib/log.ts";

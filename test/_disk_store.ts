@@ -7,8 +7,8 @@ import { Readable } from "node:stream";
 import type { TestContext } from "node:test";
 import { newId, newObjectKey } from "../lib/ids.ts";
 import { createLog } from "../lib/log.ts";
-import type { ObjectStat } from "../lib/objects.ts";
-import { createDiskStore, type DiskStore, type DiskStoreOptions } from "../lib/objects_disk.ts";
+import { createDiskStore, type DiskStore, type DiskStoreOptions } from "../lib/store/disk/objects_disk.ts";
+import type { ObjectStat } from "../lib/store/objects.ts";
 
 export const INSTALLATION_ID = "0123456789abcdef";
 

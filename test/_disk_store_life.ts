@@ -3,7 +3,7 @@
 import { writeSync } from "node:fs";
 import { Readable } from "node:stream";
 import { createLog } from "../lib/log.ts";
-import { createDiskStore } from "../lib/objects_disk.ts";
+import { createDiskStore } from "../lib/store/disk/objects_disk.ts";
 
 const [objectsDir = "", stagingKey = "", finalKey = "", mib = "0"] = process.argv.slice(2);
 const store = await createDiskStore({

@@ -1,5 +1,5 @@
 import type { Readable } from "node:stream";
-import { type ObjectStore, StoreError } from "../lib/objects.ts";
+import { type ObjectStore, StoreError } from "../lib/store/objects.ts";
 
 export interface StoreCall {
   name: "stat" | "promote" | "read" | "remove";

@@ -2,8 +2,8 @@ import { createPrivateKey, sign } from "node:crypto";
 import http, { type IncomingMessage, type ServerResponse } from "node:http";
 import type { TestContext } from "node:test";
 import { exportJWK, generateKeyPair, type JWK } from "jose";
-import type { Algorithm } from "../lib/jwks.ts";
-import { createSessions, type Sessions, type SessionsOptions } from "../lib/sessions.ts";
+import type { Algorithm } from "../lib/auth/jwks.ts";
+import { createSessions, type Sessions, type SessionsOptions } from "../lib/auth/sessions.ts";
 import { silentLog } from "./_app.ts";
 
 type Answer = (req: IncomingMessage, res: ServerResponse) => void;

@@ -1,6 +1,6 @@
 import type { TestContext } from "node:test";
-import { StoreError } from "../lib/objects.ts";
-import type { S3StoreTimeouts } from "../lib/objects_s3.ts";
+import { StoreError } from "../lib/store/objects.ts";
+import type { S3StoreTimeouts } from "../lib/store/s3/objects_s3.ts";
 import type { CannedAnswer, FaultKind } from "./_fault_proxy.ts";
 import { noAnswer } from "./_faulty_store.ts";
 import type { CallName } from "./_matrix_hooks.ts";

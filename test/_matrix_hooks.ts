@@ -1,4 +1,4 @@
-import type { ObjectStore } from "../lib/objects.ts";
+import type { ObjectStore } from "../lib/store/objects.ts";
 
 /** The calls that confirm and cleaner make of a store. */
 export type CallName = "stat" | "promote" | "read" | "remove" | "list" | "readMarker" | "writeMarker";

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import type { TestContext } from "node:test";
-import type { S3StoreTimeouts } from "../lib/objects_s3.ts";
+import type { S3StoreTimeouts } from "../lib/store/s3/objects_s3.ts";
 import { initDataDir, type Owner, startTestApp, type TestApp, temporaryFolder, testConfig } from "./_app.ts";
 import { type FaultProxy, startFaultProxy } from "./_fault_proxy.ts";
 import { DAY_MS, stillClock } from "./_faulty_app.ts";

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { randomBytes, randomUUID } from "node:crypto";
 import { mkdir, writeFile } from "node:fs/promises";
 import { dirname } from "node:path";
-import { StoreError } from "../lib/objects.ts";
+import { StoreError } from "../lib/store/objects.ts";
 import { rawPathOf } from "./_books.ts";
 import type { FaultMatch } from "./_fault_proxy.ts";
 import { DAY_MS } from "./_faulty_app.ts";

@@ -1,6 +1,6 @@
 import type { TestContext } from "node:test";
-import { type DevClaims, type DevIssuer, startDevIssuer } from "../lib/dev_issuer.ts";
-import type { Role } from "../lib/principals.ts";
+import { type DevClaims, type DevIssuer, startDevIssuer } from "../lib/auth/dev_issuer.ts";
+import type { Role } from "../lib/core/principals.ts";
 import { type Answer, startTestApp, type TestApp, type TestAppOptions } from "./_app.ts";
 import { afterwards } from "./_db.ts";
 

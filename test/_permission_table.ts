@@ -1,4 +1,4 @@
-import type { Scope } from "../lib/principals.ts";
+import type { Scope } from "../lib/core/principals.ts";
 
 /** Who calls. Sessions send the header with the workspace where the path does not name it. */
 export const CALLERS = ["key", "keyWithout", "otherKey", "owner", "admin", "editor", "viewer", "stranger"] as const;

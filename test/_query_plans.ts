@@ -1,5 +1,5 @@
 import Database from "better-sqlite3";
-import type { Db } from "../lib/db.ts";
+import type { Db } from "../lib/db/db.ts";
 
 /** How SQLite carries out one statement: its steps, one a line. */
 export interface QueryPlan {

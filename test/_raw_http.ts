@@ -1,6 +1,6 @@
 import { connect, type Socket } from "node:net";
 import type { TestContext } from "node:test";
-import { createHttpServer, type HttpOptions } from "../lib/http.ts";
+import { createHttpServer, type HttpOptions } from "../lib/http/server.ts";
 import { createLog, type Log } from "../lib/log.ts";
 import { type Json, silentLog } from "./_app.ts";
 

@@ -1,5 +1,5 @@
 import type { AppOptions } from "../lib/app.ts";
-import type { ObjectStore } from "../lib/objects.ts";
+import type { ObjectStore } from "../lib/store/objects.ts";
 import type { TestClock } from "./_app.ts";
 import type { S3Server } from "./_s3_servers.ts";
 

@@ -9,7 +9,7 @@ import type { TestContext } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { fetch } from "undici";
 import type { Log } from "../lib/log.ts";
-import { createS3Store, type S3Store, type S3StoreOptions } from "../lib/objects_s3.ts";
+import { createS3Store, type S3Store, type S3StoreOptions } from "../lib/store/s3/objects_s3.ts";
 
 /** Servers of three makes: what one of them gets wrong another gets right. */
 export const S3_MAKES = ["minio", "versitygw", "garage"] as const;

@@ -1,4 +1,4 @@
-import type { Scope } from "../lib/principals.ts";
+import type { Scope } from "../lib/core/principals.ts";
 
 /** Callers whose credential does not hold: wherever one is asked for, all of them get 401. */
 export const REFUSED = [

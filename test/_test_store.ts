@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import type { TestContext } from "node:test";
 import type { AppOptions } from "../lib/app.ts";
-import type { ObjectStore } from "../lib/objects.ts";
+import type { ObjectStore } from "../lib/store/objects.ts";
 import type { TestClock } from "./_app.ts";
 import type { RawBucket } from "./_raw_bucket.ts";
 

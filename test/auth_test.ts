@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import Database from "better-sqlite3";
-import { SCOPES } from "../lib/principals.ts";
+import { SCOPES } from "../lib/core/principals.ts";
 import { type Answer, startTestApp, type TestApp } from "./_app.ts";
 import { rawClient, rawRequest } from "./_raw_http.ts";
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { ListedObject } from "../lib/objects.ts";
+import type { ListedObject } from "../lib/store/objects.ts";
 import { initDataDir, startTestApp, temporaryFolder, testClock, testConfig } from "./_app.ts";
 import { DAY_MS, type FaultyApp, startFaultyApp, stillClock } from "./_faulty_app.ts";
 import { createGate, faultyStore, noAnswer } from "./_faulty_store.ts";

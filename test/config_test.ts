@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { describeConfig, listSettings, readConfig } from "../lib/config.ts";
+import { describeConfig, listSettings, readConfig } from "../lib/config/config.ts";
 import { AppError } from "../lib/errors.ts";
 
 /** The problems that these variables have, as they are listed. */

@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
-import { openCore } from "../lib/core.ts";
+import { openCore } from "../lib/core/core.ts";
 import { initDataDir, type Owner, silentLog, temporaryFolder, testConfig } from "./_app.ts";
 import { checkAfterKill, checkTwoDaysOn, type Met, type Place } from "./_crash_check.ts";
 import { createLoad } from "./_crash_load.ts";

@@ -6,10 +6,10 @@ import { networkInterfaces } from "node:os";
 import { type TestContext, test } from "node:test";
 import { promisify } from "node:util";
 import { decodeJwt, decodeProtectedHeader } from "jose";
-import { parseCommand, UsageError } from "../lib/command_line.ts";
-import { DEV_ISSUER_COMMAND, type DevIssuer, type DevIssuerOptions, startDevIssuer } from "../lib/dev_issuer.ts";
+import { DEV_ISSUER_COMMAND, type DevIssuer, type DevIssuerOptions, startDevIssuer } from "../lib/auth/dev_issuer.ts";
+import { createSessions } from "../lib/auth/sessions.ts";
+import { parseCommand, UsageError } from "../lib/commands/command_line.ts";
 import { AppError } from "../lib/errors.ts";
-import { createSessions } from "../lib/sessions.ts";
 import { silentLog } from "./_app.ts";
 
 const run = promisify(execFile);
@@ -186,16 +186,10 @@ async function startCommand(
   t: TestContext,
   options: readonly string[],
 ): Promise<{ child: ChildProcess; printed: string }> {
-  const program = `
-    import { parseCommand } from "./lib/command_line.ts";
-    import { DEV_ISSUER_COMMAND } from "./lib/dev_issuer.ts";
-    const typed = parseCommand([DEV_ISSUER_COMMAND], ["dev-issuer", ...process.argv.slice(1)]);
-    if (typed.kind === "run") await typed.command.run(typed.args, { env: {}, out: (text) => process.stdout.write(text) });`;
-  const child = spawn(
-    process.execPath,
-    ["--import", "tsx", "--input-type=module", "--eval", program, "--", ...options],
-    { stdio: ["ignore", "pipe", "inherit"], cwd: new URL("..", import.meta.url) },
-  );
+  const child = spawn(process.execPath, ["--import", "tsx", "server.ts", "dev-issuer", ...options], {
+    stdio: ["ignore", "pipe", "inherit"],
+    cwd: new URL("..", import.meta.url),
+  });
   t.after(() => child.kill("SIGKILL"));
   const [printed] = await once(child.stdout, "data");
   return { child, printed: String(printed) };

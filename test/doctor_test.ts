@@ -3,11 +3,11 @@ import { chmodSync, mkdirSync, readdirSync, rmSync, truncateSync, utimesSync, wr
 import { dirname, join } from "node:path";
 import { type TestContext, test } from "node:test";
 import Database from "better-sqlite3";
-import { DATABASE_FILE } from "../lib/db.ts";
-import { runDoctor } from "../lib/doctor.ts";
-import { checkIntegrity } from "../lib/doctor_database.ts";
-import { createReport, type Finding, type Report, reportJson, reportText } from "../lib/doctor_report.ts";
-import type { ListedObject, ObjectStore } from "../lib/objects.ts";
+import { DATABASE_FILE } from "../lib/db/db.ts";
+import { checkIntegrity } from "../lib/doctor/database.ts";
+import { runDoctor } from "../lib/doctor/doctor.ts";
+import { createReport, type Finding, type Report, reportJson, reportText } from "../lib/doctor/report.ts";
+import type { ListedObject, ObjectStore } from "../lib/store/objects.ts";
 import { silentLog, startTestApp, type TestApp } from "./_app.ts";
 import { checkBooks, rawPathOf } from "./_books.ts";
 import { startFaultProxy } from "./_fault_proxy.ts";

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { type Category, fileType } from "../lib/core/file_types.ts";
 import { AppError } from "../lib/errors.ts";
-import { type Category, fileType } from "../lib/file_types.ts";
 
 /** The refusal of a name; fails where it is accepted. */
 function refusal(filename: string, category: Category): AppError {

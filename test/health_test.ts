@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import { StoreError } from "../lib/objects.ts";
+import { StoreError } from "../lib/store/objects.ts";
 import { type Answer, startTestApp } from "./_app.ts";
 
 const { version } = JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8"));

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import * as z from "zod";
-import { publicRoute, type Route, route } from "../lib/http_routes.ts";
+import { publicRoute, type Route, route } from "../lib/http/routes.ts";
 import { startTestApp } from "./_app.ts";
 import { keptLog, rawClient, rawRequest, startHttpServer } from "./_raw_http.ts";
 

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { AppError } from "../lib/errors.ts";
-import { publicRoute, route } from "../lib/http_routes.ts";
+import { publicRoute, route } from "../lib/http/routes.ts";
 import { type Answer, startTestApp } from "./_app.ts";
 import { keptLog, rawClient, rawRequest, startHttpServer } from "./_raw_http.ts";
 

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
-import { DATABASE_FILE } from "../lib/db.ts";
-import { createIdempotency } from "../lib/idempotency.ts";
+import { createIdempotency } from "../lib/core/idempotency.ts";
+import { DATABASE_FILE } from "../lib/db/db.ts";
 import type { TestApp } from "./_app.ts";
 import { noAnswer } from "./_faulty_store.ts";
 import { assertKeyRefused, FILE, OTHER_REQUEST, startKeyedApp, UPLOADS } from "./_keyed_app.ts";

@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
 import { pipeline, Readable } from "node:stream";
 import { test } from "node:test";
-import { AppError } from "../lib/errors.ts";
 import {
   JWKS_BYTES_MAX,
   JWKS_COOLDOWN_MS,
@@ -9,7 +8,8 @@ import {
   JWKS_KEYS_MAX,
   JWKS_RETRY_MS,
   JWKS_STALE_MAX_MS,
-} from "../lib/jwks.ts";
+} from "../lib/auth/jwks.ts";
+import { AppError } from "../lib/errors.ts";
 import { createLog } from "../lib/log.ts";
 import { json, newKey, startIssuer, type TestIssuer, text } from "./_issuer.ts";
 import { until } from "./_until.ts";

@@ -4,9 +4,9 @@ import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, utimesSync, 
 import { dirname, join } from "node:path";
 import { type TestContext, test } from "node:test";
 import Database from "better-sqlite3";
-import { DATABASE_FILE } from "../lib/db.ts";
+import { DATABASE_FILE } from "../lib/db/db.ts";
 import type { LogFields } from "../lib/log.ts";
-import { StoreError } from "../lib/objects.ts";
+import { StoreError } from "../lib/store/objects.ts";
 import { initDataDir, type Owner, silentLog, startTestApp, temporaryFolder, testClock, testConfig } from "./_app.ts";
 import { rawPathOf } from "./_books.ts";
 import { type FaultyApp, startFaultyApp } from "./_faulty_app.ts";

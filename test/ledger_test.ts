@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { test } from "node:test";
-import { DATABASE_FILE } from "../lib/db.ts";
-import { createLedger } from "../lib/ledger.ts";
+import { createLedger } from "../lib/core/ledger.ts";
+import { DATABASE_FILE } from "../lib/db/db.ts";
 import { type Json, startTestApp, type TestApp } from "./_app.ts";
 import { queryPlans } from "./_query_plans.ts";
 

@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { test } from "node:test";
-import { DATABASE_FILE } from "../lib/db.ts";
+import { createMembers } from "../lib/core/members.ts";
+import { createUploads } from "../lib/core/uploads.ts";
+import { createWorkspaces } from "../lib/core/workspaces.ts";
+import { DATABASE_FILE } from "../lib/db/db.ts";
 import { newId } from "../lib/ids.ts";
-import { createMembers } from "../lib/members.ts";
-import { createUploads } from "../lib/uploads.ts";
-import { createWorkspaces } from "../lib/workspaces.ts";
 import type { Answer, Json } from "./_app.ts";
 import { type PeopleApp, type Person, startPeopleApp, wordsOf } from "./_people.ts";
 import { initProgram, runProgram } from "./_process.ts";

@@ -7,9 +7,9 @@ import { type AddressInfo, connect } from "node:net";
 import { Readable } from "node:stream";
 import { type TestContext, test } from "node:test";
 import { request } from "undici";
-import { errorAnswer } from "../lib/http_errors.ts";
-import { createObjectRoutes } from "../lib/object_routes.ts";
-import type { DiskStoreOptions } from "../lib/objects_disk.ts";
+import { errorAnswer } from "../lib/http/errors.ts";
+import { createObjectRoutes } from "../lib/store/disk/object_routes.ts";
+import type { DiskStoreOptions } from "../lib/store/disk/objects_disk.ts";
 import { openTestStore, type TestStore } from "./_disk_store.ts";
 import { skipLoudly } from "./_loud_skip.ts";
 

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { PassThrough, Readable } from "node:stream";
 import { type TestContext, test } from "node:test";
-import type { DiskStoreOptions } from "../lib/objects_disk.ts";
+import type { DiskStoreOptions } from "../lib/store/disk/objects_disk.ts";
 import { openTestStore, type TestStore } from "./_disk_store.ts";
 import { skipLoudly } from "./_loud_skip.ts";
 

@@ -7,8 +7,8 @@ import { PassThrough, Readable } from "node:stream";
 import { test } from "node:test";
 import { setImmediate as turn } from "node:timers/promises";
 import { newId, newObjectKey } from "../lib/ids.ts";
-import type { ListedObject, ObjectStat } from "../lib/objects.ts";
-import { createDiskStore } from "../lib/objects_disk.ts";
+import { createDiskStore } from "../lib/store/disk/objects_disk.ts";
+import type { ListedObject, ObjectStat } from "../lib/store/objects.ts";
 import { finalKeyFor, INSTALLATION_ID, openTestStore, type TestStore } from "./_disk_store.ts";
 
 const CONTENT_TYPE = "text/plain";

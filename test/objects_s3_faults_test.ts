@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { type TestContext, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
-import { type ListedObject, StoreError } from "../lib/objects.ts";
-import { createS3Store, type S3Store, type S3StoreOptions } from "../lib/objects_s3.ts";
-import { answerOf, S3AnswerError, toStoreError } from "../lib/s3_errors.ts";
+import { type ListedObject, StoreError } from "../lib/store/objects.ts";
+import { answerOf, S3AnswerError, toStoreError } from "../lib/store/s3/errors.ts";
+import { createS3Store, type S3Store, type S3StoreOptions } from "../lib/store/s3/objects_s3.ts";
 import { type FaultKind, type FaultMatch, type FaultProxy, startFaultProxy } from "./_fault_proxy.ts";
 import { collectLog, type LoggedEvent, openS3Store, useS3Server } from "./_s3_servers.ts";
 

@@ -2,8 +2,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Client } from "minio";
 import { AppError } from "../lib/errors.ts";
-import { type ListedObject, StoreError } from "../lib/objects.ts";
-import { createS3Store, type S3Store } from "../lib/objects_s3.ts";
+import { type ListedObject, StoreError } from "../lib/store/objects.ts";
+import { createS3Store, type S3Store } from "../lib/store/s3/objects_s3.ts";
 import { startFaultProxy } from "./_fault_proxy.ts";
 import { collectLog, openS3Store, putTo, S3_MAKES, type S3Server, useS3Server } from "./_s3_servers.ts";
 

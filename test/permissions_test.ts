@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import { SCOPES } from "../lib/principals.ts";
-import { createRoutes } from "../lib/routes.ts";
+import { SCOPES } from "../lib/core/principals.ts";
+import { createRoutes } from "../lib/routes/routes.ts";
 import type { Answer } from "./_app.ts";
 import { type PeopleApp, type Person, startPeopleApp, uploadAs } from "./_people.ts";
 import { CALLERS, type Caller, PERMISSION_TABLE, printPermissions, type Row, type Scene } from "./_permission_table.ts";

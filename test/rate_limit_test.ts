@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { createRateLimit } from "../lib/rate_limit.ts";
+import { createRateLimit } from "../lib/auth/rate_limit.ts";
 import { type Answer, startTestApp, type TestApp } from "./_app.ts";
 import { stillClock } from "./_faulty_app.ts";
 import { startPeopleApp } from "./_people.ts";

@@ -3,9 +3,9 @@ import { execFile } from "node:child_process";
 import { readFile } from "node:fs/promises";
 import { test } from "node:test";
 import { promisify } from "node:util";
-import { COMMANDS } from "../lib/commands.ts";
-import { listSettings } from "../lib/config.ts";
-import { firstSteps } from "../lib/first_steps.ts";
+import { COMMANDS } from "../lib/commands/commands.ts";
+import { firstSteps } from "../lib/commands/first_steps.ts";
+import { listSettings } from "../lib/config/config.ts";
 import { startTestApp, temporaryFolder } from "./_app.ts";
 
 const readme = await readFile(new URL("../README.md", import.meta.url), "utf8");

@@ -3,7 +3,7 @@ import http from "node:http";
 import { test } from "node:test";
 import { Client } from "minio";
 import { fetch } from "undici";
-import { createPresigner, PRESIGN_SECONDS_MAX } from "../lib/s3_signing.ts";
+import { createPresigner, PRESIGN_SECONDS_MAX } from "../lib/store/s3/signing.ts";
 import { openS3Store, putTo, S3_MAKES, useS3Server } from "./_s3_servers.ts";
 
 const NOW_MS = Date.parse("2026-11-23T12:34:56.789Z");

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { childText, escapeXml, parseXml } from "../lib/s3_xml.ts";
+import { childText, escapeXml, parseXml } from "../lib/store/s3/xml.ts";
 
 const ANSWER = `<?xml version="1.0" encoding="UTF-8"?>
 <DeleteResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import Database from "better-sqlite3";
-import { DATABASE_FILE, openDb, SCHEMA_VERSION } from "../lib/db.ts";
+import { DATABASE_FILE, openDb, SCHEMA_VERSION } from "../lib/db/db.ts";
 import { AppError } from "../lib/errors.ts";
 import { createLog } from "../lib/log.ts";
 import { afterwards, openTestDb, startChild, temporaryFolder } from "./_db.ts";

@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
 import { test } from "node:test";
-import { startDevIssuer } from "../lib/dev_issuer.ts";
-import { SCOPES } from "../lib/principals.ts";
-import { createRoutes } from "../lib/routes.ts";
-import { METRICS_PATH } from "../lib/routes_metrics.ts";
+import { startDevIssuer } from "../lib/auth/dev_issuer.ts";
+import { SCOPES } from "../lib/core/principals.ts";
+import { METRICS_PATH } from "../lib/routes/metrics.ts";
+import { createRoutes } from "../lib/routes/routes.ts";
 import type { Answer } from "./_app.ts";
 import { type PeopleApp, type Person, startPeopleApp } from "./_people.ts";
 import {

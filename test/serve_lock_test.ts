@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { statSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { takeServeLock } from "../lib/serve_lock.ts";
+import { takeServeLock } from "../lib/db/serve_lock.ts";
 import { temporaryFolder } from "./_app.ts";
 import { holdLock } from "./_db.ts";
 import { initProgram, runProgram, serveProgram } from "./_process.ts";

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { SCOPES } from "../lib/core/principals.ts";
 import { createLog } from "../lib/log.ts";
-import { SCOPES } from "../lib/principals.ts";
 import { type Answer, startTestApp } from "./_app.ts";
 import { checkBooks } from "./_books.ts";
 import { type PeopleApp, type Person, startPeopleApp, uploadAs, wordsOf } from "./_people.ts";

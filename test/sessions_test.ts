@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { createHmac, createPublicKey, generateKeyPairSync } from "node:crypto";
 import { test } from "node:test";
+import { ISSUED_AHEAD_MS_MAX, LEEWAY_MS, type Sessions, TOKEN_LENGTH_MAX } from "../lib/auth/sessions.ts";
 import { AppError } from "../lib/errors.ts";
 import { createLog } from "../lib/log.ts";
-import { ISSUED_AHEAD_MS_MAX, LEEWAY_MS, type Sessions, TOKEN_LENGTH_MAX } from "../lib/sessions.ts";
 import { handMade, json, newKey, signed, startIssuer, type TestKey } from "./_issuer.ts";
 
 test("a token of the issuer gives its subject, its end, its e-mail address and its name", async (t) => {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { newId, newObjectKey } from "../lib/ids.ts";
-import { createSignedUrls } from "../lib/signed_urls.ts";
+import { createSignedUrls } from "../lib/store/disk/signed_urls.ts";
 
 const NOW_MS = 1_770_000_000_000;
 const EXPIRES_MS = NOW_MS + 900_000;

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { DATABASE_FILE } from "../lib/db.ts";
-import { createTotals } from "../lib/totals.ts";
+import { createTotals } from "../lib/core/totals.ts";
+import { DATABASE_FILE } from "../lib/db/db.ts";
 import { startFaultyApp } from "./_faulty_app.ts";
 import { queryPlans } from "./_query_plans.ts";
 

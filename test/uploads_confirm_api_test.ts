@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { StoreError } from "../lib/objects.ts";
+import { StoreError } from "../lib/store/objects.ts";
 import { type Answer, startTestApp, type TestApp } from "./_app.ts";
 import { checkBooks } from "./_books.ts";
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { activityPeriod, isTimeZone, rangeDays, type Span, spanOf } from "../lib/usage_periods.ts";
+import { activityPeriod, isTimeZone, rangeDays, type Span, spanOf } from "../lib/core/usage_periods.ts";
 
 const HOUR_MS = 3_600_000;
 

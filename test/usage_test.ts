@@ -2,8 +2,8 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { setImmediate as nextTurn } from "node:timers/promises";
-import { DATABASE_FILE } from "../lib/db.ts";
-import { createUsage, type Usage } from "../lib/usage.ts";
+import { createUsage, type Usage } from "../lib/core/usage.ts";
+import { DATABASE_FILE } from "../lib/db/db.ts";
 import { type Json, startTestApp, type TestApp, type TestClock, testClock } from "./_app.ts";
 import { queryPlans } from "./_query_plans.ts";
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { checkSlug, slugOf, withSuffix } from "../lib/slugs.ts";
+import { checkSlug, slugOf, withSuffix } from "../lib/core/slugs.ts";
 import type { Answer } from "./_app.ts";
 import { type Person, startPeopleApp, wordsOf } from "./_people.ts";
 

@@ -1,10 +1,10 @@
 import { cp, mkdir, mkdtemp } from "node:fs/promises";
 import { join } from "node:path";
-import { readConfig } from "../../lib/config.ts";
-import { openCore } from "../../lib/core.ts";
-import { makeDataDir } from "../../lib/data_dir.ts";
-import { DATABASE_FILE } from "../../lib/db.ts";
-import { fsyncPath } from "../../lib/files.ts";
+import { readConfig } from "../../lib/config/config.ts";
+import { openCore } from "../../lib/core/core.ts";
+import { makeDataDir } from "../../lib/db/data_dir.ts";
+import { DATABASE_FILE } from "../../lib/db/db.ts";
+import { fsyncPath } from "../../lib/db/files.ts";
 import { createLog } from "../../lib/log.ts";
 import { openBenchDatabase } from "./database.ts";
 

@@ -1,0 +1,30 @@
+import type { Config } from "../config/config.ts";
+
+/** What a newcomer sees once: the key, and lines to paste that take a first file through its life. */
+export function firstSteps(config: Config, made: { workspaceId: string; apiKey: string }): string {
+  const url =
+    config.publicUrl ?? `http://${config.host.includes(":") ? `[${config.host}]` : config.host}:${config.port}`;
+  return `Stowage has made the workspace ${made.workspaceId} and this API key. The key is shown only now:
+
+  ${made.apiKey}
+
+To try it, paste this into another terminal once the server runs:
+
+  URL=${url}
+  KEY=${made.apiKey}
+  WORKSPACE=${made.workspaceId}
+  echo "Hello from Stowage" > hello.txt
+
+  # Create an upload; take its id and its upload URL out of the answer
+  UPLOAD=$(curl -sS "$URL/api/v1/uploads" -H "Authorization: Bearer $KEY" \\
+    -H "Content-Type: application/json" -d '{"filename":"hello.txt","category":"file"}')
+  ID=$(printf %s "$UPLOAD" | sed 's/.*"upload":{"id":"\\([^"]*\\)".*/\\1/')
+  PUT_URL=$(printf %s "$UPLOAD" | sed 's/.*"upload_url":"\\([^"]*\\)".*/\\1/')
+
+  # Send the bytes, confirm, delete
+  curl -sS -T hello.txt "$PUT_URL"
+  curl -sS "$URL/api/v1/uploads/$ID" -H "Authorization: Bearer $KEY" -H "Content-Type: application/json" \\
+    -d "{\\"context_type\\":\\"workspace\\",\\"context_id\\":\\"$WORKSPACE\\"}"
+  curl -sS -X DELETE "$URL/api/v1/uploads/$ID" -H "Authorization: Bearer $KEY"
+`;
+}

@@ -1,0 +1,45 @@
+import type { Log } from "../log.ts";
+
+/** Exit code of a process that a second signal ended before it had finished. */
+const EXIT_CUT_SHORT = 130;
+
+/**
+ * Runs what `open` opens until SIGTERM or SIGINT, then closes it and resolves: requests in flight are finished, queued
+ * writes are flushed. A second signal ends the process at once. So does `onFatal`, and whatever nobody caught, with exit
+ * code 1: the state is then unknown and only starting anew tells.
+ */
+export async function runUntilSignal(
+  log: Log,
+  open: (onFatal: (error: unknown) => void) => Promise<{ close: () => Promise<void> }>,
+): Promise<void> {
+  let signalled = 0;
+  let stop: () => void = () => {};
+  const stopped = new Promise<void>((resolve) => {
+    stop = resolve;
+  });
+  const onSignal = (signal: NodeJS.Signals): void => {
+    if (++signalled > 1) {
+      log.warn("cut_short", { signal });
+      log.flush();
+      process.exit(EXIT_CUT_SHORT);
+    }
+    log.info("stopping", { signal });
+    stop();
+  };
+  const onFatal = (error: unknown): void => {
+    log.error("fatal", { error });
+    log.flush();
+    process.exit(1);
+  };
+  process.on("SIGTERM", onSignal);
+  process.on("SIGINT", onSignal);
+  process.on("uncaughtException", onFatal);
+  // Whoever read the log may go away: that is no reason to stop serving.
+  process.stderr.on("error", () => {});
+
+  const running = await open(onFatal);
+  await stopped;
+  await running.close();
+  log.info("stopped");
+  log.flush();
+}

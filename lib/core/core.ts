@@ -1,0 +1,56 @@
+import type { Config } from "../config/config.ts";
+import { type DbOptions, openDb } from "../db/db.ts";
+import type { Log } from "../log.ts";
+import { createContexts } from "./contexts.ts";
+import { createIdempotency } from "./idempotency.ts";
+import { createKeys } from "./keys.ts";
+import { createLedger } from "./ledger.ts";
+import { createMembers } from "./members.ts";
+import { createRemovals } from "./removals.ts";
+import { createTotals } from "./totals.ts";
+import { createUploads } from "./uploads.ts";
+import { createUsage } from "./usage.ts";
+import { createUsers } from "./users.ts";
+import { createWorkspaces } from "./workspaces.ts";
+
+export interface CoreOptions {
+  config: Config;
+  log: Log;
+  now: () => number;
+  /** Brings an older database up to date; only for the holder of the serve lock. */
+  migrate: boolean;
+  onFatal: (error: unknown) => void;
+  /** Told of every group of writes, for metrics. */
+  onGroup?: DbOptions["onGroup"];
+}
+
+export type Core = ReturnType<typeof openCore>;
+
+/** Opens the database and everything that stands on it alone: what `serve` and the commands share. */
+export function openCore({ config, log, now, migrate, onFatal, onGroup }: CoreOptions) {
+  const db = openDb({ dataDir: config.dataDir, log, migrate, onFatal, onGroup });
+  const workspaces = createWorkspaces(db, now);
+  const removals = createRemovals(db);
+  const idempotency = createIdempotency(db, now);
+  const uploads = createUploads(db, {
+    workspaces,
+    removals,
+    idempotency,
+    now,
+    options: {
+      uploadUrlTtlMs: config.uploadUrlTtlSeconds * 1000,
+      pendingTtlMs: config.pendingTtlSeconds * 1000,
+      pendingUploadsMax: config.pendingUploadsMax,
+    },
+  });
+  return {
+    ...{ db, workspaces, removals, idempotency, uploads },
+    keys: createKeys(db, now),
+    contexts: createContexts(db, { workspaces, now }),
+    users: createUsers(db, now),
+    members: createMembers(db, { workspaces, now }),
+    usage: createUsage(db),
+    totals: createTotals(db),
+    ledger: createLedger(db),
+  };
+}

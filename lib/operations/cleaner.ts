@@ -1,0 +1,337 @@
+import { setTimeout as delay } from "node:timers/promises";
+import type { Idempotency } from "../core/idempotency.ts";
+import type { Removals, TakenRemoval } from "../core/removals.ts";
+import type { Uploads } from "../core/uploads.ts";
+import type { Log } from "../log.ts";
+import { type ObjectStore, StoreError } from "../store/objects.ts";
+import { watchClock } from "./clock_watch.ts";
+import type { LedgerGuard } from "./ledger_marker.ts";
+
+/** Objects that are removed together: what one multi-object delete of S3 takes. */
+const BATCH_KEYS_MAX = 1_000;
+/** While requests keep the process busy: taking and settling these together stalls no one for more than a millisecond or two. */
+const BATCH_KEYS_BUSY = 64;
+/** Uploads of a deleted workspace that go in one transaction: each is a delete with its triggers, about 50 us. */
+const BATCH_UPLOADS = 100;
+/** After so many of these it is the turn of the objects that are due. */
+const EMPTYING_STEPS = 10;
+/** The longest sleep between two looks at the clock. */
+const SLEEP_MS_MAX = 60_000;
+/** While the store is down, the pause between two probes grows from the first to the second. */
+const PROBE_PAUSE_MS_MIN = 500;
+const PROBE_PAUSE_MS_MAX = 60_000;
+/**
+ * A pass begins this long after the last at the earliest: what is deleted one by one is then removed together. Each pass has
+ * commits and syncs of its own, and the next request would wait for them.
+ */
+const PASS_GAP_MS = 50;
+/** Between two batches the cleaner steps aside for this long and sees how busy the event loop is without it. */
+const GAP_MS = 5;
+const BUSY_UTILIZATION = 0.7;
+/** Nine tenths of a busy process belong to requests: a backlog costs nobody anything but space, a slow answer does. */
+const BUSY_PAUSE_FACTOR = 9;
+/** How often the store's staging objects are looked through for those that nothing names. */
+const LOOK_INTERVAL_MS = 60 * 60_000;
+/** A staging object younger than its URL's life and this may belong to a PUT that is still under way. */
+const LATE_ARRIVAL_AGE_MS = 24 * 60 * 60_000;
+/** A clock that differs from the store's by more than this is not trusted with what is old. */
+const STORE_SKEW_MS_MAX = 5 * 60_000;
+/** While the database may be older than the store, how often it is looked whether someone has decided what to do. */
+const DECISION_LOOK_MS = 10_000;
+/** What follows the prefix in a key of ours: the upload's id and 32 random digits. */
+const UNDER_PREFIX = /^([0-9a-f-]{36})\/[0-9a-f]{32}$/;
+
+export interface CleanerCounts {
+  removed: number;
+  failed: number;
+  expired: number;
+}
+
+export interface CleanerOptions {
+  removals: Removals;
+  uploads: Uploads;
+  idempotency: Pick<Idempotency, "expire">;
+  objects: ObjectStore;
+  /** Tells whether the database may be trusted to say what is to be removed. */
+  guard: LedgerGuard;
+  /** The staging prefix of this installation, ending in a slash. */
+  stagingPrefix: string;
+  uploadUrlTtlMs: number;
+  /** Told what became of each batch of keys: `postponed` where the store as a whole could not be used. */
+  onRemovals?: (result: "done" | "failed" | "postponed", objectKeys: readonly string[]) => void;
+  log: Log;
+  now: () => number;
+  /** Milliseconds of a clock that no one can set. */
+  monotonicNow?: () => number;
+}
+
+export type Cleaner = ReturnType<typeof createCleaner>;
+
+/**
+ * The background loop over the outbox; nothing else removes objects. Never two passes at a time. An object is removed only
+ * after its entry is durable and marked as taken (ROW-FIRST), and its entry goes only after the object has.
+ */
+export function createCleaner(options: CleanerOptions) {
+  const { removals, uploads, idempotency, objects, guard, stagingPrefix, uploadUrlTtlMs, log, now } = options;
+  const { onRemovals = () => {} } = options;
+  const monotonicNow = options.monotonicNow ?? (() => performance.now());
+  const clock = watchClock(now, monotonicNow, log);
+
+  let pass: Promise<CleanerCounts> | null = null;
+  /** The loop's pass with what follows it, while it is under way. */
+  let turn: Promise<void> | null = null;
+  /** The look through staging, while it is under way: it may take long, and removals go on beside it. */
+  let look: Promise<void> | null = null;
+  let state: "idle" | "running" | "stopping" = "idle";
+  const stopping = new AbortController();
+  let timer: NodeJS.Timeout | null = null;
+  /** Above zero while the store does not answer, or nothing may be removed. */
+  let probePauseMs = 0;
+  let isBusy = false;
+  /** Marks of an earlier process, or of a pass whose settling failed, are cleared before anything is taken. */
+  let hasStaleMarks = true;
+  let lastLookMs = monotonicNow();
+  /** Whether the database was found to be no older than the store. */
+  let mayRemove = false;
+  let isSkewed = false;
+
+  function start(): void {
+    state = "running";
+    wake();
+  }
+
+  /** Whether what our clock calls old is old: nobody has set it lately, and the store's agrees with it. */
+  function knowsTheTime(): boolean {
+    const skewMs = objects.clockSkewMs() ?? 0;
+    const wasSkewed = isSkewed;
+    isSkewed = Math.abs(skewMs) > STORE_SKEW_MS_MAX;
+    if (isSkewed && !wasSkewed) {
+      log.warn("clock_differs_from_store", {
+        store_ahead_ms: Math.round(skewMs),
+        effect: "no upload expires",
+        hint: "set this machine's clock or the store's",
+      });
+    }
+    return clock.isTrusted() && !isSkewed;
+  }
+
+  /** A hint that something is due. Losing it costs time, never correctness. */
+  function wake(): void {
+    // A turn that is under way looks at what is due after its pass: an entry that is durable by then is seen.
+    if (state !== "running" || turn !== null) return;
+    // While the store is down the probe's own pace holds: deletes that come in do not hasten it.
+    if (probePauseMs > 0 && timer !== null) return;
+    turn = runAndSleep().finally(() => {
+      turn = null;
+    });
+  }
+
+  async function runAndSleep(): Promise<void> {
+    if (timer !== null) clearTimeout(timer);
+    timer = null;
+    let sleepMs: number;
+    try {
+      await runOnce();
+      await pause(PASS_GAP_MS);
+      if (state !== "running") return;
+      if (mayRemove && knowsTheTime() && monotonicNow() - lastLookMs >= LOOK_INTERVAL_MS) look ??= lookOnce();
+      const dueInMs = (removals.nextDueAtMs() ?? Number.POSITIVE_INFINITY) - now();
+      const untilDueMs = Math.max(probePauseMs, Math.min(SLEEP_MS_MAX, Math.max(0, dueInMs)));
+      // Nothing may be due yet: the marker is asked for at its own pace.
+      sleepMs = mayRemove ? untilDueMs : probePauseMs;
+    } catch (error) {
+      if (state !== "running") return;
+      // The database could not book it. Nothing is lost: the entries are still there.
+      log.error("cleaner_failed", { error });
+      sleepMs = PROBE_PAUSE_MS_MIN;
+    }
+    if (state !== "running") return;
+    timer = setTimeout(() => {
+      timer = null;
+      wake();
+    }, sleepMs).unref();
+  }
+
+  /** One whole pass: expires what is over, then removes what is due until nothing is. Resolves with what was done. */
+  function runOnce(): Promise<CleanerCounts> {
+    pass ??= runPass().finally(() => {
+      pass = null;
+    });
+    return pass;
+  }
+
+  async function runPass(): Promise<CleanerCounts> {
+    const counts: CleanerCounts = { removed: 0, failed: 0, expired: 0 };
+    if (!mayRemove && !(await checkDatabase())) return counts;
+    if (hasStaleMarks) await removals.clearTaken();
+    hasStaleMarks = true;
+    // Taken before the clock is asked, and once: it may be set while rows are being expired.
+    const nowMs = now();
+    if (knowsTheTime()) {
+      counts.expired = await expireAll(nowMs);
+      await expireIdempotencyKeys(nowMs);
+    }
+    while (state !== "stopping") {
+      const hasMoreToEmpty = await emptyDeletedWorkspaces();
+      const startedMs = monotonicNow();
+      // One key finds out whether the store is back; the others wait with their attempts unburnt.
+      const limit = probePauseMs > 0 ? 1 : isBusy ? BATCH_KEYS_BUSY : BATCH_KEYS_MAX;
+      const batch = await removals.takeDue(now(), limit);
+      if (batch.length === 0 && hasMoreToEmpty) continue;
+      if (batch.length === 0) break;
+      const failures = await removeBatch(batch);
+      if (failures === null) break;
+      counts.failed += failures.size;
+      counts.removed += batch.length - failures.size;
+      if (batch.length === limit) await stepAside(monotonicNow() - startedMs);
+    }
+    hasStaleMarks = false;
+    // Also where nothing was removed: a database from before what was charged meanwhile must be noticed.
+    if (probePauseMs === 0) await keepMarker();
+    if (counts.removed + counts.failed + counts.expired > 0) log.debug("cleaner_pass", { ...counts });
+    return counts;
+  }
+
+  /** Asks until it is known whether the database is as new as the store. A decision by a person is noticed here too. */
+  async function checkDatabase(): Promise<boolean> {
+    try {
+      mayRemove = await guard.isCurrent();
+      probePauseMs = mayRemove ? 0 : DECISION_LOOK_MS;
+    } catch (error) {
+      if (!(error instanceof StoreError)) throw error;
+      storeFailed(error);
+    }
+    return mayRemove;
+  }
+
+  async function keepMarker(options?: { atOnce: boolean }): Promise<void> {
+    await guard.keepUp(options).catch((error) => log.warn("ledger_marker_not_written", { error }));
+  }
+
+  function storeFailed(error: unknown): void {
+    probePauseMs = Math.min(PROBE_PAUSE_MS_MAX, Math.max(PROBE_PAUSE_MS_MIN, probePauseMs * 2));
+    log.warn("store_unavailable", {
+      retry_in_ms: probePauseMs,
+      failure: error instanceof StoreError ? error.failure : "unknown",
+      error,
+    });
+  }
+
+  /** Removes a batch and books the outcome; null where the store as a whole cannot be used. */
+  async function removeBatch(batch: readonly TakenRemoval[]): Promise<ReadonlyMap<string, string> | null> {
+    const objectKeys = batch.map(({ objectKey }) => objectKey);
+    let failures: ReadonlyMap<string, string>;
+    try {
+      await guard.keepUp();
+      failures = await objects.remove(objectKeys);
+    } catch (error) {
+      storeFailed(error);
+      await removals.postpone(batch, error instanceof Error ? error.message : String(error), now());
+      onRemovals("postponed", objectKeys);
+      return null;
+    }
+    probePauseMs = 0;
+    await removals.settle(batch, failures, now());
+    onRemovals(
+      "done",
+      objectKeys.filter((key) => !failures.has(key)),
+    );
+    onRemovals("failed", [...failures.keys()]);
+    for (const [objectKey, error] of failures)
+      log.warn("removal_failed", { upload_id: objectKey.split("/")[2], error });
+    return failures;
+  }
+
+  async function expireAll(nowMs: number): Promise<number> {
+    let expired = 0;
+    while (state !== "stopping") {
+      const batch = await uploads.expire(nowMs);
+      if (batch === 0) break;
+      expired += batch;
+    }
+    return expired;
+  }
+
+  async function expireIdempotencyKeys(nowMs: number): Promise<void> {
+    while (state !== "stopping") {
+      const startedMs = monotonicNow();
+      if (!(await idempotency.expire(nowMs))) break;
+      await stepAside(monotonicNow() - startedMs);
+    }
+  }
+
+  /**
+   * Gives up uploads of deleted workspaces, in steps that stall no one, and resolves with whether there are more: between
+   * times the objects of all workspaces are removed. What is left is found again after a restart.
+   */
+  async function emptyDeletedWorkspaces(): Promise<boolean> {
+    let given = 0;
+    let hasMore = true;
+    for (let step = 0; step < EMPTYING_STEPS && hasMore && state !== "stopping"; step++) {
+      const startedMs = monotonicNow();
+      const removed = await uploads.removeOfDeletedWorkspaces(BATCH_UPLOADS);
+      given += removed ?? 0;
+      hasMore = removed !== null;
+      if (removed === BATCH_UPLOADS) await stepAside(monotonicNow() - startedMs);
+    }
+    if (given > 0) log.info("deleted_workspaces_emptied", { uploads: given });
+    return hasMore;
+  }
+
+  /** Leaves the event loop to requests, for long where there are many. */
+  async function stepAside(batchMs: number): Promise<void> {
+    const before = performance.eventLoopUtilization();
+    await pause(GAP_MS);
+    isBusy = performance.eventLoopUtilization(before).utilization > BUSY_UTILIZATION;
+    if (isBusy) await pause(batchMs * BUSY_PAUSE_FACTOR);
+  }
+
+  /** Ends early where the cleaner is stopped. */
+  async function pause(ms: number): Promise<void> {
+    await delay(ms, undefined, { signal: stopping.signal }).catch(() => {});
+  }
+
+  async function lookOnce(): Promise<void> {
+    try {
+      if ((await lookForLateArrivals()) > 0) wake();
+    } catch (error) {
+      // The listing failed. What it would have found lies there at the next look too.
+      log.error("look_failed", { error });
+    } finally {
+      look = null;
+    }
+  }
+
+  /**
+   * Looks through staging for objects that nothing names, and enters them: a PUT that began in time may end long after its
+   * row and its removal are gone. Resolves with their number.
+   */
+  async function lookForLateArrivals(): Promise<number> {
+    lastLookMs = monotonicNow();
+    let found = 0;
+    if (!(await guard.isCurrent())) return found;
+    for await (const { objectKey, modifiedAtMs, sizeBytes } of objects.list(stagingPrefix)) {
+      if (state === "stopping") break;
+      const nowMs = now();
+      const [, uploadId] = UNDER_PREFIX.exec(objectKey.slice(stagingPrefix.length)) ?? [];
+      // What someone else has put under our prefix stays: it is not ours to remove.
+      if (uploadId === undefined) continue;
+      if (modifiedAtMs > nowMs - uploadUrlTtlMs - LATE_ARRIVAL_AGE_MS) continue;
+      if (await removals.enterFound({ objectKey, uploadId, sizeBytes, nowMs })) found++;
+    }
+    if (found > 0) log.info("late_arrivals_entered", { found });
+    return found;
+  }
+
+  /** Resolves when what is under way has ended: the batch is booked, nothing more is begun. */
+  async function stop(): Promise<void> {
+    state = "stopping";
+    stopping.abort();
+    if (timer !== null) clearTimeout(timer);
+    timer = null;
+    await Promise.all([turn, look, pass?.catch(() => {})]);
+    if (probePauseMs === 0) await keepMarker({ atOnce: true });
+  }
+
+  return { start, wake, runOnce, lookForLateArrivals, stop, pauseReason: guard.pauseReason };
+}

@@ -1,0 +1,181 @@
+import type { Contexts, ContextType } from "../core/contexts.ts";
+import type { Idempotency, RepeatableRequest } from "../core/idempotency.ts";
+import type { Principal } from "../core/principals.ts";
+import type { EndedLease, Removals } from "../core/removals.ts";
+import { countText, type TextCounts } from "../core/text_counts.ts";
+import type { Upload, Uploads } from "../core/uploads.ts";
+import type { Workspaces } from "../core/workspaces.ts";
+import { AppError, invalidField } from "../errors.ts";
+import type { Log } from "../log.ts";
+import { type ObjectStat, type ObjectStore, StoreError } from "../store/objects.ts";
+
+/** Time beyond the copy itself for the two transactions and for reading the file: 30 s and 1 s for every 10 MB. */
+const LEASE_EXTRA_MS = 30_000;
+const LEASE_BYTES_PER_MS = 10_000;
+
+export interface ConfirmRequest {
+  uploadId: string;
+  contextType: ContextType;
+  contextId: string;
+  /** Null where the request came without an Idempotency-Key. */
+  repeatable: RepeatableRequest | null;
+}
+
+export interface ConfirmParts {
+  uploads: Uploads;
+  contexts: Contexts;
+  workspaces: Workspaces;
+  removals: Removals;
+  idempotency: Idempotency;
+  objects: ObjectStore;
+  maxUploadBytes: number;
+  now: () => number;
+  log: Log;
+  /** How long a confirm of this size may take before its object counts as abandoned. */
+  leaseMs?: (sizeBytes: number) => number;
+}
+
+/**
+ * Confirms uploads: the one operation in which the books and the store meet.
+ *
+ * The staged object is copied to a final key, and only then is the row charged and pointed to it (NO-GHOST). The final key
+ * stands in the outbox while it is copied, so a crash at any point leaves at worst an entry there (NO-ORPHAN).
+ */
+export function createConfirm(parts: ConfirmParts) {
+  const { uploads, contexts, workspaces, removals, idempotency, objects, maxUploadBytes, now, log } = parts;
+  const leaseMs =
+    parts.leaseMs ??
+    ((sizeBytes) => objects.promoteMsMax(sizeBytes) + LEASE_EXTRA_MS + Math.ceil(sizeBytes / LEASE_BYTES_PER_MS));
+  /** The newest attempt for each upload. Two at once would copy twice to no use: the later waits and finds it done. */
+  const attempts = new Map<string, Promise<unknown>>();
+
+  /**
+   * Confirms an upload and resolves with it; one that is confirmed already is returned as it is, whatever the context.
+   *
+   * Throws `not_found` (upload or context), `forbidden` (a session's role), `validation_error` (nothing was PUT, or an
+   * Idempotency-Key that came with another request), `payload_too_large`, `storage_limit_exceeded` (nothing is charged and
+   * the upload stays pending), `storage_unavailable`.
+   */
+  async function confirm(principal: Principal, request: ConfirmRequest): Promise<Upload> {
+    const { uploadId, repeatable } = request;
+    // Asked before anything is copied; asked again in the transaction that confirms.
+    if (repeatable !== null) idempotency.find(repeatable);
+    const before = attempts.get(uploadId);
+    // Who cannot see the upload must not learn from the wait that it is being confirmed (NO-LEAK).
+    if (before !== undefined) uploads.findToChange(principal, uploadId);
+    const attempt = (before ?? Promise.resolve()).catch(() => {}).then(() => confirmAlone(principal, request));
+    attempts.set(uploadId, attempt);
+    try {
+      return await attempt;
+    } finally {
+      if (attempts.get(uploadId) === attempt) attempts.delete(uploadId);
+    }
+  }
+
+  async function confirmAlone(principal: Principal, request: ConfirmRequest): Promise<Upload> {
+    const upload = uploads.findToChange(principal, request.uploadId);
+    if (upload.status === "uploaded") return noted(upload, request);
+    try {
+      return await attemptConfirm(principal, request, upload);
+    } catch (error) {
+      // Whatever failed, the row tells what is true: confirmed meanwhile is a success, deleted meanwhile a 404.
+      const present = uploads.findToChange(principal, request.uploadId);
+      if (present.status === "uploaded") return await noted(present, request);
+      throw error instanceof StoreError ? storeProblem(error) : error;
+    }
+  }
+
+  /** A success without a change: its key is taken all the same. */
+  async function noted(upload: Upload, { repeatable }: ConfirmRequest): Promise<Upload> {
+    if (repeatable !== null) await idempotency.note(repeatable, upload.uploadId);
+    return upload;
+  }
+
+  async function attemptConfirm(principal: Principal, request: ConfirmRequest, upload: Upload): Promise<Upload> {
+    const { uploadId, contextType, contextId } = request;
+    const { workspaceId: uploadWorkspaceId } = upload;
+    const workspaceId = contexts.workspaceToBind(principal, { contextType, contextId, uploadWorkspaceId });
+    const source = await objects.stat(upload.objectKey);
+    if (source === null) throw notPut();
+    if (source.sizeBytes > maxUploadBytes) throw tooLarge(source.sizeBytes, maxUploadBytes);
+    // Asked before anything is copied; the schema asks again inside the transaction.
+    workspaces.checkRoom(workspaceId, source.sizeBytes);
+
+    const finalKey = await uploads.reserveFinalKey(uploadId, {
+      sizeBytes: source.sizeBytes,
+      leaseMs: leaseMs(source.sizeBytes),
+    });
+    let mayLandLate = false;
+    try {
+      const object = await objects
+        .promote(upload.objectKey, finalKey, { source, contentType: upload.contentType })
+        .catch((error) => {
+          mayLandLate = !(error instanceof StoreError && error.isRefusal);
+          throw error;
+        });
+      const counts = await countsOf(upload, finalKey, object);
+      return await uploads.settleConfirm(
+        { uploadId, workspaceId, contextType, contextId, finalKey, object, counts },
+        request.repeatable,
+      );
+    } catch (error) {
+      await endLease(finalKey, { uploadId, sizeBytes: source.sizeBytes, mayLandLate });
+      throw error;
+    }
+  }
+
+  /** Counted from the final object, which no PUT can change any more. Null for all but scripts in plain text. */
+  async function countsOf(upload: Upload, finalKey: string, object: ObjectStat): Promise<TextCounts | null> {
+    if (upload.category !== "script" || upload.format !== "txt") return null;
+    if (object.sizeBytes === 0) return { charCount: 0, lineCount: 0 };
+    return countText(wholeBody(await objects.read(finalKey), object.sizeBytes));
+  }
+
+  /** Only a hint: where it fails, the lease ends by itself. */
+  async function endLease(finalKey: string, ended: EndedLease): Promise<void> {
+    try {
+      await removals.endLease(finalKey, { ...ended, nowMs: now() });
+    } catch (error) {
+      log.warn("lease_not_ended", { error });
+    }
+  }
+
+  return confirm;
+}
+
+/** The bytes as they come; rejects at their end where they are fewer or more than were charged, so that no part is counted as the whole. */
+async function* wholeBody(bytes: AsyncIterable<Uint8Array>, sizeBytes: number): AsyncGenerator<Uint8Array> {
+  let cameBytes = 0;
+  for await (const chunk of bytes) {
+    cameBytes += chunk.length;
+    yield chunk;
+  }
+  if (cameBytes !== sizeBytes) {
+    throw new StoreError("unavailable", `Cannot read the object: ${cameBytes} of ${sizeBytes} bytes came`);
+  }
+}
+
+function notPut(): AppError {
+  return invalidField("upload_id", "nothing was uploaded yet: PUT the file to its upload_url, then confirm again");
+}
+
+function tooLarge(sizeBytes: number, maxUploadBytes: number): AppError {
+  return new AppError(
+    "payload_too_large",
+    `Cannot confirm a file of ${sizeBytes} bytes: at most ${maxUploadBytes} are allowed. Delete the upload and create one for a smaller file`,
+  );
+}
+
+/** What a store's failure means for someone who confirms. */
+function storeProblem(error: StoreError): AppError {
+  if (error.failure === "absent" || error.failure === "changed") {
+    return new AppError("storage_unavailable", "The uploaded file changed while it was confirmed: ask again", {
+      retryAfterSeconds: 1,
+      cause: error,
+    });
+  }
+  return new AppError("storage_unavailable", "The object store cannot be used at the moment: ask again", {
+    retryAfterSeconds: 5,
+    cause: error,
+  });
+}

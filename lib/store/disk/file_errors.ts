@@ -1,0 +1,51 @@
+import { AppError } from "../../errors.ts";
+import { StoreError } from "../objects.ts";
+
+/** What a failed call to the file system throws. */
+type FileError = Error & { code: string; syscall: string };
+
+function isFileError(error: unknown): error is FileError {
+  return error instanceof Error && "syscall" in error && "code" in error && typeof error.code === "string";
+}
+
+/** Whether a file, or a folder on the way to it, was not there. */
+export function isMissing(error: unknown): boolean {
+  return isFileError(error) && error.code === "ENOENT";
+}
+
+/** Whether a name was already taken. */
+export function isTaken(error: unknown): boolean {
+  return isFileError(error) && error.code === "EEXIST";
+}
+
+/** Says in a few words why a file could not be touched. Carries no path: it may be shown to an administrator. */
+export function fileErrorReason(error: unknown): string {
+  return isFileError(error) ? `${error.code} on ${error.syscall}` : "unexpected failure";
+}
+
+/** The store's error for a failed call to the file system. What is one already passes through. */
+export function toStoreError(error: unknown): StoreError {
+  if (error instanceof StoreError) return error;
+  if (isMissing(error)) return new StoreError("absent", "There is no such object", error);
+  const denied = isFileError(error) && (error.code === "EACCES" || error.code === "EPERM" || error.code === "EROFS");
+  return new StoreError(denied ? "denied" : "unavailable", `The file system failed: ${fileErrorReason(error)}`, error);
+}
+
+/** The user's error for an upload whose bytes could not be written. What is no failure of the file system passes through. */
+export function toUploadError(error: unknown): unknown {
+  if (!isFileError(error)) return error;
+  if (error.code === "ENOSPC" || error.code === "EDQUOT") return noSpace(error);
+  return new AppError("storage_unavailable", "Cannot store the upload at the moment: send it again in a while", {
+    retryAfterSeconds: 10,
+    cause: error,
+  });
+}
+
+/** The disk must keep room for the database: deletes and confirms go on while uploads are refused. */
+export function noSpace(cause?: unknown): AppError {
+  return new AppError(
+    "insufficient_storage",
+    "Cannot take the upload: the server's disk is too full for it. Try again later, or ask its administrator to make room",
+    cause === undefined ? {} : { cause },
+  );
+}

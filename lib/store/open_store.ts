@@ -1,0 +1,106 @@
+import type { Config } from "../config/config.ts";
+import { readSigningKey } from "../db/data_dir.ts";
+import type { Log } from "../log.ts";
+import { createObjectRoutes, type ObjectRoutes } from "./disk/object_routes.ts";
+import { createDiskStore, OBJECTS_FOLDER } from "./disk/objects_disk.ts";
+import { type ObjectStore, StoreError } from "./objects.ts";
+import type { S3Store, S3StoreOptions } from "./s3/objects_s3.ts";
+
+/** While the S3 server does not answer at start, it is asked again after this long. */
+const RETRY_MS = 10_000;
+
+export interface StoreOptions {
+  config: Config;
+  installationId: string;
+  /** What clients see of this service. */
+  publicUrl: () => string;
+  /** Whether a pending upload names this staging key now. */
+  isPendingKey: (objectKey: string) => boolean;
+  /** Told of every call to an S3 server, for metrics. */
+  onS3Call?: S3StoreOptions["onCall"];
+  /** For tests: shorter time-outs, and the real clock where the service's own is moved, because a server checks the time. */
+  s3?: Pick<S3StoreOptions, "timeouts"> & Partial<Pick<S3StoreOptions, "now">>;
+  /**
+   * Whether this process serves from the store: only then leftovers are swept, and a bucket that is missing is made. A
+   * command that runs beside a server takes the store as it finds it.
+   */
+  serves: boolean;
+  log: Log;
+  now: () => number;
+}
+
+export interface OpenStore {
+  objects: ObjectStore;
+  /** What the embedded store serves itself; null where clients speak to an S3 server. */
+  objectRoutes: ObjectRoutes | null;
+}
+
+/**
+ * Opens the store that the settings name. Throws an `AppError` where it cannot be used and that will not change by itself;
+ * where it serves, an S3 server that does not answer is waited for in the background, because deletes go on without it.
+ */
+export async function openStore(options: StoreOptions): Promise<OpenStore> {
+  const { config, now, log, onS3Call } = options;
+  if (config.store === "s3") {
+    // Loaded only where it is used: the S3 client and what it depends on take 25 MB of memory.
+    const { createS3Store } = await import("./s3/objects_s3.ts");
+    const objects = createS3Store({ ...s3Options(config), onCall: onS3Call, log, now, ...options.s3 });
+    return { objects: options.serves ? await whenReady(objects, log) : objects, objectRoutes: null };
+  }
+  const objects = await createDiskStore({
+    ...options,
+    objectsDir: `${config.dataDir}/${OBJECTS_FOLDER}`,
+    signingKey: readSigningKey(config.dataDir),
+    maxUploadBytes: config.maxUploadBytes,
+    minFreeBytes: config.minFreeBytes,
+    sweep: options.serves,
+  });
+  return { objects, objectRoutes: createObjectRoutes({ store: objects, now }) };
+}
+
+/** The S3 store's settings out of all. `readConfig` has checked that those that it needs are there. */
+export function s3Options(config: Config) {
+  const { s3Endpoint, s3AccessKey, s3SecretKey } = config;
+  if (s3Endpoint === null || s3AccessKey === null || s3SecretKey === null) {
+    throw new TypeError("The S3 store was asked for without its settings");
+  }
+  return {
+    endpoint: s3Endpoint,
+    publicEndpoint: config.s3PublicEndpoint ?? s3Endpoint,
+    region: config.s3Region,
+    bucket: config.s3Bucket,
+    virtualHost: config.s3VirtualHost,
+    accessKey: s3AccessKey,
+    secretKey: s3SecretKey,
+    uploadAccessKey: config.s3UploadAccessKey ?? undefined,
+    uploadSecretKey: config.s3UploadSecretKey ?? undefined,
+    downloadAccessKey: config.s3DownloadAccessKey ?? undefined,
+    downloadSecretKey: config.s3DownloadSecretKey ?? undefined,
+  };
+}
+
+async function whenReady(store: S3Store, log: Log): Promise<S3Store> {
+  let timer: NodeJS.Timeout | null = null;
+
+  async function check(): Promise<void> {
+    try {
+      await store.ensureBucket();
+    } catch (error) {
+      if (!(error instanceof StoreError)) throw error;
+      log.warn("store_unavailable", { failure: error.failure, retry_in_ms: RETRY_MS, error });
+      timer = setTimeout(
+        () => void check().catch((refusal) => log.error("store_refused", { error: refusal })),
+        RETRY_MS,
+      ).unref();
+    }
+  }
+
+  await check();
+  return {
+    ...store,
+    async close() {
+      if (timer !== null) clearTimeout(timer);
+      await store.close();
+    },
+  };
+}

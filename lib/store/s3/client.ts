@@ -1,0 +1,298 @@
+import { createHash } from "node:crypto";
+import type { IncomingMessage } from "node:http";
+import { Client } from "minio";
+import type { ListedObject, ObjectStat, StoreFailure } from "../objects.ts";
+import { answerOf, S3AnswerError, S3NoAnswerError, toStoreError } from "./errors.ts";
+import { escapePath } from "./signing.ts";
+import { createS3Transport, readText } from "./transport.ts";
+import { childText, escapeXml, parseXml, type XmlElement } from "./xml.ts";
+
+/** The longest XML answer: a page of 1,000 keys of 1,024 bytes, each byte escaped, has below 5 MB. */
+const XML_BYTES_MAX = 16 * 1024 * 1024;
+
+/** How long the calls may take, each as a whole. */
+export interface S3Timeouts {
+  /** A call that moves no data. */
+  callMs: number;
+  /** A page of a listing, or a multi-object delete: 1,000 keys took MinIO 0.8 s, a loaded server takes far longer. */
+  manyMs: number;
+  /** Between two pieces of an object that is read. */
+  readIdleMs: number;
+}
+
+/** One call to the store, for metrics. */
+export interface S3Call {
+  operation: string;
+  durationMs: number;
+  failure: StoreFailure | null;
+}
+
+export interface S3ClientOptions {
+  /** The store as this process reaches it: scheme, host, port. */
+  endpoint: URL;
+  region: string;
+  bucket: string;
+  accessKey: string;
+  secretKey: string;
+  virtualHost: boolean;
+  timeouts: S3Timeouts;
+  socketsMax?: number | undefined;
+  onAnswer: (askedAtMs: number, date: string | undefined) => void;
+  onCall: (call: S3Call) => void;
+  now: () => number;
+}
+
+export interface ListPage {
+  objects: ListedObject[];
+  /** What asks for the next page; null on the last. */
+  nextToken: string | null;
+}
+
+export interface CopyOptions {
+  source: ObjectStat;
+  contentType: string;
+  timeoutMs: number;
+  /** A first attempt was sent and had no answer; it is being made again. */
+  onRepeat: () => void;
+}
+
+export type S3Client = ReturnType<typeof createS3Client>;
+
+/**
+ * The S3 calls that the store needs, one request each, on the `minio` client: it signs and addresses, the transport
+ * limits, and the answers that decide something are read here. Every call rejects with a `StoreError`.
+ *
+ * Where an answer's headers or body decide something, the call goes through the client's `makeRequestAsync`, which is
+ * marked internal (its version is pinned for that): the client itself takes an empty or foreign answer to a multi-object
+ * delete for "all removed", reads a listing that was cut short as if it were whole, and drops the ETag of a copy where
+ * only the body has it.
+ */
+export function createS3Client(options: S3ClientOptions) {
+  const { endpoint, region, bucket, timeouts, onCall } = options;
+  const secure = endpoint.protocol === "https:";
+  const transport = createS3Transport({ ...options, secure });
+  const client = new Client({
+    endPoint: endpoint.hostname.replace(/^\[|\]$/g, ""),
+    port: endpoint.port === "" ? (secure ? 443 : 80) : Number(endpoint.port),
+    useSSL: secure,
+    accessKey: options.accessKey,
+    secretKey: options.secretKey,
+    // Without a region each bucket is asked for its own first.
+    region,
+    pathStyle: !options.virtualHost,
+    // `http.request` has a second form, which the client never uses.
+    transport: { request: transport.request as typeof import("node:http").request },
+    transportAgent: transport.agent,
+    retryOptions: { disableRetry: true },
+  });
+
+  interface Call {
+    operation: string;
+    /** Completes "Cannot ...". */
+    doing: string;
+    status?: number;
+    timeoutMs?: number;
+    streams?: boolean;
+    onRepeat?: () => void;
+  }
+
+  async function run<T>({ operation, doing, ...call }: Call, work: () => Promise<T>): Promise<T> {
+    const startedAtMs = performance.now();
+    let failure: StoreFailure | null = null;
+    try {
+      return await transport.call({ status: 200, timeoutMs: timeouts.callMs, ...call }, work);
+    } catch (error) {
+      const storeError = toStoreError(doing, error);
+      failure = storeError.failure;
+      throw storeError;
+    } finally {
+      onCall({ operation, durationMs: performance.now() - startedAtMs, failure });
+    }
+  }
+
+  /** Null where the answer is 404 without a reason, as most servers answer HEAD: the object, or the bucket, is missing. */
+  function head(objectKey: string): Promise<ObjectStat | null> {
+    return run({ operation: "stat", doing: "look at the object" }, async () => {
+      try {
+        const { size, etag } = await client.statObject(bucket, objectKey);
+        return checkedStat(size, etag);
+      } catch (error) {
+        const answer = answerOf(error);
+        if (answer?.status === 404 && answer.code === "") return null;
+        throw error;
+      }
+    });
+  }
+
+  /** The object's bytes, once the answer has begun. */
+  function get(objectKey: string): Promise<IncomingMessage> {
+    return run({ operation: "read", doing: "read the object", streams: true }, async () => {
+      const answer = await client.makeRequestAsync({ method: "GET", bucketName: bucket, objectName: objectKey });
+      if (answer.headers.etag === undefined) {
+        answer.destroy();
+        throw new S3NoAnswerError("the answer has no ETag, so it is not the object");
+      }
+      return answer;
+    });
+  }
+
+  function put(objectKey: string, body: Buffer, contentType: string): Promise<ObjectStat> {
+    return run({ operation: "put", doing: "store the object" }, async () => {
+      const { etag } = await client.putObject(bucket, objectKey, body, body.length, { "content-type": contentType });
+      return checkedStat(body.length, etag);
+    });
+  }
+
+  /** Copies inside the store if the source still is what was stat'ed. Resolves with the ETag, empty where none is named. */
+  function copy(sourceKey: string, targetKey: string, { source, contentType, ...call }: CopyOptions): Promise<string> {
+    return run({ operation: "copy", doing: "copy the object", ...call }, async () => {
+      const answer = await client.makeRequestAsync({
+        method: "PUT",
+        bucketName: bucket,
+        objectName: targetKey,
+        headers: {
+          "x-amz-copy-source": escapePath(`${bucket}/${sourceKey}`),
+          "x-amz-copy-source-if-match": source.etag,
+          // REPLACE: our content type, and nothing of what the client sent along with its PUT.
+          "x-amz-metadata-directive": "REPLACE",
+          "content-type": contentType,
+        },
+      });
+      const result = await readXml(answer, "CopyObjectResult");
+      return quoted(childText(result, "ETag") ?? answer.headers.etag ?? "");
+    });
+  }
+
+  function remove(objectKey: string): Promise<void> {
+    // A store answers 204 also where there was no object. A 200 is someone else's.
+    return run({ operation: "remove", doing: "remove the object", status: 204 }, () =>
+      client.removeObject(bucket, objectKey),
+    );
+  }
+
+  /** Removes up to 1,000 objects; resolves with the reason for each that is still there. */
+  function removeMany(objectKeys: readonly string[]): Promise<Map<string, string>> {
+    const call = { operation: "remove_many", doing: "remove objects", timeoutMs: timeouts.manyMs };
+    return run(call, async () => {
+      const entries = objectKeys.map((key) => `<Object><Key>${escapeXml(key)}</Key></Object>`).join("");
+      const body = Buffer.from(
+        `<Delete xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Quiet>true</Quiet>${entries}</Delete>`,
+      );
+      const answer = await client.makeRequestAsync(
+        {
+          method: "POST",
+          bucketName: bucket,
+          query: "delete",
+          headers: {
+            "content-type": "application/xml",
+            "content-md5": createHash("md5").update(body).digest("base64"),
+          },
+        },
+        body,
+      );
+      return failedKeys(await readXml(answer, "DeleteResult"), objectKeys);
+    });
+  }
+
+  function listPage(prefix: string, token: string | null, keysMax: number): Promise<ListPage> {
+    const timeoutMs = keysMax === 1 ? timeouts.callMs : timeouts.manyMs;
+    const call = { operation: "list", doing: "list the bucket", timeoutMs };
+    return run(call, async () => {
+      const parameters = [
+        "encoding-type=url",
+        "list-type=2",
+        `max-keys=${keysMax}`,
+        `prefix=${encodeURIComponent(prefix)}`,
+      ];
+      if (token !== null) parameters.push(`continuation-token=${encodeURIComponent(token)}`);
+      const query = parameters.sort().join("&");
+      const page = parsePage(
+        await readXml(await client.makeRequestAsync({ method: "GET", bucketName: bucket, query }), "ListBucketResult"),
+      );
+      // A store that ignores the prefix would show other installations' objects as ours.
+      if (page.objects.some(({ objectKey }) => !objectKey.startsWith(prefix))) {
+        throw new S3NoAnswerError("the listing has keys that were not asked for");
+      }
+      return page;
+    });
+  }
+
+  function makeBucket(): Promise<void> {
+    return run({ operation: "make_bucket", doing: `create the bucket "${bucket}"` }, () =>
+      client.makeBucket(bucket, region),
+    );
+  }
+
+  /** `Enabled`, `Suspended`, or empty where versions were never kept. */
+  function versioning(): Promise<string> {
+    return run({ operation: "versioning", doing: "ask for the bucket's versioning" }, async () => {
+      const { Status } = await client.getBucketVersioning(bucket);
+      return typeof Status === "string" ? Status : "";
+    });
+  }
+
+  return { head, get, put, copy, remove, removeMany, listPage, makeBucket, versioning, close: transport.close };
+}
+
+async function readXml(answer: IncomingMessage, rootName: string): Promise<XmlElement> {
+  const root = parseXml((await readText(answer, XML_BYTES_MAX)).trimStart());
+  if (root.name === rootName) return root;
+  // Status 200 goes out before the work is done, so an error may follow it.
+  if (root.name === "Error") throw errorIn(root);
+  throw new S3NoAnswerError(`the answer is a "${root.name}" document instead of "${rootName}"`);
+}
+
+function parsePage(root: XmlElement): ListPage {
+  const isEscaped = childText(root, "EncodingType") === "url";
+  const objects: ListedObject[] = [];
+  for (const element of root.children) {
+    if (element.name !== "Contents") continue;
+    const rawKey = childText(element, "Key") ?? "";
+    const objectKey = isEscaped ? decodeURIComponent(rawKey.replaceAll("+", " ")) : rawKey;
+    const stat = checkedStat(Number(childText(element, "Size") ?? "NaN"), childText(element, "ETag") ?? "");
+    const modifiedAtMs = Date.parse(childText(element, "LastModified") ?? "");
+    if (objectKey === "" || Number.isNaN(modifiedAtMs))
+      throw new S3NoAnswerError("the listing has an incomplete entry");
+    objects.push({ objectKey, modifiedAtMs, ...stat });
+  }
+  const isTruncated = childText(root, "IsTruncated");
+  const nextToken = childText(root, "NextContinuationToken");
+  if (isTruncated === "false") return { objects, nextToken: null };
+  // Taken for the last page, a page that does not say so would make every object after it look lost.
+  if (isTruncated !== "true" || nextToken === null || nextToken === "") {
+    throw new S3NoAnswerError("the listing does not say whether it goes on");
+  }
+  return { objects, nextToken };
+}
+
+/** Only what stands in a `DeleteResult` as an error is still there: the request asked for silence about the rest. */
+function failedKeys(result: XmlElement, objectKeys: readonly string[]): Map<string, string> {
+  const failed = new Map<string, string>();
+  const asked = new Set(objectKeys);
+  for (const element of result.children) {
+    if (element.name !== "Error") continue;
+    const key = childText(element, "Key") ?? "";
+    const error = errorIn(element);
+    // Which of ours it stands for cannot be told, so it stands for all.
+    if (!asked.has(key)) throw error;
+    if (error.code !== "NoSuchKey") failed.set(key, toStoreError("remove the object", error).message);
+  }
+  return failed;
+}
+
+function errorIn(element: XmlElement): S3AnswerError {
+  return new S3AnswerError(200, childText(element, "Code") ?? "", childText(element, "Message") ?? "");
+}
+
+function checkedStat(sizeBytes: number, etag: string): ObjectStat {
+  if (!Number.isSafeInteger(sizeBytes) || sizeBytes < 0 || etag === "") {
+    throw new S3NoAnswerError("the answer does not say the object's size and ETag");
+  }
+  return { sizeBytes, etag: quoted(etag) };
+}
+
+/** An ETag with the quotes that HTTP wants around it, however the server or the client library left them. */
+function quoted(etag: string): string {
+  const bare = etag.replace(/^"|"$/g, "");
+  return bare === "" ? "" : `"${bare}"`;
+}

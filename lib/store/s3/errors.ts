@@ -1,0 +1,104 @@
+import { StoreError, type StoreFailure } from "../objects.ts";
+
+/** As much of a foreign message as is worth keeping: `last_error` is a column, and a log line must stay one. */
+const MESSAGE_CHARS_MAX = 300;
+
+/** An answer of the store that is not the one which was asked for. */
+export class S3AnswerError extends Error {
+  override readonly name = "S3AnswerError";
+  readonly status: number;
+  /** S3's own code, such as `NoSuchKey`; empty where the answer did not come from an S3 server, or had no body. */
+  readonly code: string;
+  constructor(status: number, code: string, detail: string) {
+    super(`the store answered ${status}${code === "" ? "" : ` ${code}`}${detail === "" ? "" : ` (${clip(detail)})`}`);
+    this.status = status;
+    this.code = code;
+  }
+}
+
+/** No answer, or none that can be read: the store may or may not have done what was asked. */
+export class S3NoAnswerError extends Error {
+  override readonly name = "S3NoAnswerError";
+}
+
+/**
+ * We know what the matter is, but not whether the store did what was asked: an earlier attempt of the same call had no
+ * answer, or the answer says nothing. Such a call may still take effect, long after.
+ */
+export class UncertainStoreError extends StoreError {
+  override get isRefusal(): boolean {
+    return false;
+  }
+}
+
+/** Codes whose meaning does not depend on what was asked. Those not named here are `unavailable`: they settle nothing. */
+const FAILURE_BY_CODE: Record<string, StoreFailure> = {
+  NoSuchKey: "absent",
+  NoSuchBucket: "bucket_missing",
+  PreconditionFailed: "changed",
+  AccessDenied: "denied",
+  AccountProblem: "denied",
+  AllAccessDisabled: "denied",
+  AuthorizationHeaderMalformed: "denied",
+  ExpiredToken: "denied",
+  InvalidAccessKeyId: "denied",
+  InvalidToken: "denied",
+  RequestTimeTooSkewed: "denied",
+  SignatureDoesNotMatch: "denied",
+};
+
+/** What an administrator can do about a code that says it badly itself. */
+const HINT_BY_CODE: Record<string, string> = {
+  AuthorizationHeaderMalformed: "set STOWAGE_S3_REGION to the store's region",
+  InvalidAccessKeyId: "check STOWAGE_S3_ACCESS_KEY",
+  RequestTimeTooSkewed: "set this machine's clock or the store's",
+  SignatureDoesNotMatch: "check STOWAGE_S3_SECRET_KEY, and that no proxy changes the Host header",
+};
+
+/**
+ * The one place where what the client library, the network and the server throw becomes a `StoreError`.
+ * `doing` completes "Cannot ...".
+ */
+export function toStoreError(doing: string, error: unknown): StoreError {
+  if (error instanceof StoreError) return error;
+  const answer = answerOf(error);
+  if (answer === null) return new StoreError("unavailable", `Cannot ${doing}: ${reasonOf(error)}`, error);
+  const hint = HINT_BY_CODE[answer.code];
+  const message = `Cannot ${doing}: ${answer.message}${hint === undefined ? "" : `; ${hint}`}`;
+  return new StoreError(failureOf(answer), message, error);
+}
+
+/** The store's answer behind an error, or null where there was none. */
+export function answerOf(error: unknown): S3AnswerError | null {
+  if (error instanceof S3AnswerError) return error;
+  if (error instanceof StoreError) return answerOf(error.cause);
+  // The client library rejects with the plain contents of an <Error> document that came with status 200.
+  const code = textOf(error, "Code");
+  return code === "" ? null : new S3AnswerError(200, code, textOf(error, "Message"));
+}
+
+function failureOf(answer: S3AnswerError): StoreFailure {
+  const failure = FAILURE_BY_CODE[answer.code];
+  if (failure !== undefined) return failure;
+  // HEAD has no body, and so no code. A 404 without one is not `absent`: it may be the bucket, or a proxy's own page.
+  if (answer.status === 401 || answer.status === 403) return "denied";
+  if (answer.status === 412) return "changed";
+  return "unavailable";
+}
+
+function reasonOf(error: unknown): string {
+  const code = textOf(error, "code");
+  const message = clip(error instanceof Error ? error.message : String(error));
+  if (message === "") return code === "" ? "no answer" : code;
+  return code === "" || message.includes(code) ? message : `${code} (${message})`;
+}
+
+function textOf(error: unknown, name: string): string {
+  const value: unknown = typeof error === "object" && error !== null ? Reflect.get(error, name) : undefined;
+  return typeof value === "string" ? value : "";
+}
+
+function clip(text: string): string {
+  const line = text.replace(/[\s\x00-\x1f\x7f]+/g, " ").trim();
+  return line.length <= MESSAGE_CHARS_MAX ? line : `${line.slice(0, MESSAGE_CHARS_MAX)}...`;
+}

@@ -1,0 +1,155 @@
+import { AsyncLocalStorage } from "node:async_hooks";
+import http from "node:http";
+import https from "node:https";
+import type { Readable } from "node:stream";
+import { S3AnswerError, S3NoAnswerError } from "./errors.ts";
+import { childText, parseXml } from "./xml.ts";
+
+/** Connections to the store at once. The client library's own default opens one for each call. */
+const SOCKETS_MAX = 16;
+/** An idle connection is closed after this time, before the server closes it (MinIO: 30 s) while we write to it. */
+const SOCKET_IDLE_MS = 15_000;
+/** As much of an answer that is an error as is read. S3's are below 1 KiB, a proxy's page may be anything. */
+const ERROR_BODY_BYTES_MAX = 64 * 1024;
+
+export interface CallOptions {
+  /** For all of it: waiting for a connection, sending, and reading the answer. */
+  timeoutMs: number;
+  /** The only status that counts as success; any other rejects with its `S3AnswerError`. */
+  status: number;
+  /** The time ends with the answer's headers: who reads the body watches over it. */
+  streams?: boolean;
+  /** Told that a first attempt was sent and had no answer, before it is sent again. */
+  onRepeat?: () => void;
+}
+
+interface CallState extends CallOptions {
+  onFreshSocket: boolean;
+  /** Set where a connection that had been idle turned out to be closed. */
+  wasStale: boolean;
+}
+
+/** The part of `node:http` that the client library calls, and in the one form in which it calls it. */
+type Request = (options: http.RequestOptions, onAnswer?: (answer: http.IncomingMessage) => void) => http.ClientRequest;
+
+export interface S3Transport {
+  /** For the client library, in place of `node:http`. */
+  request: Request;
+  agent: http.Agent;
+  /** Runs one call of the client library, which makes one request, under these options. */
+  call: <T>(options: CallOptions, work: () => Promise<T>) => Promise<T>;
+  close: () => void;
+}
+
+export interface S3TransportOptions {
+  secure: boolean;
+  socketsMax?: number | undefined;
+  /** Told of each answer that came: when it was asked for and what its `Date` header says. */
+  onAnswer: (askedAtMs: number, date: string | undefined) => void;
+  now: () => number;
+}
+
+/**
+ * Connections, time limits and error answers for the client library, which by itself has no time-out, opens any number
+ * of connections, and never reads an answer of 408, 429 or 5xx, so that its connection is lost for good: two such
+ * answers on two connections stop it for ever. Here every answer that is no success is read to its end, or its
+ * connection destroyed, before the library hears of it.
+ */
+export function createS3Transport({
+  secure,
+  socketsMax = SOCKETS_MAX,
+  onAnswer,
+  now,
+}: S3TransportOptions): S3Transport {
+  const module = secure ? https : http;
+  const agent = new module.Agent({ keepAlive: true, maxSockets: socketsMax, timeout: SOCKET_IDLE_MS });
+  const freshAgent = new module.Agent({ keepAlive: false, maxSockets: socketsMax });
+  const calls = new AsyncLocalStorage<CallState>();
+
+  function request(options: http.RequestOptions, onSuccess?: (answer: http.IncomingMessage) => void) {
+    const call = calls.getStore();
+    if (!call) throw new Error("A request to the store must be made inside of transport.call()");
+    const askedAtMs = now();
+    const req = module.request({ ...options, agent: call.onFreshSocket ? freshAgent : agent });
+    let answered = false;
+
+    const timer = setTimeout(() => {
+      const error = new S3NoAnswerError(`no answer within ${Math.round(call.timeoutMs)} ms`);
+      req.destroy(error);
+      // A request that still waits for a connection would say so only once it gets one.
+      if (!req.socket) req.emit("error", error);
+    }, call.timeoutMs);
+    req.on("close", () => clearTimeout(timer));
+    req.on("error", (error: NodeJS.ErrnoException) => {
+      clearTimeout(timer);
+      call.wasStale = req.reusedSocket && !answered && (error.code === "ECONNRESET" || error.code === "EPIPE");
+    });
+    req.on("response", (answer) => {
+      answered = true;
+      onAnswer(askedAtMs, answer.headers.date);
+      if (answer.statusCode === call.status) {
+        if (call.streams) clearTimeout(timer);
+        onSuccess?.(answer);
+        return;
+      }
+      // Where its body cannot be read, the status still says something.
+      readText(answer, ERROR_BODY_BYTES_MAX).then(
+        (body) => req.emit("error", answerError(answer, body)),
+        () => req.emit("error", answerError(answer, "")),
+      );
+    });
+    return req;
+  }
+
+  async function call<T>(options: CallOptions, work: () => Promise<T>): Promise<T> {
+    const startedAtMs = performance.now();
+    const first: CallState = { ...options, onFreshSocket: false, wasStale: false };
+    try {
+      return await calls.run(first, work);
+    } catch (error) {
+      // A server may close an idle connection at the moment at which we use it. That says nothing about the server, so
+      // the call is made once more, on a new connection: its neighbours in the pool are likely closed as well.
+      if (!first.wasStale) throw error;
+      options.onRepeat?.();
+      const timeoutMs = Math.max(1, options.timeoutMs - (performance.now() - startedAtMs));
+      return await calls.run({ ...options, timeoutMs, onFreshSocket: true, wasStale: false }, work);
+    }
+  }
+
+  return {
+    request,
+    agent,
+    call,
+    close() {
+      agent.destroy();
+      freshAgent.destroy();
+    },
+  };
+}
+
+/** Reads a stream to its end as UTF-8. Destroys it and rejects where it is longer than `bytesMax`. */
+export async function readText(stream: Readable, bytesMax: number): Promise<string> {
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  for await (const chunk of stream) {
+    bytes += chunk.length;
+    // Leaving the loop destroys the stream, and with it the connection: no one waits for the rest.
+    if (bytes > bytesMax) throw new S3NoAnswerError(`the answer is longer than ${bytesMax} bytes`);
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks).toString();
+}
+
+function answerError(answer: http.IncomingMessage, body: string): S3AnswerError {
+  const status = answer.statusCode ?? 0;
+  try {
+    const root = parseXml(body);
+    if (root.name === "Error") {
+      return new S3AnswerError(status, childText(root, "Code") ?? "", childText(root, "Message") ?? "");
+    }
+  } catch {
+    // Not S3's: a proxy's page, or the empty answer to HEAD. MinIO names the code in a header then.
+  }
+  const code = answer.headers["x-minio-error-code"];
+  return new S3AnswerError(status, typeof code === "string" ? code : "", "");
+}
