@@ -30,6 +30,8 @@ const GAP_MS = 5;
 const BUSY_UTILIZATION = 0.7;
 /** Nine tenths of a busy process belong to requests: a backlog costs nobody anything but space, a slow answer does. */
 const BUSY_PAUSE_FACTOR = 9;
+/** A batch that was slow because the store is must not make the pause as long. */
+const BUSY_PAUSE_MS_MAX = 5_000;
 /** How often the store's staging objects are looked through for those that nothing names. */
 const LOOK_INTERVAL_MS = 60 * 60_000;
 /** A staging object younger than its URL's life and this may belong to a PUT that is still under way. */
@@ -283,7 +285,7 @@ export function createCleaner(options: CleanerOptions) {
     const before = performance.eventLoopUtilization();
     await pause(GAP_MS);
     isBusy = performance.eventLoopUtilization(before).utilization > BUSY_UTILIZATION;
-    if (isBusy) await pause(batchMs * BUSY_PAUSE_FACTOR);
+    if (isBusy) await pause(Math.min(BUSY_PAUSE_MS_MAX, batchMs * BUSY_PAUSE_FACTOR));
   }
 
   /** Ends early where the cleaner is stopped. */
