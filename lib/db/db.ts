@@ -2,10 +2,10 @@ import { chmodSync, existsSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import Database from "better-sqlite3";
-import { readAsset } from "../assets.ts";
 import { AppError, outcomeUnknown } from "../errors.ts";
 import type { Log } from "../log.ts";
 import { fsyncPathSync } from "./files.ts";
+import { checkSchema } from "./schema_version.ts";
 
 /** The name of the database file in the data directory. */
 export const DATABASE_FILE = "stowage.db";
@@ -33,11 +33,6 @@ const BUSY_CHECKPOINT_PAGES = 8_192;
 const RESTART_CHECKPOINT_PAGES = 16_384;
 /** How often the length of the log is looked at under load. */
 const LOG_LOOK_MS = 20;
-
-/** Schema steps, in order; only ever appended. `PRAGMA user_version` counts the steps that a file has. */
-const SCHEMA_STEPS: readonly (() => string)[] = [() => readAsset("schema.sql")];
-
-export const SCHEMA_VERSION = SCHEMA_STEPS.length;
 
 export interface Db {
   /** Prepares a statement once; to be called when a module is made, not for each request. */
@@ -301,35 +296,6 @@ function prepareConnection(sqlite: Database.Database): void {
   sqlite.pragma("checkpoint_fullfsync = ON");
   // Ours run between groups, after the answers have left; SQLite's own would run inside a COMMIT.
   sqlite.pragma("wal_autocheckpoint = 0");
-}
-
-/** Compares the file's schema with the program's; with `migrate`, runs the missing steps in one transaction. */
-function checkSchema(sqlite: Database.Database, path: string, migrate: boolean): void {
-  const fileVersion = readVersion(sqlite, path);
-  if (fileVersion === SCHEMA_VERSION) return;
-  if (!migrate) {
-    throw new AppError(
-      "conflict",
-      `Cannot use database "${path}": its schema version ${fileVersion} is older than this program's (${SCHEMA_VERSION})`,
-      { hint: "restart `stowage serve` with this version: it brings the file up to date" },
-    );
-  }
-  // The version is read again inside: another process may have run the steps while this one waited for the lock.
-  const runSteps = sqlite.transaction(() => {
-    for (const step of SCHEMA_STEPS.slice(readVersion(sqlite, path))) sqlite.exec(step());
-    sqlite.pragma(`user_version = ${SCHEMA_VERSION}`);
-  });
-  runSteps.immediate();
-}
-
-function readVersion(sqlite: Database.Database, path: string): number {
-  const fileVersion = Number(sqlite.pragma("user_version", { simple: true }));
-  if (fileVersion <= SCHEMA_VERSION) return fileVersion;
-  throw new AppError(
-    "conflict",
-    `Cannot open database "${path}": its schema version ${fileVersion} is newer than this program's (${SCHEMA_VERSION})`,
-    { hint: "install the release that wrote it, or restore the backup taken before the upgrade" },
-  );
 }
 
 function isThenable(value: unknown): boolean {

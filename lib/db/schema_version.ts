@@ -1,0 +1,40 @@
+import type Database from "better-sqlite3";
+import { readAsset } from "../assets.ts";
+import { AppError } from "../errors.ts";
+
+/** Schema steps, in order; only ever appended. `PRAGMA user_version` counts the steps that a file has. */
+const SCHEMA_STEPS: readonly (() => string)[] = [() => readAsset("schema.sql")];
+
+export const SCHEMA_VERSION = SCHEMA_STEPS.length;
+
+/**
+ * Compares the file's schema with the program's; with `migrate`, runs the missing steps in one transaction. Throws
+ * `conflict` where the file is newer than the program, or older and `migrate` is not set.
+ */
+export function checkSchema(sqlite: Database.Database, path: string, migrate: boolean): void {
+  const fileVersion = readVersion(sqlite, path);
+  if (fileVersion === SCHEMA_VERSION) return;
+  if (!migrate) {
+    throw new AppError(
+      "conflict",
+      `Cannot use database "${path}": its schema version ${fileVersion} is older than this program's (${SCHEMA_VERSION})`,
+      { hint: "restart `stowage serve` with this version: it brings the file up to date" },
+    );
+  }
+  // The version is read again inside: another process may have run the steps while this one waited for the lock.
+  const runSteps = sqlite.transaction(() => {
+    for (const step of SCHEMA_STEPS.slice(readVersion(sqlite, path))) sqlite.exec(step());
+    sqlite.pragma(`user_version = ${SCHEMA_VERSION}`);
+  });
+  runSteps.immediate();
+}
+
+function readVersion(sqlite: Database.Database, path: string): number {
+  const fileVersion = Number(sqlite.pragma("user_version", { simple: true }));
+  if (fileVersion <= SCHEMA_VERSION) return fileVersion;
+  throw new AppError(
+    "conflict",
+    `Cannot open database "${path}": its schema version ${fileVersion} is newer than this program's (${SCHEMA_VERSION})`,
+    { hint: "install the release that wrote it, or restore the backup taken before the upgrade" },
+  );
+}
