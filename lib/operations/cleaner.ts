@@ -7,8 +7,13 @@ import { type ObjectStore, StoreError } from "../store/objects.ts";
 import { watchClock } from "./clock_watch.ts";
 import type { LedgerGuard } from "./ledger_marker.ts";
 
-/** Objects that are removed together: what one multi-object delete of S3 takes. */
-const BATCH_KEYS_MAX = 1_000;
+/**
+ * Objects that are removed together: four full multi-object deletes of S3, as many as the store keeps in flight. With one
+ * at a time MinIO removes little more than half as many.
+ */
+const BATCH_KEYS_MAX = 4_000;
+/** Entries of a batch that are taken or booked in one write: all at once would hold up requests for a tenth of a second. */
+const WRITE_KEYS_MAX = 500;
 /** While requests keep the process busy: taking and settling these together stalls no one for more than a millisecond or two. */
 const BATCH_KEYS_BUSY = 64;
 /** Uploads of a deleted workspace that go in one transaction: each is a delete with its triggers, about 50 us. */
@@ -178,7 +183,7 @@ export function createCleaner(options: CleanerOptions) {
       const startedMs = monotonicNow();
       // One key finds out whether the store is back; the others wait with their attempts unburnt.
       const limit = probePauseMs > 0 ? 1 : isBusy ? BATCH_KEYS_BUSY : BATCH_KEYS_MAX;
-      const batch = await removals.takeDue(now(), limit);
+      const batch = await takeBatch(limit);
       if (batch.length === 0 && hasMoreToEmpty) continue;
       if (batch.length === 0) break;
       const failures = await removeBatch(batch);
@@ -219,6 +224,18 @@ export function createCleaner(options: CleanerOptions) {
     });
   }
 
+  /** Takes up to `limit` due entries. What was taken before a write fails is put back at the next pass. */
+  async function takeBatch(limit: number): Promise<TakenRemoval[]> {
+    const batch: TakenRemoval[] = [];
+    while (batch.length < limit) {
+      const asked = Math.min(WRITE_KEYS_MAX, limit - batch.length);
+      const part = await removals.takeDue(now(), asked);
+      batch.push(...part);
+      if (part.length < asked) break;
+    }
+    return batch;
+  }
+
   /** Removes a batch and books the outcome; null where the store as a whole cannot be used. */
   async function removeBatch(batch: readonly TakenRemoval[]): Promise<ReadonlyMap<string, string> | null> {
     const objectKeys = batch.map(({ objectKey }) => objectKey);
@@ -228,12 +245,15 @@ export function createCleaner(options: CleanerOptions) {
       failures = await objects.remove(objectKeys);
     } catch (error) {
       storeFailed(error);
-      await removals.postpone(batch, error instanceof Error ? error.message : String(error), now());
+      const reason = error instanceof Error ? error.message : String(error);
+      const dueAtMs = now();
+      await inWrites(batch, (part) => removals.postpone(part, reason, dueAtMs));
       onRemovals("postponed", objectKeys);
       return null;
     }
     probePauseMs = 0;
-    await removals.settle(batch, failures, now());
+    const removedAtMs = now();
+    await inWrites(batch, (part) => removals.settle(part, failures, removedAtMs));
     onRemovals(
       "done",
       objectKeys.filter((key) => !failures.has(key)),
@@ -336,4 +356,14 @@ export function createCleaner(options: CleanerOptions) {
   }
 
   return { start, wake, runOnce, lookForLateArrivals, stop, pauseReason: guard.pauseReason };
+}
+
+/** Books a batch part by part, one write after the other: requests get their turn between them. */
+async function inWrites(
+  batch: readonly TakenRemoval[],
+  book: (part: readonly TakenRemoval[]) => Promise<void>,
+): Promise<void> {
+  for (let start = 0; start < batch.length; start += WRITE_KEYS_MAX) {
+    await book(batch.slice(start, start + WRITE_KEYS_MAX));
+  }
 }
