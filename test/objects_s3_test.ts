@@ -175,8 +175,10 @@ for (const make of S3_MAKES) {
     assert.equal(error.failure, "denied");
     // Garage says no more than that the signature is invalid.
     if (make !== "garage") assert.match(error.message, /STOWAGE_S3_SECRET_KEY/);
-    // A refusal of one removal may be about that object, so it is told of that object.
-    assert.match((await key.remove(["final/i/u/r"])).get("final/i/u/r") ?? "", /403/);
+    // Garage's answer might be about that one object, so it is told of that object. The others name our key: that is
+    // about every object, and no attempt is counted.
+    if (make === "garage") assert.match((await key.remove(["final/i/u/r"])).get("final/i/u/r") ?? "", /403/);
+    else assert.equal((await failureOf(key.remove(["final/i/u/r"]))).failure, "denied");
     assert.equal((await failureOf(key.remove(["final/i/u/r", "final/i/u/s"]))).failure, "denied");
     assert.equal((await failureOf(key.stat("final/i/u/r"))).failure, "denied");
     await assert.rejects(key.ensureBucket(), (error) => error instanceof AppError && /403/.test(error.message));
