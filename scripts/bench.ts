@@ -14,12 +14,13 @@ import { createLoadGenerator } from "./bench/load.ts";
 import { measureMemory } from "./bench/memory.ts";
 import { measureNoLeak } from "./bench/no_leak.ts";
 import { pairedRatio, printEnvironment, printTargets, type Target } from "./bench/report.ts";
+import { measureS3 } from "./bench/s3.ts";
 
-const PARTS = ["delete", "create", "memory", "no-leak"];
-const USAGE = `Usage: npm run bench -- [--quick] [--dir FOLDER] [--only delete,create,memory,no-leak]
+const PARTS = ["delete", "create", "memory", "no-leak", "s3"];
+const USAGE = `Usage: npm run bench -- [--quick] [--dir FOLDER] [--only delete,create,memory,no-leak,s3]
 
 Starts the service and a ceiling program (bare node:http, the same statements, grouped, synchronous=FULL) and measures
-both in turn; half an hour or so on a quiet machine. --quick: fewer rows, requests and rounds, to see that it works; the figures do not count.
+both in turn; the part s3 starts a MinIO, if there is one, and measures the service on it. Half an hour or so on a quiet machine. --quick: fewer rows, requests and rounds, to see that it works; the figures do not count.
 --dir: a folder on the disk to measure (default: the system's temporary folder).
 `;
 
@@ -57,6 +58,7 @@ async function main(): Promise<void> {
     if (parts.includes("create")) targets.push(...(await creates(context, few)));
     if (parts.includes("memory")) targets.push(...(await memory(context, options.quick)));
     if (parts.includes("no-leak")) targets.push(...(await noLeak(context)));
+    if (parts.includes("s3")) targets.push(...(await measureS3(context, options.quick)));
     printTargets(targets);
   } finally {
     await rm(folder, { recursive: true, force: true });

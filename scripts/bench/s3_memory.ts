@@ -1,0 +1,58 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { residentMb, startService } from "./children.ts";
+import type { Seed } from "./data_dirs.ts";
+import { printTable, type Target } from "./report.ts";
+import { openOutbox, wakeCleaner } from "./s3_outbox.ts";
+import type { BenchS3 } from "./s3_server.ts";
+
+const LOOK_MS = 50;
+/** Removed before the first look: what a batch needs at most is in use by then. */
+const WARM_UP_ENTRIES = 12_000;
+
+/** Resident memory of the service while it works on a long outbox, beside what it was when the outbox was short. */
+export async function measureOutboxMemory(
+  s3: BenchS3,
+  seed: Seed,
+  { entries, seconds }: { entries: number; seconds: number },
+): Promise<Target[]> {
+  const key = seed.workspaces[0]?.key ?? "";
+  const service = await startService(seed.dataDir, s3.env);
+  const outbox = openOutbox(seed.databaseFile);
+  try {
+    // The keys have no objects: for the store and for us it is the same work.
+    outbox.enter(outbox.newKeys(WARM_UP_ENTRIES));
+    await wakeCleaner(service.url, key);
+    const beforeMb = await peakWhile(service.pid, () => outbox.untilEmpty());
+
+    console.error(`  entering ${entries} removals`);
+    for (let left = entries; left > 0; left -= 100_000) outbox.enter(outbox.newKeys(Math.min(left, 100_000)));
+    const startedMb = residentMb(service.pid);
+    await wakeCleaner(service.url, key);
+    const peakMb = await peakWhile(service.pid, () => delay(seconds * 1000));
+    const removed = entries - outbox.left();
+    const rows: [string, number][] = [
+      [`at most, removing ${WARM_UP_ENTRIES} entries`, beforeMb],
+      [`at rest, with ${entries} entries`, startedMb],
+      [`at most, removing ${removed} of them`, peakMb],
+    ];
+    printTable(
+      ["resident memory of the service on S3", "MB"],
+      rows.map(([name, mb]) => [name, mb.toFixed(0)]),
+    );
+    return [
+      { name: `MB added by ${entries} entries in the outbox`, measured: peakMb - beforeMb, goal: 30, kind: "max" },
+    ];
+  } finally {
+    outbox.close();
+    await service.stop();
+  }
+}
+
+async function peakWhile(pid: number, work: () => Promise<void>): Promise<number> {
+  let peakMb = residentMb(pid);
+  const looking = setInterval(() => {
+    peakMb = Math.max(peakMb, residentMb(pid));
+  }, LOOK_MS);
+  await work().finally(() => clearInterval(looking));
+  return peakMb;
+}
