@@ -11,7 +11,7 @@ const CONFIRMS = 300;
 const WARM_UPS = 30;
 const FILE = Buffer.alloc(1_000);
 /** What a confirm may ask of the store. The cleaner's own calls have other names, but for the marker, which it reads at start. */
-const CONFIRM_OPERATIONS = ["head", "copy", "get", "list"];
+const CONFIRM_OPERATIONS = ["stat", "copy", "read", "list"];
 
 /** Confirms one after the other, each in turn with a bare stat and a bare copy of an object of the same size. */
 export async function measureConfirm({ scale }: BenchContext, s3: BenchS3, seed: Seed): Promise<Target[]> {
