@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { randomUUID } from "node:crypto";
 import { test } from "node:test";
 import type { ListedObject } from "../lib/store/objects.ts";
 import { initDataDir, startTestApp, temporaryFolder, testClock, testConfig } from "./_app.ts";
@@ -225,6 +226,40 @@ test("a pass that could not book what it did is made good by the next", async (t
   sql.exec("DROP TRIGGER test_fault");
   await app.cleaner.runOnce();
   assert.deepEqual(its.files(), []);
+  await its.checkEnd();
+});
+
+test("a backlog is removed by one call, more than one request of S3 takes, and each entry is booked for itself", async (t) => {
+  const its = await startFaultyApp(t);
+  const { app, sql, hooks } = its;
+  const prefix = `final/${app.core.workspaces.installationId()}`;
+  const insert = sql.prepare(`
+    INSERT INTO object_removals (object_key, upload_id, entered_at_ms, due_at_ms) VALUES (?, ?, 0, 0)`);
+  sql.transaction(() => {
+    for (let i = 0; i < 1_600; i++) {
+      const id = randomUUID();
+      insert.run(`${prefix}/${id}/${id.replaceAll("-", "")}`, id);
+    }
+  })();
+  const sizes: number[] = [];
+  const bad: string[] = [];
+  hooks.before = ({ keys }) => void sizes.push(keys.length);
+  // The first and the last, which are booked by different writes.
+  hooks.refuse = (keys) => {
+    const refused = new Set([keys.at(0) ?? "", keys.at(-1) ?? ""]);
+    bad.push(...refused);
+    return new Map([...refused].map((key) => [key, "no"]));
+  };
+  const { removed, failed } = await app.cleaner.runOnce();
+  assert.deepEqual(sizes, [1_600]);
+  assert.deepEqual([removed, failed], [1_598, 2]);
+  assert.deepEqual(
+    its
+      .entries()
+      .map(({ object_key, attempts, taken_at_ms }) => [object_key, attempts, taken_at_ms])
+      .sort(),
+    bad.map((key) => [key, 1, null]).sort(),
+  );
   await its.checkEnd();
 });
 
