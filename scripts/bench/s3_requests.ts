@@ -1,4 +1,5 @@
 import { readFileSync } from "node:fs";
+import { setTimeout as delay } from "node:timers/promises";
 import { type Child, cpuMs, startService } from "./children.ts";
 import type { BenchContext } from "./context.ts";
 import { copySeed, type Seed } from "./data_dirs.ts";
@@ -14,11 +15,14 @@ const DELETES = 6_000;
 const CREATES = 9_000;
 /** The kernel counts the time of children that have ended in hundredths of a second. */
 const TICK_MS = 10;
+const DRAIN_LOOK_MS = 20;
 
 interface Subject {
   child: Child;
   db: BenchDatabase;
   databaseFile: string;
+  /** False where the store hangs: what is to be removed waits. */
+  drains: boolean;
 }
 
 /**
@@ -34,9 +38,10 @@ export async function measureRequests(
   const hanging = await startHangingStore();
   const open: Subject[] = [];
 
-  async function openSubject(name: string, env: Record<string, string>): Promise<Subject> {
+  async function openSubject(name: string, env: Record<string, string>, drains = true): Promise<Subject> {
     const { dataDir, databaseFile } = await copySeed(seed, name);
-    const subject = { child: await startService(dataDir, env), db: openBenchDatabase(databaseFile), databaseFile };
+    const child = await startService(dataDir, env);
+    const subject = { child, db: openBenchDatabase(databaseFile), databaseFile, drains };
     open.push(subject);
     return subject;
   }
@@ -44,7 +49,7 @@ export async function measureRequests(
   try {
     const embedded = await openSubject("embedded", {});
     // It starts only after its first call to the store has run out of time.
-    const hung = await openSubject("hanging", hanging.env);
+    const hung = await openSubject("hanging", hanging.env, false);
     const onS3 = await openSubject("s3", s3.env);
 
     const deletes = await inTurn(context, [embedded, hung], (subject) => deleteRun(context, seed, subject));
@@ -75,18 +80,22 @@ async function inTurn(
   const runs: Pair = { embedded: [], s3: [] };
   // The round before the first warms up.
   for (let round = -1; round < rounds; round++) {
-    const pair = [await measure(embedded), await measure(s3)] as const;
-    if (round < 0) continue;
-    runs.embedded.push(pair[0]);
-    runs.s3.push(pair[1]);
+    // Each of them comes first as often: what the one leaves to be done by the disk slows the other.
+    const order = round % 2 === 0 ? (["embedded", "s3"] as const) : (["s3", "embedded"] as const);
+    for (const name of order) {
+      const run = await measure(name === "s3" ? s3 : embedded);
+      if (round >= 0) runs[name].push(run);
+    }
   }
   return runs;
 }
 
-async function deleteRun({ load, scale }: BenchContext, seed: Seed, { child, db }: Subject): Promise<Run> {
+async function deleteRun({ load, scale }: BenchContext, seed: Seed, { child, db, drains }: Subject): Promise<Run> {
   const count = Math.ceil(DELETES * scale);
   const rows = db.pick("shuffled", count);
   const run = await measureRun(load, child, { connections: CONNECTIONS, requests: deleteRequests(rows, seed) });
+  // A cleaner at work would slow the other program's run.
+  while (drains && db.backlog() > 0) await delay(DRAIN_LOOK_MS);
   // Every run finds the same number of rows and an empty outbox.
   db.removeRows(rows);
   db.forgetRemovals();
