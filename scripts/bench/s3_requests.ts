@@ -53,7 +53,9 @@ export async function measureRequests(
     const onS3 = await openSubject("s3", s3.env);
 
     const deletes = await inTurn(context, [embedded, hung], (subject) => deleteRun(context, seed, subject));
-    const creates = await inTurn(context, [embedded, onS3], ({ child }) =>
+    // A process of its own: the first has compiled during the DELETEs what the other has not.
+    const creating = await openSubject("embedded-create", {});
+    const creates = await inTurn(context, [creating, onS3], ({ child }) =>
       measureRun(context.load, child, { connections: CONNECTIONS, requests: createRequests(context, seed) }),
     );
     const draining = await deleteWhileDraining(context, s3, { seed, subject: onS3, objects: drainingObjects });
