@@ -168,7 +168,7 @@ export async function openApp(options: AppOptions): Promise<App> {
     }
     lock.announce(url);
     if (options.cleansInBackground !== false) cleaner.start();
-    if (workspaces.list().length === 0) {
+    if (!workspaces.hasAny()) {
       log.warn("no_workspace", { hint: "run `stowage init`: it makes one, with an API key" });
     }
     log.info("listening", { url, ...(isApart ? { metrics_url: metricsUrl } : {}), store: config.store });

@@ -255,7 +255,7 @@ api_bind_addr = "127.0.0.1:${port2}"
 };
 
 /** The status of an answer, or 599 where there is none. */
-async function statusOf(url: string): Promise<number> {
+export async function statusOf(url: string): Promise<number> {
   try {
     const answer = await fetch(url);
     await answer.body?.cancel();

@@ -6,6 +6,7 @@ import { answerOf, S3AnswerError, toStoreError } from "../lib/store/s3/errors.ts
 import { createS3Store, type S3Store, type S3StoreOptions } from "../lib/store/s3/objects_s3.ts";
 import { type FaultKind, type FaultMatch, type FaultProxy, startFaultProxy } from "./_fault_proxy.ts";
 import { collectLog, type LoggedEvent, openS3Store, useS3Server } from "./_s3_servers.ts";
+import { failureOf } from "./_store_failure.ts";
 
 // Goal: whatever a store or a proxy in front of it answers, or does not answer, is taken for what it is.
 // Method: a real MinIO behind a proxy that breaks what it is told to; time limits are a fraction of a second.
@@ -45,16 +46,6 @@ async function openRig(t: TestContext, options: Partial<S3StoreOptions> = {}): P
   });
   t.after(() => store.close());
   return { store, direct, proxy, events };
-}
-
-async function failureOf(work: Promise<unknown>): Promise<StoreError> {
-  try {
-    await work;
-  } catch (error) {
-    assert.ok(error instanceof StoreError, `not a StoreError: ${error}`);
-    return error;
-  }
-  assert.fail("It should have been rejected");
 }
 
 async function stage({ direct }: Rig, body = "hello") {

@@ -2,10 +2,11 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Client } from "minio";
 import { AppError } from "../lib/errors.ts";
-import { type ListedObject, StoreError } from "../lib/store/objects.ts";
+import type { ListedObject } from "../lib/store/objects.ts";
 import { createS3Store, type S3Store } from "../lib/store/s3/objects_s3.ts";
 import { startFaultProxy } from "./_fault_proxy.ts";
 import { collectLog, openS3Store, putTo, S3_MAKES, type S3Server, useS3Server } from "./_s3_servers.ts";
+import { failureOf } from "./_store_failure.ts";
 
 const PAGE_KEYS = 1_000;
 
@@ -13,16 +14,6 @@ async function listed(store: S3Store, prefix: string): Promise<ListedObject[]> {
   const objects: ListedObject[] = [];
   for await (const object of store.list(prefix)) objects.push(object);
   return objects;
-}
-
-async function failureOf(work: Promise<unknown>): Promise<StoreError> {
-  try {
-    await work;
-  } catch (error) {
-    assert.ok(error instanceof StoreError, `not a StoreError: ${error}`);
-    return error;
-  }
-  assert.fail("It should have been rejected");
 }
 
 function rawClient(server: S3Server): Client {

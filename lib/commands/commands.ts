@@ -147,7 +147,7 @@ async function init(args: Arguments, terminal: Terminal): Promise<void> {
   try {
     await usingCore(config, true, async ({ db, workspaces, keys }) => {
       const made = await db.write(() => {
-        if (workspaces.list().length > 0) throw alreadyThere(config.dataDir);
+        if (workspaces.hasAny()) throw alreadyThere(config.dataDir);
         const workspace = workspaces.insert({ name: args.text("name") ?? "default", storageBytesQuota });
         return { ...workspace, ...keys.insert({ workspaceId: workspace.workspaceId, userId: workspace.userId }) };
       });
@@ -166,7 +166,7 @@ async function lockToInit(config: Config): Promise<ServeLock> {
   } catch (error) {
     if (!(error instanceof AppError && error.code === "conflict" && isInitialised(config.dataDir))) throw error;
     await usingCore(config, false, ({ workspaces }) => {
-      if (workspaces.list().length > 0) throw alreadyThere(config.dataDir);
+      if (workspaces.hasAny()) throw alreadyThere(config.dataDir);
     });
     throw error;
   }

@@ -82,6 +82,7 @@ export function createWorkspaces(db: Db, now: () => number) {
     created_at_ms AS createdAtMs, updated_at_ms AS updatedAtMs`;
   const selectOne = db.prepare<[string], WorkspaceRow>(`
     SELECT ${columns} FROM workspaces WHERE id = ? AND deleted_at_ms IS NULL`);
+  const selectAny = db.prepare<[]>("SELECT 1 FROM workspaces WHERE deleted_at_ms IS NULL LIMIT 1");
   const selectAll = db.prepare<[], WorkspaceRow>(`
     SELECT ${columns} FROM workspaces WHERE deleted_at_ms IS NULL ORDER BY id`);
   const selectOfMember = db.prepare<{ workspaceId: string; userId: string }, WorkspaceRow>(`
@@ -296,6 +297,8 @@ export function createWorkspaces(db: Db, now: () => number) {
 
   return {
     ...{ installationId, checkWritable, insert, create, createOwned, find, findVisible, listVisible, roleOf, patch },
+    /** Whether there is a workspace at all. */
+    hasAny: () => selectAny.get() !== undefined,
     list: () => selectAll.all().map(fromRow),
     ...{ checkRoom, setQuota, remove, removeAny },
   };

@@ -5,9 +5,9 @@ import { type AddressInfo, createServer, type Server, type Socket } from "node:n
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { Client } from "minio";
-import { fetch } from "undici";
 import { createLog } from "../../lib/log.ts";
 import { createS3Store, type S3Store } from "../../lib/store/s3/objects_s3.ts";
+import { statusOf } from "../../test/_s3_servers.ts";
 
 const START_MS_MAX = 30_000;
 const BUCKET = "stowage-bench";
@@ -106,16 +106,6 @@ async function untilReady(child: ChildProcess, endpoint: string): Promise<void> 
       throw new Error("MinIO did not start");
     }
     await delay(50);
-  }
-}
-
-async function statusOf(url: string): Promise<number> {
-  try {
-    const answer = await fetch(url);
-    await answer.body?.cancel();
-    return answer.status;
-  } catch {
-    return 599;
   }
 }
 
