@@ -200,10 +200,9 @@ test("finding someone by address, a person's workspaces, or what is to be emptie
     createWorkspaces(db, Date.now);
     createUploads(db, { workspaces, removals, idempotency, now: Date.now, options });
   });
-  const walks = plans.filter(
-    ({ sql, steps }) =>
-      /^\s*SELECT/.test(sql) && /SCAN/.test(steps) && !/FROM installation|json_tree|ORDER BY id$/.test(sql),
-  );
+  // Whether there is a workspace at all is the first entry of an index that holds none but those in use.
+  const few = /FROM installation|json_tree|ORDER BY id$|SELECT 1 FROM workspaces WHERE deleted_at_ms IS NULL LIMIT 1$/;
+  const walks = plans.filter(({ sql, steps }) => /^\s*SELECT/.test(sql) && /SCAN/.test(steps) && !few.test(sql));
   assert.deepEqual(walks, []);
   for (const index of ["users_by_email", "workspaces_to_empty"]) {
     assert.ok(
