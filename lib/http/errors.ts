@@ -1,4 +1,5 @@
 import { AppError, type ErrorCode } from "../errors.ts";
+import { timestamp } from "../timestamp.ts";
 
 export interface JsonAnswer {
   status: number;
@@ -54,7 +55,7 @@ export function errorAnswer(thrown: unknown, requestId: string, nowMs: number): 
         message: error.hint === null ? error.message : `${error.message}: ${error.hint}`,
         details: error.details,
       },
-      meta: { request_id: requestId, timestamp: new Date(nowMs).toISOString() },
+      meta: { request_id: requestId, timestamp: timestamp(nowMs) },
     },
   };
 }

@@ -4,6 +4,7 @@ import type { Principal } from "../core/principals.ts";
 import { AppError } from "../errors.ts";
 import { newRequestId } from "../ids.ts";
 import type { Log } from "../log.ts";
+import { timestamp } from "../timestamp.ts";
 import { isSoonRead, lingerThenEnd, readJson } from "./body.ts";
 import { type AnsweredRequest, createConnections } from "./connections.ts";
 import { corsHeaders, isPreflight, preflightHeaders } from "./cors.ts";
@@ -179,7 +180,7 @@ export function createHttpServer(options: HttpOptions): HttpServer {
         body: reply.bare ?? {
           data: reply.data,
           ...(reply.pagination === undefined ? {} : { pagination: reply.pagination }),
-          meta: { request_id: exchange.requestId, timestamp: new Date(now()).toISOString() },
+          meta: { request_id: exchange.requestId, timestamp: timestamp(now()) },
         },
       },
       exchange,

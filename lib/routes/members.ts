@@ -1,7 +1,7 @@
 import type { Member } from "../core/members.ts";
 import { PERMISSIONS } from "../core/permissions.ts";
 import { type Route, route } from "../http/routes.ts";
-import { timestamp } from "./present.ts";
+import { timestamp } from "../timestamp.ts";
 import type { RouteParts } from "./routes.ts";
 import { AddMemberBody, MemberParams, SetRoleBody, WorkspaceParams } from "./schemas_workspaces.ts";
 

@@ -2,6 +2,7 @@ import type { Workflow } from "../core/contexts.ts";
 import type { Upload } from "../core/uploads.ts";
 import type { Pagination } from "../http/routes.ts";
 import type { ObjectStore } from "../store/objects.ts";
+import { timestamp } from "../timestamp.ts";
 
 /** How an upload is shown on the wire. Fields without a value are null, never left out. */
 export function presentUpload(upload: Upload, objects: ObjectStore, urlExpiresAtMs: number): Record<string, unknown> {
@@ -74,9 +75,4 @@ export function paginate(
     limit,
     total,
   };
-}
-
-/** A moment as the wire has it. */
-export function timestamp(atMs: number): string {
-  return new Date(atMs).toISOString();
 }

@@ -5,7 +5,7 @@ import type { ScriptFigures, StorageFigures } from "../core/usage.ts";
 import { type ActivityPeriod, activityPeriod, rangeDays, type Span, spanOf } from "../core/usage_periods.ts";
 import { AppError } from "../errors.ts";
 import { type Route, route } from "../http/routes.ts";
-import { timestamp } from "./present.ts";
+import { timestamp } from "../timestamp.ts";
 import type { RouteParts } from "./routes.ts";
 import { StorageEventsQuery, UsageActivityQuery, UsageByLanguageQuery, UsageSummaryQuery } from "./schemas_usage.ts";
 

@@ -2,7 +2,8 @@ import { PERMISSIONS } from "../core/permissions.ts";
 import { presentLimits } from "../core/plan_limits.ts";
 import type { Workspace } from "../core/workspaces.ts";
 import { type Route, route } from "../http/routes.ts";
-import { paginate, timestamp } from "./present.ts";
+import { timestamp } from "../timestamp.ts";
+import { paginate } from "./present.ts";
 import type { RouteParts } from "./routes.ts";
 import { CreateWorkspaceBody, ListWorkspacesQuery, PatchWorkspaceBody, WorkspaceParams } from "./schemas_workspaces.ts";
 
