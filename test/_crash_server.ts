@@ -21,7 +21,7 @@ export interface Server {
 /** Starts the real program on a data directory, as `./scripts/start` does; `settings` are further ones. */
 export function startServer(dataDir: string, settings: Record<string, string>): Server {
   const { PATH, HOME } = process.env;
-  const child: ChildProcess = spawn(process.execPath, ["--import", "tsx", "server.ts", "serve"], {
+  const child: ChildProcess = spawn(process.execPath, ["server.ts", "serve"], {
     cwd: PROJECT,
     env: { PATH, HOME, STOWAGE_DATA_DIR: dataDir, STOWAGE_PORT: "0", STOWAGE_MIN_FREE_BYTES: "0", ...settings },
     stdio: ["ignore", "ignore", "pipe"],

@@ -91,7 +91,7 @@ export interface Child {
 /** Starts one of the scripts beside this file in a process of its own; `shell` is put before its command line. */
 export function startChild(t: TestContext, script: string, args: string[], shell = "exec"): Child {
   const path = fileURLToPath(new URL(script, import.meta.url));
-  const command = ["sh", "-c", `${shell} "$@"`, "sh", process.execPath, "--import", "tsx", path, ...args];
+  const command = ["sh", "-c", `${shell} "$@"`, "sh", process.execPath, path, ...args];
   const [program = "sh", ...rest] = command;
   const child = spawn(program, rest, { stdio: ["pipe", "pipe", "pipe"] });
   afterwards(t, () => {

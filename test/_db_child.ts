@@ -1,4 +1,4 @@
-// A process that opens a data directory as the service does. Usage: node --import tsx test/_db_child.ts MODE DATA_DIR
+// A process that opens a data directory as the service does. Usage: node test/_db_child.ts MODE DATA_DIR
 //   open          opens and migrates, says what it got
 //   write         inserts a hundred users, one write after the other
 //   until_fatal   writes until onFatal is called, and says what the writes of that group were answered

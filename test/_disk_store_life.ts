@@ -1,5 +1,5 @@
 // Takes one object through its life in a fresh folder and says after each step what has resolved. Run under strace by
-// objects_disk_sync_test.ts:  node --import tsx test/_disk_store_life.ts <objects folder> <staging key> <final key> <MiB>
+// objects_disk_sync_test.ts:  node test/_disk_store_life.ts <objects folder> <staging key> <final key> <MiB>
 import { writeSync } from "node:fs";
 import { Readable } from "node:stream";
 import { createLog } from "../lib/log.ts";

@@ -1,5 +1,5 @@
 // A process that holds the write lock of a database file, as a command or a person with a SQLite shell might: says "held",
-// lets go when its input ends, and says "released". Usage: node --import tsx test/_hold_lock.ts FILE
+// lets go when its input ends, and says "released". Usage: node test/_hold_lock.ts FILE
 import Database from "better-sqlite3";
 
 const [, , path = ""] = process.argv;

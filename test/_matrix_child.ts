@@ -1,5 +1,5 @@
 // A service in a process of its own, to be killed while it waits inside of a call to its store, or while it looks for late
-// arrivals: what the real program does once an hour.   node --import tsx test/_matrix_child.ts <options as JSON>
+// arrivals: what the real program does once an hour.   node test/_matrix_child.ts <options as JSON>
 import { writeSync } from "node:fs";
 import { openApp } from "../lib/app.ts";
 import { silentLog, testConfig } from "./_app.ts";

@@ -35,7 +35,7 @@ export interface StartOptions {
 /** Starts the real program. What still runs at the end of the test is killed, before what was made earlier goes. */
 export function startProgram(t: TestContext, args: readonly string[], options: StartOptions = {}): Program {
   const { env = {}, under = [] } = options;
-  const [command = "", ...rest] = [...under, process.execPath, "--import", "tsx", PROGRAM, ...args];
+  const [command = "", ...rest] = [...under, process.execPath, PROGRAM, ...args];
   const inherited = Object.entries(process.env).filter(([name]) => !name.startsWith("STOWAGE_"));
   const child = spawn(command, rest, {
     env: { ...Object.fromEntries(inherited), STOWAGE_PORT: "0", STOWAGE_MIN_FREE_BYTES: "0", ...env },

@@ -299,7 +299,7 @@ test("init in a place that cannot be a folder says which setting to change", asy
 
 test("a result that could not be printed is a failure, told in one line", async () => {
   const program = fileURLToPath(new URL("../server.ts", import.meta.url));
-  const child = spawn(process.execPath, ["--import", "tsx", program, "version"], { stdio: ["ignore", "pipe", "pipe"] });
+  const child = spawn(process.execPath, [program, "version"], { stdio: ["ignore", "pipe", "pipe"] });
   // The reader goes before anything is written.
   child.stdout.destroy();
   let stderr = "";

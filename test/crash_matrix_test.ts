@@ -193,7 +193,7 @@ async function startProgram(t: TestContext, { dataDir, env }: Site): Promise<Run
 }
 
 function startChild(t: TestContext, options: ChildOptions): Running {
-  const child = spawn(process.execPath, ["--import", "tsx", CHILD, JSON.stringify(options)], {
+  const child = spawn(process.execPath, [CHILD, JSON.stringify(options)], {
     stdio: ["ignore", "pipe", "inherit"],
   });
   const url = Promise.withResolvers<string>();

@@ -186,7 +186,7 @@ async function startCommand(
   t: TestContext,
   options: readonly string[],
 ): Promise<{ child: ChildProcess; printed: string }> {
-  const child = spawn(process.execPath, ["--import", "tsx", "server.ts", "dev-issuer", ...options], {
+  const child = spawn(process.execPath, ["server.ts", "dev-issuer", ...options], {
     stdio: ["ignore", "pipe", "inherit"],
     cwd: new URL("..", import.meta.url),
   });

@@ -295,7 +295,7 @@ test("accept-older-database shows the losses, does nothing unasked, and a runnin
 test("accept-older-database takes a typed yes, and nothing else, for an answer", async (t) => {
   const { dataDir, clock, owner, old } = await restored(t);
   const answer = (input: string) =>
-    spawnSync(process.execPath, ["--import", "tsx", "server.ts", "doctor", "--accept-older-database"], {
+    spawnSync(process.execPath, ["server.ts", "doctor", "--accept-older-database"], {
       input,
       env: { ...process.env, STOWAGE_DATA_DIR: dataDir },
       encoding: "utf8",

@@ -27,20 +27,12 @@ test("every step of an object's life is synced before it resolves", (t) => {
   const child = join(import.meta.dirname, "_disk_store_life.ts");
   const run = spawnSync(
     "strace",
-    [
-      "-f",
-      "-y",
-      "-e",
-      `trace=${CALLS}`,
-      "-e",
-      "signal=none",
-      "-o",
-      trace,
-      process.execPath,
-      "--import",
-      "tsx",
-      child,
-    ].concat(objects, stagingKey, finalKey, "20"),
+    ["-f", "-y", "-e", `trace=${CALLS}`, "-e", "signal=none", "-o", trace, process.execPath, child].concat(
+      objects,
+      stagingKey,
+      finalKey,
+      "20",
+    ),
     { encoding: "utf8" },
   );
   assert.equal(run.stdout, "opened\nreceived\npromoted\nremoved\n", run.stderr);

@@ -18,7 +18,7 @@ export interface Child {
 export function startService(dataDir: string, env: Record<string, string> = {}): Promise<Child> {
   return startChild({
     name: "stowage",
-    args: ["server.ts", "serve"],
+    command: ["./scripts/stowage", "serve"],
     outputFile: `${dataDir}.log`,
     env: {
       STOWAGE_DATA_DIR: dataDir,
@@ -34,7 +34,7 @@ export function startService(dataDir: string, env: Record<string, string> = {}):
 export function startCeiling(databaseFile: string, mode: "grouped" | "each"): Promise<Child> {
   return startChild({
     name: mode === "grouped" ? "ceiling" : "one commit each",
-    args: ["scripts/bench/ceiling.ts", databaseFile, mode],
+    command: [process.execPath, "scripts/bench/ceiling.ts", databaseFile, mode],
     outputFile: `${databaseFile}.${mode}.log`,
     env: {},
   });
@@ -42,15 +42,15 @@ export function startCeiling(databaseFile: string, mode: "grouped" | "each"): Pr
 
 async function startChild(options: {
   name: string;
-  args: string[];
+  command: [string, ...string[]];
   outputFile: string;
   env: Record<string, string>;
 }): Promise<Child> {
-  const { name, args, outputFile, env } = options;
+  const { name, outputFile, env } = options;
+  const [program, ...args] = options.command;
   // A file, not a pipe: reading the log would take time from what is measured.
   const output = openSync(outputFile, "w");
-  // Run as this process was run: what loads TypeScript is the same for all of them.
-  const child = spawn(process.execPath, [...process.execArgv, ...args], {
+  const child = spawn(program, args, {
     cwd: ROOT,
     env: { ...process.env, ...env },
     stdio: ["ignore", output, output],

@@ -88,7 +88,7 @@ export function printEnvironment(facts: {
     commit: commit(),
     cpu: `${cpus()[0]?.model ?? "unknown"}, ${availableParallelism()} cores, ${Math.round(totalmem() / 2 ** 30)} GiB`,
     system: `${type()} ${release()}`,
-    node: `${process.version} ${process.execArgv.join(" ")}`,
+    node: process.version,
     sqlite: `${sqlite}, WAL, synchronous=FULL`,
     folder,
     service: "default settings but for a higher STOWAGE_PENDING_UPLOADS_MAX; logs every request to a file",
