@@ -97,6 +97,7 @@ async function runWrk({ url, connections, requestsFile }: LoadJob): Promise<RawR
       url,
       "--",
       requestsFile,
+      String(connections),
     ],
   ]);
   const result = /^RESULT (.*)$/m.exec(stdout)?.[1];
