@@ -1,4 +1,4 @@
-import { createHmac, hash } from "node:crypto";
+import { createHmac, createSecretKey, hash, type KeyObject } from "node:crypto";
 
 /** A presigned URL cannot live longer: a limit of Signature Version 4. */
 export const PRESIGN_SECONDS_MAX = 7 * 24 * 3600;
@@ -27,6 +27,17 @@ export interface PresignOptions {
   query?: Readonly<Record<string, string>>;
 }
 
+/** What all URLs that are signed in one second have in common. */
+interface Signing {
+  seconds: number;
+  day: string;
+  scope: string;
+  time: string;
+  /** The query up to the life of the URL. */
+  parameters: string;
+  key: KeyObject;
+}
+
 /**
  * Makes presigned URLs (AWS Signature Version 4 in the query), without asking the store anything. The client library
  * can sign neither a length nor for an endpoint with a path prefix, and takes four times as long: it derives the
@@ -40,14 +51,26 @@ export function createPresigner(options: PresignerOptions): (presign: PresignOpt
   const bucketPath = inHost ? "/" : `/${escapeUri(bucket)}/`;
   // A proxy that serves the store below a prefix takes it away, so that the store never sees it: it is not signed.
   const base = `${endpoint.protocol}//${host}${endpoint.pathname.replace(/\/+$/, "")}`;
-  let keyDay = "";
-  let key: Buffer = Buffer.alloc(0);
+  let signing: Signing | null = null;
 
-  function signingKey(day: string): Buffer {
-    if (day === keyDay) return key;
-    key = [day, region, "s3", "aws4_request"].reduce(hmac, Buffer.from(`AWS4${secretKey}`));
-    keyDay = day;
-    return key;
+  function signingAt(seconds: number): Signing {
+    if (signing?.seconds === seconds) return signing;
+    const time = `${new Date(seconds * 1000).toISOString().slice(0, 19).replace(/[-:]/g, "")}Z`;
+    const day = time.slice(0, 8);
+    const scope = `${day}/${region}/s3/aws4_request`;
+    signing = {
+      ...{ seconds, day, scope, time },
+      parameters:
+        `X-Amz-Algorithm=${ALGORITHM}&X-Amz-Credential=${escapeUri(`${accessKey}/${scope}`)}` +
+        `&X-Amz-Date=${time}&X-Amz-Expires=`,
+      key: signing?.day === day ? signing.key : signingKey(day),
+    };
+    return signing;
+  }
+
+  function signingKey(day: string): KeyObject {
+    // Made once: from plain bytes each signature would make one of its own, which takes longer than signing.
+    return createSecretKey([day, region, "s3", "aws4_request"].reduce(hmac, Buffer.from(`AWS4${secretKey}`)));
   }
 
   return function presign({ method, objectKey, signedAtMs, expiresAtMs, contentLength = null, query = {} }) {
@@ -56,27 +79,18 @@ export function createPresigner(options: PresignerOptions): (presign: PresignOpt
     // The past is signed as such (a second is the shortest life), so that an expired URL is made expired.
     const signedAtSeconds = Math.min(Math.floor(signedAtMs / 1000), expiresAtSeconds - 1);
     const expiresSeconds = Math.min(expiresAtSeconds - signedAtSeconds, PRESIGN_SECONDS_MAX);
-    const time = `${new Date(signedAtSeconds * 1000).toISOString().slice(0, 19).replace(/[-:]/g, "")}Z`;
-    const day = time.slice(0, 8);
-    const scope = `${day}/${region}/s3/aws4_request`;
+    const { scope, time, parameters, key } = signingAt(signedAtSeconds);
     const signedHeaders = contentLength === null ? "host" : "content-length;host";
 
-    const parameters = [
-      `X-Amz-Algorithm=${ALGORITHM}`,
-      `X-Amz-Credential=${escapeUri(`${accessKey}/${scope}`)}`,
-      `X-Amz-Date=${time}`,
-      `X-Amz-Expires=${expiresSeconds}`,
-      `X-Amz-SignedHeaders=${escapeUri(signedHeaders)}`,
-    ];
+    let queryText = `${parameters}${expiresSeconds}&X-Amz-SignedHeaders=${signedHeaders.replace(";", "%3B")}`;
     // The signature is over the parameters in the order of their bytes; ours in lower case come after `X-Amz-`.
-    for (const name of Object.keys(query).sort()) parameters.push(`${escapeUri(name)}=${escapeUri(query[name] ?? "")}`);
-    const queryText = parameters.join("&");
+    for (const name of Object.keys(query).sort()) queryText += `&${escapeUri(name)}=${escapeUri(query[name] ?? "")}`;
 
     const path = bucketPath + escapePath(objectKey);
     const headerLines = `${contentLength === null ? "" : `content-length:${contentLength}\n`}host:${host}\n`;
     const canonical = `${method}\n${path}\n${queryText}\n${headerLines}\n${signedHeaders}\nUNSIGNED-PAYLOAD`;
     const toSign = `${ALGORITHM}\n${time}\n${scope}\n${hash("sha256", canonical, "hex")}`;
-    const signature = createHmac("sha256", signingKey(day)).update(toSign).digest("hex");
+    const signature = createHmac("sha256", key).update(toSign).digest("hex");
     return `${base}${path}?${queryText}&X-Amz-Signature=${signature}`;
   };
 }
