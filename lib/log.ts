@@ -53,11 +53,10 @@ export function createLog({ level, write, pretty = false, now = Date.now }: LogO
   return { debug: logger("debug"), info: logger("info"), warn: logger("warn"), error: logger("error"), flush };
 }
 
-function jsonLine(nowMs: number, level: string, msg: string, fields: LogFields | undefined): string {
-  const event = { time: timestamp(nowMs), level, msg };
-  const all: LogFields = { ...event, ...fields };
-  // Nearly every line is made of plain values; passing each through a function takes as long as all the rest of the line.
-  return `${Object.values(all).every(isPlain) ? JSON.stringify(all) : toJson(all, event)}\n`;
+function jsonLine(nowMs: number, level: string, msg: string, fields: LogFields = {}): string {
+  const head = `{"time":"${timestamp(nowMs)}","level":"${level}","msg":${JSON.stringify(msg)}`;
+  const rest = toJson(fields);
+  return rest === "{}" ? `${head}}\n` : `${head},${rest.slice(1)}\n`;
 }
 
 function prettyLine(nowMs: number, level: string, msg: string, fields: LogFields | undefined): string {
@@ -76,12 +75,17 @@ function prettyValue(value: unknown): string {
 }
 
 /** Never throws: an event that could not be written would hide the failure that it tells of. */
-function toJson(value: unknown, instead: LogFields = {}): string {
+function toJson(value: unknown): string {
   try {
-    return JSON.stringify(value, asText) ?? "null";
+    return JSON.stringify(value, isSimple(value) ? undefined : asText) ?? "null";
   } catch (error) {
-    return JSON.stringify({ ...instead, unwritable: String(error) });
+    return JSON.stringify({ unwritable: String(error) });
   }
+}
+
+/** Nearly every event is made of plain values. Passing each of them through a function takes as long as all the rest. */
+function isSimple(value: unknown): boolean {
+  return typeof value === "object" && value !== null && Object.values(value).every(isPlain);
 }
 
 function isPlain(value: unknown): boolean {
