@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import { test } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
 import type { ListedObject } from "../lib/store/objects.ts";
 import { initDataDir, startTestApp, temporaryFolder, testClock, testConfig } from "./_app.ts";
 import { DAY_MS, type FaultyApp, startFaultyApp, stillClock } from "./_faulty_app.ts";
@@ -8,6 +9,8 @@ import { createGate, faultyStore, noAnswer } from "./_faulty_store.ts";
 import { until } from "./_until.ts";
 
 const HOUR_MS = 3_600_000;
+/** As many as the cleaner hands to the store at a time. */
+const BATCH_KEYS = 4_000;
 
 /** Confirms and deletes so many uploads; returns the keys of their objects, in order. */
 async function deleted(its: FaultyApp, count: number): Promise<string[]> {
@@ -18,6 +21,19 @@ async function deleted(its: FaultyApp, count: number): Promise<string[]> {
     assert.equal((await its.call("DELETE", `/api/v1/uploads/${id}`)).status, 200);
   }
   return keys;
+}
+
+/** Enters so many objects for removal that are not there. */
+function enterRemovals({ app, sql }: FaultyApp, count: number): void {
+  const prefix = `final/${app.core.workspaces.installationId()}`;
+  const insert = sql.prepare(`
+    INSERT INTO object_removals (object_key, upload_id, entered_at_ms, due_at_ms) VALUES (?, ?, 0, 0)`);
+  sql.transaction(() => {
+    for (let i = 0; i < count; i++) {
+      const id = randomUUID();
+      insert.run(`${prefix}/${id}/${id.replaceAll("-", "")}`, id);
+    }
+  })();
 }
 
 test("a removal that fails is repeated later each time, shows why, and is never given up", async (t) => {
@@ -231,16 +247,8 @@ test("a pass that could not book what it did is made good by the next", async (t
 
 test("a backlog is removed by one call, more than one request of S3 takes, and each entry is booked for itself", async (t) => {
   const its = await startFaultyApp(t);
-  const { app, sql, hooks } = its;
-  const prefix = `final/${app.core.workspaces.installationId()}`;
-  const insert = sql.prepare(`
-    INSERT INTO object_removals (object_key, upload_id, entered_at_ms, due_at_ms) VALUES (?, ?, 0, 0)`);
-  sql.transaction(() => {
-    for (let i = 0; i < 1_600; i++) {
-      const id = randomUUID();
-      insert.run(`${prefix}/${id}/${id.replaceAll("-", "")}`, id);
-    }
-  })();
+  const { app, hooks } = its;
+  enterRemovals(its, 1_600);
   const sizes: number[] = [];
   const bad: string[] = [];
   hooks.before = ({ keys }) => void sizes.push(keys.length);
@@ -260,6 +268,51 @@ test("a backlog is removed by one call, more than one request of S3 takes, and e
       .sort(),
     bad.map((key) => [key, 1, null]).sort(),
   );
+  await its.checkEnd();
+});
+
+test("while the store removes a batch the one before is booked", async (t) => {
+  const its = await startFaultyApp(t);
+  enterRemovals(its, BATCH_KEYS + 1);
+  const calls: number[] = [];
+  its.hooks.before = async ({ keys }) => {
+    if (calls.push(keys.length) === 2) await until(() => its.entries().length === 1, "the first batch is booked");
+  };
+  assert.deepEqual(await its.app.cleaner.runOnce(), { removed: BATCH_KEYS + 1, failed: 0, expired: 0 });
+  assert.deepEqual(calls, [BATCH_KEYS, 1]);
+  await its.checkEnd();
+});
+
+test("a booking that fails beside a removal ends the pass after that removal, and the next pass makes both good", async (t) => {
+  const its = await startFaultyApp(t);
+  const { app, sql, hooks } = its;
+  enterRemovals(its, BATCH_KEYS + 1);
+  const gate = createGate();
+  let calls = 0;
+  hooks.before = () => (++calls === 2 ? gate.pass() : undefined);
+  hooks.after = () => {
+    if (calls === 1) {
+      sql.exec(
+        `CREATE TRIGGER test_fault BEFORE DELETE ON object_removals BEGIN SELECT RAISE(ABORT, 'out of order'); END`,
+      );
+    }
+  };
+  let hasEnded = false;
+  const pass = app.cleaner.runOnce().finally(() => {
+    hasEnded = true;
+  });
+  pass.catch(() => {});
+  await gate.reached;
+  // The booking runs meanwhile, and fails.
+  await delay(100);
+  assert.equal(hasEnded, false, "the marks of a removal that is under way must not be cleared");
+  gate.open();
+  await assert.rejects(pass, /out of order/);
+  its.check();
+  sql.exec("DROP TRIGGER test_fault");
+  hooks.before = undefined;
+  await app.cleaner.runOnce();
+  assert.deepEqual(its.entries(), []);
   await its.checkEnd();
 });
 

@@ -297,6 +297,14 @@ test("init in a place that cannot be a folder says which setting to change", asy
   );
 });
 
+test("a data directory where a file system takes none is refused, and not tried for ever", {
+  skip: process.platform !== "linux" && "only Linux has /proc",
+}, async (t) => {
+  const { exitCode, stderr } = await runProgram(t, ["init"], { STOWAGE_DATA_DIR: "/proc/stowage/data" });
+  assert.equal(exitCode, 1);
+  assert.match(stderr, /^stowage: error: Cannot make the data directory "\/proc\/stowage\/data": ENOENT/);
+});
+
 test("a result that could not be printed is a failure, told in one line", async () => {
   const program = fileURLToPath(new URL("../server.ts", import.meta.url));
   const child = spawn(process.execPath, [program, "version"], { stdio: ["ignore", "pipe", "pipe"] });

@@ -1,5 +1,5 @@
 import { closeSync, fsyncSync, openSync } from "node:fs";
-import { mkdir, open } from "node:fs/promises";
+import { mkdir, open, stat } from "node:fs/promises";
 import { dirname } from "node:path";
 
 /** Makes what happened to a file's data, or to the names in a folder, survive a power loss. */
@@ -25,9 +25,24 @@ export async function fsyncPath(path: string): Promise<void> {
 /**
  * Makes a folder and those above it that are missing, private to this user. The folders that are new are durable before
  * it returns: an fsync of a file inside a folder does not make the folder's own name survive.
+ *
+ * Step by step: Node's recursive `mkdir` never ends where a file system says of each try that something is missing, as
+ * `/proc` does.
  */
 export async function makeFolder(path: string): Promise<void> {
-  const firstMade = await mkdir(path, { recursive: true, mode: 0o700 });
-  if (firstMade === undefined) return;
-  for (let folder = path; folder.length >= firstMade.length; folder = dirname(folder)) await fsyncPath(dirname(folder));
+  if (await isFolder(path)) return;
+  const parent = dirname(path);
+  if (parent !== path) await makeFolder(parent);
+  try {
+    await mkdir(path, { mode: 0o700 });
+  } catch (error) {
+    // Another process may have made it meanwhile.
+    if (!(await isFolder(path))) throw error;
+  }
+  await fsyncPath(parent);
+}
+
+async function isFolder(path: string): Promise<boolean> {
+  const found = await stat(path).catch(() => null);
+  return found?.isDirectory() === true;
 }

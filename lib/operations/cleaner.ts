@@ -72,6 +72,12 @@ export interface CleanerOptions {
   monotonicNow?: () => number;
 }
 
+/** What the store made of a batch; `failures` by key, or null where the store as a whole could not be used. */
+type RemovedBatch = { batch: readonly TakenRemoval[]; endedAtMs: number } & (
+  | { failures: ReadonlyMap<string, string> }
+  | { failures: null; reason: string }
+);
+
 export type Cleaner = ReturnType<typeof createCleaner>;
 
 /**
@@ -178,20 +184,28 @@ export function createCleaner(options: CleanerOptions) {
       counts.expired = await expireAll(nowMs);
       await expireIdempotencyKeys(nowMs);
     }
+    let unbooked: RemovedBatch | null = null;
     while (state !== "stopping") {
       const hasMoreToEmpty = await emptyDeletedWorkspaces();
       const startedMs = monotonicNow();
       // One key finds out whether the store is back; the others wait with their attempts unburnt.
       const limit = probePauseMs > 0 ? 1 : isBusy ? BATCH_KEYS_BUSY : BATCH_KEYS_MAX;
       const batch = await takeBatch(limit);
-      if (batch.length === 0 && hasMoreToEmpty) continue;
-      if (batch.length === 0) break;
-      const failures = await removeBatch(batch);
-      if (failures === null) break;
-      counts.failed += failures.size;
-      counts.removed += batch.length - failures.size;
+      if (batch.length === 0) {
+        if (unbooked !== null) await book(unbooked);
+        unbooked = null;
+        if (hasMoreToEmpty) continue;
+        break;
+      }
+      // While the store removes these, the ones before are booked.
+      const removed: RemovedBatch = await both(removeObjects(batch), unbooked === null ? null : book(unbooked));
+      unbooked = removed;
+      if (removed.failures === null) break;
+      counts.failed += removed.failures.size;
+      counts.removed += batch.length - removed.failures.size;
       if (batch.length === limit) await stepAside(monotonicNow() - startedMs);
     }
+    if (unbooked !== null) await book(unbooked);
     hasStaleMarks = false;
     // Also where nothing was removed: a database from before what was charged meanwhile must be noticed.
     if (probePauseMs === 0) await keepMarker();
@@ -236,24 +250,30 @@ export function createCleaner(options: CleanerOptions) {
     return batch;
   }
 
-  /** Removes a batch and books the outcome; null where the store as a whole cannot be used. */
-  async function removeBatch(batch: readonly TakenRemoval[]): Promise<ReadonlyMap<string, string> | null> {
-    const objectKeys = batch.map(({ objectKey }) => objectKey);
-    let failures: ReadonlyMap<string, string>;
+  /** Removes the objects of a batch that was taken. */
+  async function removeObjects(batch: readonly TakenRemoval[]): Promise<RemovedBatch> {
     try {
       await guard.keepUp();
-      failures = await objects.remove(objectKeys);
+      const failures = await objects.remove(batch.map(({ objectKey }) => objectKey));
+      probePauseMs = 0;
+      return { batch, failures, endedAtMs: now() };
     } catch (error) {
       storeFailed(error);
       const reason = error instanceof Error ? error.message : String(error);
-      const dueAtMs = now();
-      await inWrites(batch, (part) => removals.postpone(part, reason, dueAtMs));
-      onRemovals("postponed", objectKeys);
-      return null;
+      return { batch, failures: null, reason, endedAtMs: now() };
     }
-    probePauseMs = 0;
-    const removedAtMs = now();
-    await inWrites(batch, (part) => removals.settle(part, failures, removedAtMs));
+  }
+
+  /** Books what became of a batch: what was removed goes, the rest is due again at some time. */
+  async function book(removed: RemovedBatch): Promise<void> {
+    const { batch, failures, endedAtMs } = removed;
+    const objectKeys = batch.map(({ objectKey }) => objectKey);
+    if (failures === null) {
+      await inWrites(batch, (part) => removals.postpone(part, removed.reason, endedAtMs));
+      onRemovals("postponed", objectKeys);
+      return;
+    }
+    await inWrites(batch, (part) => removals.settle(part, failures, endedAtMs));
     onRemovals(
       "done",
       objectKeys.filter((key) => !failures.has(key)),
@@ -261,7 +281,6 @@ export function createCleaner(options: CleanerOptions) {
     onRemovals("failed", [...failures.keys()]);
     for (const [objectKey, error] of failures)
       log.warn("removal_failed", { upload_id: objectKey.split("/")[2], error });
-    return failures;
   }
 
   async function expireAll(nowMs: number): Promise<number> {
@@ -356,6 +375,16 @@ export function createCleaner(options: CleanerOptions) {
   }
 
   return { start, wake, runOnce, lookForLateArrivals, stop, pauseReason: guard.pauseReason };
+}
+
+/**
+ * Waits for both whatever becomes of either: the marks of a removal that is under way must not be cleared, as the next pass
+ * does after a failure.
+ */
+async function both<T>(removal: Promise<T>, booking: Promise<void> | null): Promise<T> {
+  await Promise.allSettled([removal, booking]);
+  await booking;
+  return await removal;
 }
 
 /** Books a batch part by part, one write after the other: requests get their turn between them. */

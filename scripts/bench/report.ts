@@ -1,6 +1,7 @@
 import { execFileSync } from "node:child_process";
-import { statfsSync } from "node:fs";
+import { closeSync, fdatasyncSync, openSync, rmSync, statfsSync, writeSync } from "node:fs";
 import { availableParallelism, cpus, release, totalmem, type } from "node:os";
+import { join } from "node:path";
 import type { LoadResult } from "./load.ts";
 
 /** One run of one program. */
@@ -11,6 +12,8 @@ export interface Run extends LoadResult {
 
 /** `statfs` of a folder in memory, where an fsync costs nothing and durable writes cannot be measured. */
 const TMPFS_MAGIC = 0x01021994;
+/** Appends that are made durable one by one to see how long the disk takes. */
+const SYNCS = 200;
 
 export function median(values: readonly number[]): number {
   const sorted = [...values].sort((a, b) => a - b);
@@ -91,6 +94,7 @@ export function printEnvironment(facts: {
     node: process.version,
     sqlite: `${sqlite}, WAL, synchronous=FULL`,
     folder,
+    disk: `a 4 KiB append takes ${medianSyncMs(folder).toFixed(2)} ms to become durable: what sharing a commit can save`,
     service: "default settings but for a higher STOWAGE_PENDING_UPLOADS_MAX; logs every request to a file",
     load: `${generator}, one thread, keep-alive; ${formatRate(generatorPerSecond)}/s of a server that answers at once`,
     rounds: `${rounds}, interleaved; figures are medians, ratios are medians of neighbouring runs' ratios`,
@@ -98,6 +102,21 @@ export function printEnvironment(facts: {
   if (statfsSync(folder).type === TMPFS_MAGIC) {
     console.log("  NOTE: this folder is in memory: an fsync costs nothing here. Choose another with --dir.\n");
   }
+}
+
+function medianSyncMs(folder: string): number {
+  const path = join(folder, "sync");
+  const fd = openSync(path, "w");
+  const page = Buffer.alloc(4096);
+  const timesMs = Array.from({ length: SYNCS }, () => {
+    const startedMs = performance.now();
+    writeSync(fd, page);
+    fdatasyncSync(fd);
+    return performance.now() - startedMs;
+  });
+  closeSync(fd);
+  rmSync(path);
+  return median(timesMs);
 }
 
 function commit(): string {

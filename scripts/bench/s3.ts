@@ -23,7 +23,7 @@ export async function measureS3(context: BenchContext, quick: boolean): Promise<
   try {
     const sizes = quick
       ? { backlog: 2_000, singles: 300, bare: 2_000 }
-      : { backlog: 50_000, singles: 1_000, bare: 8_000 };
+      : { backlog: 50_000, singles: 1_000, bare: 25_000 };
     const memory = quick ? { entries: 100_000, seconds: 3 } : { entries: 1_000_000, seconds: 20 };
     return [
       ...(await measureDrain(s3, await makeSeed(folder, 0, 1), sizes)),
