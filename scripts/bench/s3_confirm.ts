@@ -8,7 +8,7 @@ import type { BenchS3 } from "./s3_server.ts";
 
 const CONFIRMS = 300;
 /** Not counted: the first ones run before the code is compiled. */
-const WARM_UPS = 30;
+const WARM_UPS = 100;
 const FILE = Buffer.alloc(1_000);
 /** What a confirm may ask of the store. The cleaner's own calls have other names, but for the marker, which it reads at start. */
 const CONFIRM_OPERATIONS = ["stat", "copy", "read", "list"];

@@ -55,7 +55,9 @@ export async function measureRequests(
     const deletes = await inTurn(context, [embedded, hung], (subject) => deleteRun(context, seed, subject));
     // A process of its own: the first has compiled during the DELETEs what the other has not.
     const creating = await openSubject("embedded-create", {});
-    const creates = await inTurn(context, [creating, onS3], ({ child }) =>
+    // Twice as often: runs of half a second scatter more than the two differ.
+    const often = { ...context, rounds: 2 * context.rounds };
+    const creates = await inTurn(often, [creating, onS3], ({ child }) =>
       measureRun(context.load, child, { connections: CONNECTIONS, requests: createRequests(context, seed) }),
     );
     const draining = await deleteWhileDraining(context, s3, { seed, subject: onS3, objects: drainingObjects });
