@@ -5,6 +5,7 @@ import type { Uploads } from "../core/uploads.ts";
 import type { Log } from "../log.ts";
 import { type ObjectStore, StoreError } from "../store/objects.ts";
 import { watchClock } from "./clock_watch.ts";
+import { enterLateArrivals } from "./late_arrivals.ts";
 import type { LedgerGuard } from "./ledger_marker.ts";
 
 /**
@@ -39,14 +40,10 @@ const BUSY_PAUSE_FACTOR = 9;
 const BUSY_PAUSE_MS_MAX = 5_000;
 /** How often the store's staging objects are looked through for those that nothing names. */
 const LOOK_INTERVAL_MS = 60 * 60_000;
-/** A staging object younger than its URL's life and this may belong to a PUT that is still under way. */
-const LATE_ARRIVAL_AGE_MS = 24 * 60 * 60_000;
 /** A clock that differs from the store's by more than this is not trusted with what is old. */
 const STORE_SKEW_MS_MAX = 5 * 60_000;
 /** While the database may be older than the store, how often it is looked whether someone has decided what to do. */
 const DECISION_LOOK_MS = 10_000;
-/** What follows the prefix in a key of ours: the upload's id and 32 random digits. */
-const UNDER_PREFIX = /^([0-9a-f-]{36})\/[0-9a-f]{32}$/;
 
 export interface CleanerCounts {
   removed: number;
@@ -343,23 +340,14 @@ export function createCleaner(options: CleanerOptions) {
     }
   }
 
-  /**
-   * Looks through staging for objects that nothing names, and enters them: a PUT that began in time may end long after its
-   * row and its removal are gone. Resolves with their number.
-   */
+  /** Enters what nothing names in staging, and resolves with the number of objects. */
   async function lookForLateArrivals(): Promise<number> {
     lastLookMs = monotonicNow();
-    let found = 0;
-    if (!(await guard.isCurrent())) return found;
-    for await (const { objectKey, modifiedAtMs, sizeBytes } of objects.list(stagingPrefix)) {
-      if (state === "stopping") break;
-      const nowMs = now();
-      const [, uploadId] = UNDER_PREFIX.exec(objectKey.slice(stagingPrefix.length)) ?? [];
-      // What someone else has put under our prefix stays: it is not ours to remove.
-      if (uploadId === undefined) continue;
-      if (modifiedAtMs > nowMs - uploadUrlTtlMs - LATE_ARRIVAL_AGE_MS) continue;
-      if (await removals.enterFound({ objectKey, uploadId, sizeBytes, nowMs })) found++;
-    }
+    if (!(await guard.isCurrent())) return 0;
+    const found = await enterLateArrivals({
+      ...{ objects, removals, stagingPrefix, uploadUrlTtlMs, now },
+      isStopping: () => state === "stopping",
+    });
     if (found > 0) log.info("late_arrivals_entered", { found });
     return found;
   }
