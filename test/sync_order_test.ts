@@ -37,9 +37,12 @@ test("what is answered is durable, and each step is durable before the next one 
   assert.equal((await call("PUT", upload_url, { body: Buffer.alloc(100_000, 1) })).status, 200);
   const context = { context_type: "workspace", context_id: made.workspace_id };
   assert.equal((await call("POST", path, { key, body: context })).status, 200);
+  const sql = new Database(join(dataDir, "stowage.db"), { readonly: true });
+  const dueAtOnce = sql.prepare("SELECT count(*) FROM object_removals WHERE due_at_ms = 0").pluck();
+  // Booked beside the next removal, it would be a write that no removal waits for.
+  await until(() => dueAtOnce.get() === 0, "the removal of the staged object is booked");
   assert.equal((await call("DELETE", path, { key })).status, 200);
 
-  const sql = new Database(join(dataDir, "stowage.db"), { readonly: true });
   const finalKeys = sql.prepare("SELECT count(*) FROM object_removals WHERE object_key LIKE 'final/%'").pluck();
   await until(() => finalKeys.get() === 0, "the removal of the final object is settled");
   sql.close();
