@@ -7,6 +7,7 @@ import { fileURLToPath } from "node:url";
 import Database from "better-sqlite3";
 import { DATABASE_FILE, type Db, type DbOptions, openDb } from "../lib/db/db.ts";
 import { createLog } from "../lib/log.ts";
+import { collectOutput } from "./_output.ts";
 
 /** A database of the service's own, and what a test looks at it with. */
 export interface TestDb {
@@ -98,26 +99,21 @@ export function startChild(t: TestContext, script: string, args: string[], shell
     child.kill("SIGKILL");
     return ended;
   });
-  let stdout = "";
-  let stderr = "";
-  child.stdout.setEncoding("utf8").on("data", (text: string) => {
-    stdout += text;
-  });
-  child.stderr.setEncoding("utf8").on("data", (text: string) => {
-    stderr += text;
-  });
+  const output = collectOutput(child);
   const ended = new Promise<{ code: number | null; stdout: string; stderr: string }>((resolve) => {
-    child.on("close", (code) => resolve({ code, stdout, stderr }));
+    child.on("close", (code) => resolve({ code, ...output }));
   });
   function says(line: string): Promise<void> {
     return new Promise((resolve, reject) => {
       const look = () => {
-        if (!stdout.split("\n").includes(line)) return;
+        if (!output.stdout.split("\n").includes(line)) return;
         child.stdout.off("data", look);
         resolve();
       };
       child.stdout.on("data", look);
-      void ended.then(() => reject(new Error(`The child ended without saying "${line}": ${stdout}${stderr}`)));
+      void ended.then(() =>
+        reject(new Error(`The child ended without saying "${line}": ${output.stdout}${output.stderr}`)),
+      );
       look();
     });
   }

@@ -6,6 +6,7 @@ import { join } from "node:path";
 import type { TestContext } from "node:test";
 import type { Json } from "./_app.ts";
 import { skipLoudly } from "./_loud_skip.ts";
+import { collectOutput } from "./_output.ts";
 
 /** What scripts/install_clients installs. */
 export const ONEPIN_VERSIONS = ["0.13.0", "0.16.1"] as const;
@@ -51,19 +52,12 @@ export async function runClient(command: string, args: readonly string[], option
       ...env,
     },
   });
-  let stdout = "";
-  let stderr = "";
-  child.stdout.setEncoding("utf8").on("data", (text) => {
-    stdout += text;
-  });
-  child.stderr.setEncoding("utf8").on("data", (text) => {
-    stderr += text;
-  });
+  const output = collectOutput(child);
   // A command that asks nothing may be gone before it is told anything.
   child.stdin.on("error", () => {});
   child.stdin.end(input);
   const [exitCode] = await once(child, "close");
-  return { exitCode, stdout, stderr };
+  return { exitCode, ...output };
 }
 
 export interface Cli {

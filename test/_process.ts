@@ -6,6 +6,7 @@ import { fileURLToPath } from "node:url";
 import { Agent, request } from "undici";
 import { type Answer, type Json, temporaryFolder } from "./_app.ts";
 import { afterwards } from "./_db.ts";
+import { collectOutput } from "./_output.ts";
 
 const PROGRAM = fileURLToPath(new URL("../server.ts", import.meta.url));
 
@@ -41,15 +42,8 @@ export function startProgram(t: TestContext, args: readonly string[], options: S
     env: { ...Object.fromEntries(inherited), STOWAGE_PORT: "0", STOWAGE_MIN_FREE_BYTES: "0", ...env },
     stdio: ["ignore", "pipe", "pipe"],
   });
-  let stdout = "";
-  let stderr = "";
-  child.stdout.setEncoding("utf8").on("data", (text) => {
-    stdout += text;
-  });
-  child.stderr.setEncoding("utf8").on("data", (text) => {
-    stderr += text;
-  });
-  const ended = once(child, "close").then(([exitCode, signal]): Ended => ({ exitCode, signal, stdout, stderr }));
+  const output = collectOutput(child);
+  const ended = once(child, "close").then(([exitCode, signal]): Ended => ({ exitCode, signal, ...output }));
   afterwards(t, async () => {
     child.kill("SIGKILL");
     await ended;
@@ -58,15 +52,15 @@ export function startProgram(t: TestContext, args: readonly string[], options: S
   function says(text: string): Promise<void> {
     return new Promise((resolve, reject) => {
       const look = (): void => {
-        if (stderr.includes(text)) resolve();
+        if (output.stderr.includes(text)) resolve();
       };
       child.stderr.on("data", look);
-      void ended.then(() => reject(new Error(`Ended without saying ${text}: ${stderr}`)), reject);
+      void ended.then(() => reject(new Error(`Ended without saying ${text}: ${output.stderr}`)), reject);
       look();
     });
   }
 
-  return { child, stderr: () => stderr, says, ended };
+  return { child, stderr: () => output.stderr, says, ended };
 }
 
 /** Runs the real program to its end. */

@@ -8,6 +8,7 @@ import { fileURLToPath } from "node:url";
 import { request } from "undici";
 import { temporaryFolder } from "./_app.ts";
 import { skipLoudly } from "./_loud_skip.ts";
+import { collectOutput } from "./_output.ts";
 import { logLines } from "./_process.ts";
 
 const REPOSITORY = fileURLToPath(new URL("..", import.meta.url));
@@ -34,20 +35,15 @@ async function start(t: TestContext, folder: string): Promise<Started> {
     child.kill("SIGKILL");
     await ended;
   });
-  let stdout = "";
-  let stderr = "";
-  child.stdout.setEncoding("utf8").on("data", (text) => {
-    stdout += text;
-  });
+  const output = collectOutput(child);
   await new Promise<void>((resolve, reject) => {
-    child.stderr.setEncoding("utf8").on("data", (text) => {
-      stderr += text;
-      if (stderr.includes('"msg":"listening"')) resolve();
+    child.stderr.on("data", () => {
+      if (output.stderr.includes('"msg":"listening"')) resolve();
     });
-    void ended.then(() => reject(new Error(`It ended before it served: ${stderr}`)), reject);
+    void ended.then(() => reject(new Error(`It ended before it served: ${output.stderr}`)), reject);
   });
-  const [listening] = logLines(stderr.slice(stderr.indexOf('{"time"')));
-  return { child, url: listening.url, stdout, stderr };
+  const [listening] = logLines(output.stderr.slice(output.stderr.indexOf('{"time"')));
+  return { child, url: listening.url, ...output };
 }
 
 test("./scripts/start in a clean clone installs, prints a key once, and serves; again it just serves", async (t) => {

@@ -2,6 +2,7 @@ import { type Config, readConfig } from "../config/config.ts";
 import { type Core, openCore } from "../core/core.ts";
 import { checkInitialised } from "../db/data_dir.ts";
 import { createLog, type Log } from "../log.ts";
+import { timestamp } from "../timestamp.ts";
 import type { Arguments, Terminal } from "./command_line.ts";
 
 /** Does a command's work on the data directory of the settings, which may be served meanwhile. */
@@ -60,5 +61,5 @@ export function table(rows: readonly Record<string, unknown>[]): string {
 
 /** A moment as it is printed; null stays null. */
 export function isoTime(atMs: number | null): string | null {
-  return atMs === null ? null : new Date(atMs).toISOString();
+  return atMs === null ? null : timestamp(atMs);
 }

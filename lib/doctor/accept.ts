@@ -1,4 +1,5 @@
 import { compareMarker, type MarkerVerdict, writeMarker } from "../operations/ledger_marker.ts";
+import { timestamp } from "../timestamp.ts";
 import type { DoctorParts } from "./doctor.ts";
 import { createDoctorQueries } from "./queries.ts";
 import { counted, type Tally } from "./report.ts";
@@ -41,7 +42,7 @@ export async function findLosses(
   const last = ledger.last();
   return {
     reason: verdict.reason,
-    lastBookedAt: last === null ? null : new Date(last.atMs).toISOString(),
+    lastBookedAt: last === null ? null : timestamp(last.atMs),
     losses: { ...lossesOf(walk), expiringUploads: queries.expiring(now()) },
   };
 }

@@ -189,20 +189,20 @@ export function createCleaner(options: CleanerOptions) {
       const limit = probePauseMs > 0 ? 1 : isBusy ? BATCH_KEYS_BUSY : BATCH_KEYS_MAX;
       const batch = await takeBatch(limit);
       if (batch.length === 0) {
-        if (unbooked !== null) await book(unbooked);
+        if (!hasMoreToEmpty) break;
+        await book(unbooked);
         unbooked = null;
-        if (hasMoreToEmpty) continue;
-        break;
+        continue;
       }
       // While the store removes these, the ones before are booked.
-      const removed: RemovedBatch = await both(removeObjects(batch), unbooked === null ? null : book(unbooked));
+      const removed: RemovedBatch = await both(removeObjects(batch), book(unbooked));
       unbooked = removed;
       if (removed.failures === null) break;
       counts.failed += removed.failures.size;
       counts.removed += batch.length - removed.failures.size;
       if (batch.length === limit) await stepAside(monotonicNow() - startedMs);
     }
-    if (unbooked !== null) await book(unbooked);
+    await book(unbooked);
     hasStaleMarks = false;
     // Also where nothing was removed: a database from before what was charged meanwhile must be noticed.
     if (probePauseMs === 0) await keepMarker();
@@ -261,8 +261,9 @@ export function createCleaner(options: CleanerOptions) {
     }
   }
 
-  /** Books what became of a batch: what was removed goes, the rest is due again at some time. */
-  async function book(removed: RemovedBatch): Promise<void> {
+  /** Books what became of a batch, if there is one: what was removed goes, the rest is due again at some time. */
+  async function book(removed: RemovedBatch | null): Promise<void> {
+    if (removed === null) return;
     const { batch, failures, endedAtMs } = removed;
     const objectKeys = batch.map(({ objectKey }) => objectKey);
     if (failures === null) {
@@ -369,7 +370,7 @@ export function createCleaner(options: CleanerOptions) {
  * Waits for both whatever becomes of either: the marks of a removal that is under way must not be cleared, as the next pass
  * does after a failure.
  */
-async function both<T>(removal: Promise<T>, booking: Promise<void> | null): Promise<T> {
+async function both<T>(removal: Promise<T>, booking: Promise<void>): Promise<T> {
   await Promise.allSettled([removal, booking]);
   await booking;
   return await removal;

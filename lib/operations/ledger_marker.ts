@@ -3,6 +3,7 @@ import type { Ledger, StorageEvent } from "../core/ledger.ts";
 import { sha256Hex } from "../ids.ts";
 import type { Log } from "../log.ts";
 import type { ObjectStore } from "../store/objects.ts";
+import { timestamp } from "../timestamp.ts";
 
 /** Between two rewrites: what a restored database lacks of the last minute may go unnoticed, no more. */
 const REWRITE_INTERVAL_MS = 60_000;
@@ -78,7 +79,7 @@ export async function writeMarker({ objects, ledger, installationId }: MarkerPar
     installation: installationId,
     ledger_seq: last?.seq ?? 0,
     event_sha256: fingerprint(last),
-    written_at: new Date(nowMs).toISOString(),
+    written_at: timestamp(nowMs),
   };
   await objects.writeMarker(markerKeyOf(installationId), `${JSON.stringify(marker)}\n`);
   return marker.ledger_seq;

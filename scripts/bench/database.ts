@@ -81,24 +81,24 @@ export function openBenchDatabase(path: string) {
     insert.run({ id, userId, workspaceId, stagingKey, expiresAtMs: nowMs + DAY_MS, nowMs });
   }
 
-  /** Deletes the rows of a run that it did not get to, so that the next one finds the same in every database. */
-  function removeRows(rows: readonly Row[]): void {
+  /**
+   * Puts new rows in the place of those of a run, so that the next one finds the same in every database: deletes what it
+   * did not get to, and empties the outbox, because no cleaner runs here, or it was not told of these rows and would sleep on.
+   */
+  function replaceRows(rows: readonly Row[], workspaces: readonly { workspaceId: string }[]): void {
     db.transaction(() => {
       for (const { id } of rows) deleteOne.run(id);
     })();
-  }
-
-  /** Empties the outbox: no cleaner runs here, or it was not told of these rows and would sleep on. */
-  function forgetRemovals(): void {
     forgetObjects.run();
+    const workspaceIds = workspaces.map(({ workspaceId }) => workspaceId);
+    addRows(plan(rows.length, workspaceIds));
   }
 
   return {
     plan,
     addRows,
     addPending,
-    removeRows,
-    forgetRemovals,
+    replaceRows,
     pick: (order: "in order" | "shuffled", count: number) =>
       (order === "in order" ? selectOldest : selectRandom).all(count),
     /** Objects that the cleaner has still to remove. */

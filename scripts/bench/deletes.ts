@@ -133,10 +133,7 @@ async function runCase(context: BenchContext, scene: Scene, runs: DeleteRuns): P
       runs.backlogs.push(db.backlog());
       runs.drainSeconds.push(await drain(db));
     }
-    db.removeRows(rows);
-    db.forgetRemovals();
-    const workspaceIds = scene.seed.workspaces.map(({ workspaceId }) => workspaceId);
-    db.addRows(db.plan(count, workspaceIds));
+    db.replaceRows(rows, scene.seed.workspaces);
   }
 }
 

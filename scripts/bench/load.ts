@@ -89,16 +89,8 @@ async function runWrk({ url, connections, requestsFile }: LoadJob): Promise<RawR
   const { stdout } = await promisify(execFile)("wrk", [
     // One thread keeps the order of creation over all connections, and is several times faster than what it measures.
     ...["--threads", "1", "--connections", String(connections), "--duration", `${RUN_SECONDS_MAX}s`],
-    ...[
-      "--timeout",
-      `${ANSWER_SECONDS_MAX}s`,
-      "--script",
-      join(import.meta.dirname, "requests.lua"),
-      url,
-      "--",
-      requestsFile,
-      String(connections),
-    ],
+    ...["--timeout", `${ANSWER_SECONDS_MAX}s`, "--script", join(import.meta.dirname, "requests.lua")],
+    ...[url, "--", requestsFile, String(connections)],
   ]);
   const result = /^RESULT (.*)$/m.exec(stdout)?.[1];
   if (result === undefined) throw new Error(`wrk did not report:\n${stdout}`);

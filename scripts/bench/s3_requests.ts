@@ -100,15 +100,7 @@ async function deleteRun({ load, scale }: BenchContext, seed: Seed, { child, db,
   const run = await measureRun(load, child, { connections: CONNECTIONS, requests: deleteRequests(rows, seed) });
   // A cleaner at work would slow the other program's run.
   while (drains && db.backlog() > 0) await delay(DRAIN_LOOK_MS);
-  // Every run finds the same number of rows and an empty outbox.
-  db.removeRows(rows);
-  db.forgetRemovals();
-  db.addRows(
-    db.plan(
-      count,
-      seed.workspaces.map(({ workspaceId }) => workspaceId),
-    ),
-  );
+  db.replaceRows(rows, seed.workspaces);
   return run;
 }
 

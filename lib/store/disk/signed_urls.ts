@@ -1,5 +1,6 @@
 import { createHmac, createSecretKey, timingSafeEqual } from "node:crypto";
 import { AppError } from "../../errors.ts";
+import { timestamp } from "../../timestamp.ts";
 import type { GetUrlOptions, PutUrlOptions } from "../objects.ts";
 
 /** Where the objects of the embedded store are served, below the public URL. */
@@ -136,5 +137,5 @@ function notSigned(): AppError {
 }
 
 function expired(expiresAtMs: number, advice: string): AppError {
-  return new AppError("forbidden", `This URL expired at ${new Date(expiresAtMs).toISOString()}: ${advice}`);
+  return new AppError("forbidden", `This URL expired at ${timestamp(expiresAtMs)}: ${advice}`);
 }
