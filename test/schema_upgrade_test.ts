@@ -67,6 +67,46 @@ for (const migrate of [true, false]) {
   });
 }
 
+/** The shape of a schema, whatever the words that made it: columns, indexes, and the triggers word by word. */
+function shapeOf(path: string): unknown {
+  const db = new Database(path, { readonly: true });
+  try {
+    const tables = db
+      .prepare<[], string>("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY 1")
+      .pluck()
+      .all();
+    const words = db
+      .prepare<[], { name: string; sql: string | null }>(
+        "SELECT name, sql FROM sqlite_schema WHERE type IN ('index', 'trigger') ORDER BY 1",
+      )
+      .all()
+      .map(({ name, sql }) => [name, sql?.replaceAll(/--.*|\s+/g, " ").replaceAll(/ +/g, " ") ?? null]);
+    return { columns: tables.map((table) => [table, db.pragma(`table_xinfo(${table})`)]), words };
+  } finally {
+    db.close();
+  }
+}
+
+for (const version of [1]) {
+  test(`a file of version ${version} becomes what a fresh one is, and keeps its rows`, async (t) => {
+    const dataDir = temporaryFolder(t);
+    const path = makeFile(
+      dataDir,
+      `${readFileSync(new URL(`./_schema_${version}.sql`, import.meta.url), "utf8")}; PRAGMA user_version = ${version}`,
+    );
+    const old = new Database(path);
+    const installation = old.prepare("SELECT id FROM installation").pluck().get();
+    old.close();
+    const { db, second } = openTestDb(t, { dataDir });
+    assert.equal(second.prepare("SELECT id FROM installation").pluck().get(), installation);
+    await db.close();
+    const fresh = openTestDb(t);
+    await fresh.db.close();
+    assert.equal(lookInto(path).version, SCHEMA_VERSION);
+    assert.deepEqual(shapeOf(path), shapeOf(join(fresh.dataDir, DATABASE_FILE)));
+  });
+}
+
 test("an older file is refused by whoever may not migrate, and left alone", (t) => {
   const dataDir = temporaryFolder(t);
   const path = makeFile(dataDir, "CREATE TABLE of_the_past (x)");

@@ -2,10 +2,11 @@ import type Database from "better-sqlite3";
 import { readAsset } from "../assets.ts";
 import { AppError } from "../errors.ts";
 
-/** Schema steps, in order; only ever appended. `PRAGMA user_version` counts the steps that a file has. */
-const SCHEMA_STEPS: readonly (() => string)[] = [() => readAsset("schema.sql")];
+/** What brings a file from each version to the next, from 1 to 2 on; only ever appended. A fresh file is made by `schema.sql`. */
+const UPGRADES: readonly (() => string)[] = [() => readAsset("lib/db/upgrade_2.sql")];
 
-export const SCHEMA_VERSION = SCHEMA_STEPS.length;
+/** The version that this program reads and writes, as `PRAGMA user_version` has it. */
+export const SCHEMA_VERSION = UPGRADES.length + 1;
 
 /**
  * Compares the file's schema with the program's; with `migrate`, runs the missing steps in one transaction. Throws
@@ -23,7 +24,9 @@ export function checkSchema(sqlite: Database.Database, path: string, migrate: bo
   }
   // The version is read again inside: another process may have run the steps while this one waited for the lock.
   const runSteps = sqlite.transaction(() => {
-    for (const step of SCHEMA_STEPS.slice(readVersion(sqlite, path))) sqlite.exec(step());
+    const version = readVersion(sqlite, path);
+    if (version === 0) sqlite.exec(readAsset("schema.sql"));
+    else for (const upgrade of UPGRADES.slice(version - 1)) sqlite.exec(upgrade());
     sqlite.pragma(`user_version = ${SCHEMA_VERSION}`);
   });
   runSteps.immediate();

@@ -1,0 +1,1 @@
+-- From schema version 1 to 2. A fresh file is made by schema.sql alone: what stands here must lead to the same schema.
