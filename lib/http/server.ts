@@ -1,14 +1,17 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import type { Principal } from "../core/principals.ts";
-import { AppError } from "../errors.ts";
+import { AppError, clientGone } from "../errors.ts";
 import { newRequestId } from "../ids.ts";
 import type { Log } from "../log.ts";
 import { timestamp } from "../timestamp.ts";
-import { isSoonRead, lingerThenEnd, readJson } from "./body.ts";
-import { type AnsweredRequest, createConnections } from "./connections.ts";
+import { readJson } from "./body.ts";
+import { type Connection, createConnections } from "./connections.ts";
 import { corsHeaders, isPreflight, preflightHeaders } from "./cors.ts";
 import { errorAnswer, type JsonAnswer } from "./errors.ts";
+import { closeUnlessWhole, isSoonRead, lingerThenEnd } from "./linger.ts";
+import type { AnsweredRequest } from "./refusals.ts";
+import { requestBody } from "./request_body.ts";
 import { type Access, matchRoute, type Route, type RouteTable, routeTable } from "./routes.ts";
 
 /** All headers of a request together; more is answered with 431. */
@@ -17,8 +20,10 @@ const HEADER_BYTES_MAX = 16 * 1024;
 const HEADERS_CHECK_MS_MAX = 5_000;
 /** Connections at once; a stranger cannot use up the process's file descriptors. */
 const CONNECTIONS_MAX = 8_192;
-/** While the server closes: how often it looks for connections that have become idle. */
-const CLOSE_LOOK_MS = 20;
+/** Above that node:http drops newcomers itself. Until then the one that gives way to a newcomer may still be closing. */
+const CONNECTIONS_CLOSING_MAX = 1_024;
+/** While the server closes: how often it checks for connections that have become idle. */
+const IDLE_CHECK_MS = 20;
 
 /** Time-outs in milliseconds; tests shorten them. */
 const TIMEOUTS = {
@@ -34,7 +39,14 @@ const TIMEOUTS = {
   lingerMs: 2_000,
   /** Requests in flight may take this long to finish when the server is closed. */
   closeGraceMs: 30_000,
+  /** While the server closes, a client that keeps us waiting must move at least 2 KiB in each span of this length. */
+  closeStallMs: 2_000,
+  /** A body that is streamed may stand still for this long. */
+  bodyStallMs: 30_000,
 };
+
+/** A client that went away: there is nobody to send it to. */
+const CLIENT_GONE_STATUS = 499;
 
 const ALL_METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
@@ -45,6 +57,12 @@ export interface HttpOptions {
   /** What the log tells of a principal. */
   describe: (principal: Principal) => Record<string, string>;
   corsOrigins: readonly string[];
+  /** Bytes in 10 seconds that a streamed body must bring while it is waited for; 0: any number. */
+  bodyBytesPer10sMin: number;
+  /** Connections at once from one address; null: any number. */
+  connectionsPerAddressMax: number | null;
+  /** Whether an address is a proxy's, which stands for many clients. */
+  isTrustedAddress: (address: string) => boolean;
   log: Log;
   now: () => number;
   /** Told of every request once it was answered, for metrics. */
@@ -61,6 +79,7 @@ export interface HttpServer {
 
 /** What is known of one request while it is answered. */
 interface Exchange {
+  connection: Connection;
   requestId: string;
   startedAtMs: number;
   route: string;
@@ -69,10 +88,15 @@ interface Exchange {
 
 /** The HTTP server: matches a route, checks who asks, parses, calls the handler, writes the answer. Knows no product noun. */
 export function createHttpServer(options: HttpOptions): HttpServer {
-  const { authenticate, describe, corsOrigins, log, now, onAnswered = () => {} } = options;
+  const { authenticate, describe, corsOrigins, bodyBytesPer10sMin, log, now, onAnswered = () => {} } = options;
   const timeouts = { ...TIMEOUTS, ...options.timeouts };
   const table: RouteTable = routeTable(options.routes);
-  const connections = createConnections({ lingerMs: timeouts.lingerMs, log, now, onAnswered });
+  const connections = createConnections({
+    connectionsMax: CONNECTIONS_MAX,
+    perAddressMax: options.connectionsPerAddressMax,
+    isTrusted: options.isTrustedAddress,
+    ...{ lingerMs: timeouts.lingerMs, log, now, onAnswered },
+  });
   let closing = false;
 
   const server: Server = createServer({
@@ -84,14 +108,14 @@ export function createHttpServer(options: HttpOptions): HttpServer {
     // We look ourselves: node:http's own answer would have no envelope.
     requireHostHeader: false,
   });
-  server.maxConnections = CONNECTIONS_MAX;
+  server.maxConnections = CONNECTIONS_MAX + CONNECTIONS_CLOSING_MAX;
   // Whoever closes their side after the last request still gets its answer. The type does not know the property.
   Object.assign(server, { httpAllowHalfOpen: true });
   server.on("connection", connections.add);
-  server.on("request", (req, res) => void answer(req, res));
-  // Whoever asks before sending a body is answered like everyone else: a refused body is then never sent.
-  server.on("checkContinue", (req, res) => void answer(req, res));
-  server.on("checkExpectation", (req, res) => void answer(req, res, unknownExpectation()));
+  server.on("request", onRequest);
+  // A client that asks before it sends a body is answered like everyone else: a refused body is then never sent.
+  server.on("checkContinue", onRequest);
+  server.on("checkExpectation", (req, res) => onRequest(req, res, unknownExpectation()));
   server.on("clientError", connections.refuse);
   server.on("connect", (_req, socket) => {
     // node:http has let go of the socket: without a listener a reset would end the process.
@@ -99,44 +123,60 @@ export function createHttpServer(options: HttpOptions): HttpServer {
     connections.refuse(new Error("CONNECT is for proxies"), socket);
   });
 
-  async function answer(req: IncomingMessage, res: ServerResponse, refusal?: AppError): Promise<void> {
-    const startedAtMs = now();
+  function onRequest(req: IncomingMessage, res: ServerResponse<IncomingMessage>, refusal?: AppError): void {
+    connections.admit(res, (connection) => {
+      const startedAtMs = now();
+      const requestId = newRequestId(startedAtMs);
+      const exchange: Exchange = { connection, requestId, startedAtMs, route: "(unmatched)", logFields: {} };
+      // Whatever fails while a request is answered, and be it the answering of its failure, ends its connection alone.
+      answer(req, res, exchange, refusal).catch((error: unknown) => {
+        connection.socket.destroy();
+        log.error("answer_failed", { request_id: requestId, route: exchange.route, error });
+      });
+    });
+  }
+
+  /** Answers one request, also if it fails. Rejects only if the answering itself is at fault. */
+  async function answer(
+    req: IncomingMessage,
+    res: ServerResponse,
+    exchange: Exchange,
+    refusal: AppError | undefined,
+  ): Promise<void> {
+    const { connection, requestId, startedAtMs } = exchange;
     const startedMonotonicMs = performance.now();
-    const exchange: Exchange = {
-      requestId: newRequestId(startedAtMs),
-      startedAtMs,
-      route: "(unmatched)",
-      logFields: {},
-    };
-    connections.noteAnswer(req.socket, res);
-    // Without a listener a client that goes away in mid-answer would end the process.
+    // Without a listener a client that goes away in the middle of a response would end the process.
     res.on("error", ignore);
     req.on("error", ignore);
+    let status: number;
     try {
+      if (connection.socket.destroyed) throw clientGone();
       if (refusal !== undefined) throw refusal;
       await dispatch(req, res, exchange);
+      status = res.statusCode;
     } catch (error) {
-      const failed = errorAnswer(error, exchange.requestId, now());
-      if (failed.status === 500) {
-        log.error("request_failed", { request_id: exchange.requestId, route: exchange.route, error });
-      } else if (failed.status === 503) {
-        log.warn("request_unavailable", { request_id: exchange.requestId, route: exchange.route, error });
-      }
-      if (res.headersSent) res.destroy();
+      const failed = errorAnswer(error, requestId, now());
+      status = failed.status;
+      if (status === 500) log.error("request_failed", { request_id: requestId, route: exchange.route, error });
+      else if (status === 503) log.warn("request_unavailable", { request_id: requestId, route: exchange.route, error });
+      if (res.headersSent || status === CLIENT_GONE_STATUS) connection.socket.destroy();
       else writeJson(req, res, failed, exchange);
     }
+    // A response that could not leave is not one that the client got.
+    if (connection.socket.destroyed && !res.writableFinished && status !== 500) status = CLIENT_GONE_STATUS;
+    closeUnlessWhole(req, connection, timeouts.lingerMs);
     onAnswered({
       method: req.method ?? "GET",
       route: exchange.route,
-      status: res.statusCode,
+      status,
       durationMs: performance.now() - startedMonotonicMs,
     });
     log.info("request", {
       method: req.method,
       route: exchange.route,
-      status: res.statusCode,
+      status,
       duration_ms: now() - startedAtMs,
-      request_id: exchange.requestId,
+      request_id: requestId,
       ...exchange.logFields,
     });
   }
@@ -159,8 +199,9 @@ export function createHttpServer(options: HttpOptions): HttpServer {
       for (const [name, value] of Object.entries(corsHeaders(req, corsOrigins))) res.setHeader(name, value);
       if (closing) res.setHeader("Connection", "close");
       // Without a listener node:http cuts the connection; with the next request, or idleness, it sets its own time-out.
-      req.socket.setTimeout(timeouts.transferIdleMs);
-      await route.handle(req, res, { path, search });
+      exchange.connection.socket.setTimeout(timeouts.transferIdleMs);
+      const rate = { bytesPer10sMin: bodyBytesPer10sMin, stallMsMax: timeouts.bodyStallMs };
+      await route.handle(req, res, { path, search, body: requestBody(req, exchange.connection, rate) });
       return;
     }
     let principal: Principal | null = null;
@@ -169,7 +210,7 @@ export function createHttpServer(options: HttpOptions): HttpServer {
       principal = known instanceof Promise ? await known : known;
       exchange.logFields = describe(principal);
     }
-    const body = route.takesBody ? await readJson(req, res, timeouts.bodyMs) : undefined;
+    const body = route.takesBody ? await readJson(req, res, exchange.connection, timeouts.bodyMs) : undefined;
     const reply = await route.invoke({ params, search, body, principal, headers: req.headers, nowMs: now() });
     writeJson(
       req,
@@ -186,7 +227,15 @@ export function createHttpServer(options: HttpOptions): HttpServer {
       exchange,
     );
     // After the answer was handed to the socket: what is done in the background never delays it.
-    if (reply.after !== undefined) setImmediate(reply.after);
+    if (reply.after !== undefined) setImmediate(afterwards, reply.after, exchange);
+  }
+
+  function afterwards(work: () => void, { requestId, route }: Exchange): void {
+    try {
+      work();
+    } catch (error) {
+      log.error("after_response_failed", { request_id: requestId, route, error });
+    }
   }
 
   function writeJson(
@@ -197,7 +246,7 @@ export function createHttpServer(options: HttpOptions): HttpServer {
   ): void {
     // The line end is for those who read the answer in a terminal.
     const text = `${JSON.stringify(body)}\n`;
-    const unread = !req.complete && (status === 408 || !isSoonRead(req));
+    const unread = !req.complete && (status === 408 || !isSoonRead(req, exchange.connection));
     res.writeHead(status, {
       "Content-Type": "application/json; charset=utf-8",
       "Content-Length": Buffer.byteLength(text),
@@ -208,7 +257,7 @@ export function createHttpServer(options: HttpOptions): HttpServer {
       ...(unread || closing ? { Connection: "close" } : {}),
       ...headers,
     });
-    if (unread) lingerThenEnd(req, res, text, timeouts.lingerMs);
+    if (unread) lingerThenEnd(req, res, exchange.connection, { text, lingerMs: timeouts.lingerMs });
     else res.end(text);
   }
 
@@ -241,11 +290,14 @@ export function createHttpServer(options: HttpOptions): HttpServer {
         log.warn("connections_cut", { after_ms: timeouts.closeGraceMs });
         server.closeAllConnections();
       }, timeouts.closeGraceMs);
-      // node:http's own look misses connections that never asked for anything, and those that become idle later.
-      const look = setInterval(connections.closeIdle, CLOSE_LOOK_MS);
+      // node:http's own check misses connections that never asked for anything, and those that become idle later.
+      const idleCheck = setInterval(connections.closeIdle, IDLE_CHECK_MS);
+      const stallCheck = setInterval(connections.closeStalled, timeouts.closeStallMs);
+      connections.watchMoves();
       server.close(() => {
         clearTimeout(cut);
-        clearInterval(look);
+        clearInterval(idleCheck);
+        clearInterval(stallCheck);
         resolve();
       });
       connections.closeIdle();
