@@ -22,9 +22,13 @@ export interface RawClient {
 }
 
 /** A client that sends exactly the bytes that it is given, right or wrong. */
-export async function rawClient(t: TestContext, url: string): Promise<RawClient> {
+export async function rawClient(
+  t: TestContext,
+  url: string,
+  options: { localAddress?: string } = {},
+): Promise<RawClient> {
   const { hostname, port } = new URL(url);
-  const socket = connect({ host: hostname, port: Number(port), allowHalfOpen: true });
+  const socket = connect({ host: hostname, port: Number(port), allowHalfOpen: true, ...options });
   t.after(() => socket.destroy());
   let held = Buffer.alloc(0);
   let isEnded = false;

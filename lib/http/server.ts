@@ -59,6 +59,8 @@ export interface HttpOptions {
   corsOrigins: readonly string[];
   /** Bytes in 10 seconds that a streamed body must bring while it is waited for; 0: any number. */
   bodyBytesPer10sMin: number;
+  /** Connections at once, of everyone together; fewer in tests. */
+  connectionsMax?: number;
   /** Connections at once from one address; null: any number. */
   connectionsPerAddressMax: number | null;
   /** Whether an address is a proxy's, which stands for many clients. */
@@ -73,7 +75,7 @@ export interface HttpOptions {
 export interface HttpServer {
   /** Starts to listen and resolves with the port. Rejects where the address cannot be used. */
   listen: (host: string, port: number) => Promise<number>;
-  /** Stops accepting, finishes what is in flight, and resolves when all connections are closed. */
+  /** Stops accepting, finishes what is in flight, and resolves when all connections are closed and all handlers done. */
   close: () => Promise<void>;
 }
 
@@ -92,12 +94,16 @@ export function createHttpServer(options: HttpOptions): HttpServer {
   const timeouts = { ...TIMEOUTS, ...options.timeouts };
   const table: RouteTable = routeTable(options.routes);
   const connections = createConnections({
-    connectionsMax: CONNECTIONS_MAX,
+    connectionsMax: options.connectionsMax ?? CONNECTIONS_MAX,
     perAddressMax: options.connectionsPerAddressMax,
     isTrusted: options.isTrustedAddress,
     ...{ lingerMs: timeouts.lingerMs, log, now, onAnswered },
   });
   let closing = false;
+  /** Requests whose handlers are at work, also after their connection is gone: a PUT that was cut still tidies up. */
+  let answering = 0;
+  /** Called when a handler has ended; once the server closes, whoever waits for the last one hears of it. */
+  let onQuiet: () => void = ignore;
 
   const server: Server = createServer({
     maxHeaderSize: HEADER_BYTES_MAX,
@@ -129,10 +135,16 @@ export function createHttpServer(options: HttpOptions): HttpServer {
       const requestId = newRequestId(startedAtMs);
       const exchange: Exchange = { connection, requestId, startedAtMs, route: "(unmatched)", logFields: {} };
       // Whatever fails while a request is answered, and be it the answering of its failure, ends its connection alone.
-      answer(req, res, exchange, refusal).catch((error: unknown) => {
-        connection.socket.destroy();
-        log.error("answer_failed", { request_id: requestId, route: exchange.route, error });
-      });
+      answering++;
+      answer(req, res, exchange, refusal)
+        .catch((error: unknown) => {
+          connection.socket.destroy();
+          log.error("answer_failed", { request_id: requestId, route: exchange.route, error });
+        })
+        .finally(() => {
+          answering--;
+          onQuiet();
+        });
     });
   }
 
@@ -289,16 +301,22 @@ export function createHttpServer(options: HttpOptions): HttpServer {
       const cut = setTimeout(() => {
         log.warn("connections_cut", { after_ms: timeouts.closeGraceMs });
         server.closeAllConnections();
+        // A handler that never ends must not hold up the end of the process.
+        resolve();
       }, timeouts.closeGraceMs);
       // node:http's own check misses connections that never asked for anything, and those that become idle later.
       const idleCheck = setInterval(connections.closeIdle, IDLE_CHECK_MS);
       const stallCheck = setInterval(connections.closeStalled, timeouts.closeStallMs);
       connections.watchMoves();
       server.close(() => {
-        clearTimeout(cut);
         clearInterval(idleCheck);
         clearInterval(stallCheck);
-        resolve();
+        onQuiet = () => {
+          if (answering > 0) return;
+          clearTimeout(cut);
+          resolve();
+        };
+        onQuiet();
       });
       connections.closeIdle();
     });
