@@ -7,11 +7,12 @@ import type { Log } from "../log.ts";
 import { timestamp } from "../timestamp.ts";
 import { readJson } from "./body.ts";
 import { type Connection, createConnections } from "./connections.ts";
-import { corsHeaders, isPreflight, preflightHeaders } from "./cors.ts";
-import { errorAnswer, type JsonAnswer } from "./errors.ts";
-import { closeUnlessWhole, isSoonRead, lingerThenEnd } from "./linger.ts";
+import { corsHeaders } from "./cors.ts";
+import { errorAnswer } from "./errors.ts";
+import { closeUnlessWhole } from "./linger.ts";
 import type { AnsweredRequest } from "./refusals.ts";
 import { requestBody } from "./request_body.ts";
+import { createResponses } from "./responses.ts";
 import { type Access, matchRoute, type Route, type RouteTable, routeTable } from "./routes.ts";
 
 /** All headers of a request together; more is answered with 431. */
@@ -99,6 +100,7 @@ export function createHttpServer(options: HttpOptions): HttpServer {
     isTrusted: options.isTrustedAddress,
     ...{ lingerMs: timeouts.lingerMs, log, now, onAnswered },
   });
+  const responses = createResponses({ corsOrigins, lingerMs: timeouts.lingerMs, isClosing: () => closing });
   let closing = false;
   /** Requests whose handlers are at work, also after their connection is gone: a PUT that was cut still tidies up. */
   let answering = 0;
@@ -172,7 +174,7 @@ export function createHttpServer(options: HttpOptions): HttpServer {
       if (status === 500) log.error("request_failed", { request_id: requestId, route: exchange.route, error });
       else if (status === 503) log.warn("request_unavailable", { request_id: requestId, route: exchange.route, error });
       if (res.headersSent || status === CLIENT_GONE_STATUS) connection.socket.destroy();
-      else writeJson(req, res, failed, exchange);
+      else responses.json(req, res, exchange, failed);
     }
     // A response that could not leave is not one that the client got.
     if (connection.socket.destroyed && !res.writableFinished && status !== 500) status = CLIENT_GONE_STATUS;
@@ -195,12 +197,12 @@ export function createHttpServer(options: HttpOptions): HttpServer {
 
   async function dispatch(req: IncomingMessage, res: ServerResponse, exchange: Exchange): Promise<void> {
     if (req.headers.host === undefined && req.httpVersion === "1.1") throw noHost();
-    if (req.url === "*" && req.method === "OPTIONS") return answerOptions(req, res, ALL_METHODS, exchange);
+    if (req.url === "*" && req.method === "OPTIONS") return responses.options(req, res, exchange, ALL_METHODS);
     const { path, search } = splitTarget(req.url ?? "/");
     const found = matchRoute(table, req.method ?? "GET", path);
     if (found.kind === "none") throw new AppError("not_found", "There is nothing at this path");
     exchange.route = found.path;
-    if (req.method === "OPTIONS") return answerOptions(req, res, found.allow, exchange);
+    if (req.method === "OPTIONS") return responses.options(req, res, exchange, found.allow);
     if (found.kind === "other_method") {
       throw new AppError("method_not_allowed", `This path takes ${found.allow}`, { headers: { Allow: found.allow } });
     }
@@ -224,20 +226,15 @@ export function createHttpServer(options: HttpOptions): HttpServer {
     }
     const body = route.takesBody ? await readJson(req, res, exchange.connection, timeouts.bodyMs) : undefined;
     const reply = await route.invoke({ params, search, body, principal, headers: req.headers, nowMs: now() });
-    writeJson(
-      req,
-      res,
-      {
-        status: reply.status ?? 200,
-        headers: reply.headers ?? {},
-        body: reply.bare ?? {
-          data: reply.data,
-          ...(reply.pagination === undefined ? {} : { pagination: reply.pagination }),
-          meta: { request_id: exchange.requestId, timestamp: timestamp(now()) },
-        },
+    responses.json(req, res, exchange, {
+      status: reply.status ?? 200,
+      headers: reply.headers ?? {},
+      body: reply.bare ?? {
+        data: reply.data,
+        ...(reply.pagination === undefined ? {} : { pagination: reply.pagination }),
+        meta: { request_id: exchange.requestId, timestamp: timestamp(now()) },
       },
-      exchange,
-    );
+    });
     // After the answer was handed to the socket: what is done in the background never delays it.
     if (reply.after !== undefined) setImmediate(afterwards, reply.after, exchange);
   }
@@ -248,39 +245,6 @@ export function createHttpServer(options: HttpOptions): HttpServer {
     } catch (error) {
       log.error("after_response_failed", { request_id: requestId, route, error });
     }
-  }
-
-  function writeJson(
-    req: IncomingMessage,
-    res: ServerResponse,
-    { status, headers, body }: JsonAnswer,
-    exchange: Exchange,
-  ): void {
-    // The line end is for those who read the answer in a terminal.
-    const text = `${JSON.stringify(body)}\n`;
-    const unread = !req.complete && (status === 408 || !isSoonRead(req, exchange.connection));
-    res.writeHead(status, {
-      "Content-Type": "application/json; charset=utf-8",
-      "Content-Length": Buffer.byteLength(text),
-      "X-Request-Id": exchange.requestId,
-      // Answers carry signed URLs and one workspace's data: no cache may keep them.
-      "Cache-Control": "no-store",
-      ...(corsOrigins.length === 0 ? {} : corsHeaders(req, corsOrigins)),
-      ...(unread || closing ? { Connection: "close" } : {}),
-      ...headers,
-    });
-    if (unread) lingerThenEnd(req, res, exchange.connection, { text, lingerMs: timeouts.lingerMs });
-    else res.end(text);
-  }
-
-  function answerOptions(req: IncomingMessage, res: ServerResponse, allow: string, exchange: Exchange): void {
-    res.writeHead(204, {
-      Allow: allow,
-      "X-Request-Id": exchange.requestId,
-      ...(closing ? { Connection: "close" } : {}),
-      ...(isPreflight(req) ? preflightHeaders(req, corsOrigins, allow) : corsHeaders(req, corsOrigins)),
-    });
-    res.end();
   }
 
   function listen(host: string, port: number): Promise<number> {
