@@ -268,7 +268,7 @@ test("a client that goes away in the middle of its PUT leaves nothing", async (t
     socket.destroy();
     const outcome = await s.outcomes.at(-1);
     assert.ok(outcome instanceof Error && "code" in outcome);
-    assert.equal(outcome.code, "bad_request");
+    assert.equal(outcome.code, "client_closed_request");
     assert.deepEqual(s.files(), []);
   }
 });

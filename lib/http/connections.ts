@@ -1,13 +1,15 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
-import { AppError } from "../errors.ts";
+import { AppError, clientGone } from "../errors.ts";
 import type { Log } from "../log.ts";
 import { type AddressRoom, createAddressRoom } from "./address_room.ts";
 import { createRefusals, type RefusalsOptions } from "./refusals.ts";
 
 /** Requests of one connection that are answered at once. Pipelined beyond that, they wait, and nothing more is read. */
 const REQUESTS_AT_ONCE_MAX = 8;
+/** The parser's error if the client closes its side in the middle of a body. What it sent can never be a request. */
+const CLOSED_IN_BODY = "HPE_INVALID_EOF_STATE";
 /** While the server closes: a connection that moved fewer bytes than this since the last check is given up. */
 const MOVED_BYTES_MIN = 2_048;
 
@@ -130,7 +132,7 @@ export function createConnections(options: ConnectionsOptions) {
     // The body of a request that was answered already: there is no more to say.
     else if (isAnswered(newest)) socket.destroy();
     // The body of a request that is being answered: its handler learns of it when it reads, now or later.
-    else failBody(connection, brokenBody());
+    else failBody(connection, error.code === CLOSED_IN_BODY ? clientGone(error) : malformedBody());
   }
 
   /** Closes the connections on which nothing is under way, also those that never asked for anything. */
@@ -167,7 +169,7 @@ export function failBody(connection: Connection, failure: AppError): void {
   connection.onBodyFailure();
 }
 
-function brokenBody(): AppError {
+function malformedBody(): AppError {
   return new AppError("bad_request", "The body broke off, or is not valid HTTP/1.1");
 }
 
