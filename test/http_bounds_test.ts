@@ -193,7 +193,7 @@ test("nothing that is thrown while a request is answered reaches the process", a
 });
 
 test("a few requests of a connection are answered at once, however many are pipelined, and none is lost", async (t) => {
-  const pipelined = 3_000;
+  const pipelined = 200;
   let atOnce = 0;
   let atOnceMax = 0;
   const gate = Promise.withResolvers<void>();
@@ -224,6 +224,25 @@ test("a few requests of a connection are answered at once, however many are pipe
   assert.ok(atOnceMax <= 8);
   client.send(rawRequest("GET", "/fast"));
   assert.equal((await client.answer()).status, 200, "the connection is good for more");
+});
+
+test("a connection that pipelines without measure is cut, and costs the others nothing", async (t) => {
+  const gate = Promise.withResolvers<void>();
+  const slow = publicRoute({
+    ...{ method: "GET", path: "/slow", summary: "" },
+    async handle() {
+      await gate.promise;
+      return { bare: {} };
+    },
+  });
+  const server = await serve(t, { routes: [slow, fast] });
+  const client = await rawClient(t, server.url);
+  client.send(rawRequest("GET", "/slow").repeat(5_000));
+  assert.equal(await client.ended(), "");
+  gate.resolve();
+  await until(() => server.requests().length >= 200, "those that were taken in are logged");
+  assert.ok(server.requests().length < 300, "the rest was dropped unseen");
+  assert.equal((await fetch(`${server.url}/fast`)).status, 200);
 });
 
 test("requests that wait behind others are logged once when their client goes away", async (t) => {

@@ -8,6 +8,13 @@ import { createRefusals, type RefusalsOptions } from "./refusals.ts";
 
 /** Requests of one connection that are answered at once. Pipelined beyond that, they wait, and nothing more is read. */
 const REQUESTS_AT_ONCE_MAX = 8;
+/**
+ * Requests of one connection that may wait. One read from the network can bring some 1,800 of the smallest, at about 5 KB of
+ * memory each, before it can be stopped. No client that means well pipelines that many.
+ */
+const WAITING_MAX = 200;
+/** The same of all connections together: at most some 100 MB. */
+const WAITING_IN_ALL_MAX = 20_000;
 /** The parser's error if the client closes its side in the middle of a body. What it sent can never be a request. */
 const CLOSED_IN_BODY = "HPE_INVALID_EOF_STATE";
 /** While the server closes: a connection that moved fewer bytes than this since the last check is given up. */
@@ -50,6 +57,8 @@ export type Connections = ReturnType<typeof createConnections>;
  */
 export function createConnections(options: ConnectionsOptions) {
   const connections = new Map<Duplex, Connection>();
+  let waitingInAll = 0;
+  const { log } = options;
   const refusals = createRefusals(options);
   const room: AddressRoom = createAddressRoom({
     ...options,
@@ -81,6 +90,7 @@ export function createConnections(options: ConnectionsOptions) {
       connections.delete(socket);
       room.leave(socket);
       // Nobody is left to answer: they begin, find that out, and are logged.
+      waitingInAll -= connection.waiting.length;
       for (const begin of connection.waiting.splice(0)) begin();
     });
   }
@@ -91,8 +101,8 @@ export function createConnections(options: ConnectionsOptions) {
    */
   function admit(res: ServerResponse<IncomingMessage>, begin: (connection: Connection) => void): void {
     const connection = connections.get(res.req.socket);
-    // It was turned away, and is closing.
-    if (connection === undefined) return;
+    // It was turned away or cut, and the parser is still at what had come in before.
+    if (connection === undefined || connection.socket.destroyed) return;
     connection.newest = res;
     connection.bodyFailure = null;
     const start = (): void => {
@@ -100,15 +110,22 @@ export function createConnections(options: ConnectionsOptions) {
       res.once("close", () => onAnswered(connection));
       begin(connection);
     };
+    const { socket, waiting } = connection;
     if (connection.unanswered < REQUESTS_AT_ONCE_MAX) return start();
-    connection.waiting.push(start);
-    connection.socket.pause();
+    waiting.push(start);
+    waitingInAll++;
+    socket.pause();
+    if (waiting.length > WAITING_MAX || (waitingInAll > WAITING_IN_ALL_MAX && waiting.length > REQUESTS_AT_ONCE_MAX)) {
+      log.warn("too_many_pipelined", { waiting: waiting.length, address: socket.remoteAddress });
+      socket.destroy();
+    }
   }
 
   function onAnswered(connection: Connection): void {
     connection.unanswered--;
     const next = connection.waiting.shift();
     if (next === undefined) return;
+    waitingInAll--;
     next();
     if (connection.waiting.length === 0) connection.socket.resume();
   }
