@@ -396,6 +396,34 @@ test("addresses are grouped as they are given out", () => {
     assert.ok(!isTrusted(address), address);
 });
 
+test("a client that does not read its responses is cut, one that waits for a slow handler is not", async (t) => {
+  const gate = Promise.withResolvers<void>();
+  const text = "x".repeat(8_000_000);
+  const routes = [
+    publicRoute({ method: "GET", path: "/large", summary: "", handle: () => ({ bare: { text } }) }),
+    publicRoute({
+      ...{ method: "GET", path: "/slow", summary: "" },
+      async handle() {
+        await gate.promise;
+        return { bare: { slow: true } };
+      },
+    }),
+  ];
+  const server = await serve(t, { routes, timeouts: { silenceMs: 100 } });
+  const patient = await rawClient(t, server.url);
+  patient.send(rawRequest("GET", "/slow"));
+  const deaf = await rawClient(t, server.url);
+  deaf.socket.pause();
+  deaf.send(rawRequest("GET", "/large").repeat(4));
+  await until(() => server.requests().length === 4, "all are answered, as far as that goes");
+  await delay(500);
+  deaf.socket.resume();
+  const read = await deaf.ended();
+  assert.ok(read.length < 2 * text.length, "the rest was given up");
+  gate.resolve();
+  assert.deepEqual((await patient.answer()).json, { slow: true });
+});
+
 test("close() does not wait for clients that are half dead", async (t) => {
   const server = await serve(t, {
     routes: [putRoute(), echo, fast],

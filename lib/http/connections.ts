@@ -152,6 +152,13 @@ export function createConnections(options: ConnectionsOptions) {
     else failBody(connection, error.code === CLOSED_IN_BODY ? clientGone(error) : malformedBody());
   }
 
+  /** Nothing has moved on a connection for long: it is closed, unless it waits for a handler of ours. */
+  function onSilence(socket: Socket): void {
+    const connection = connections.get(socket);
+    if (connection === undefined || isIdle(connection) || waitsForClient(connection)) return void socket.destroy();
+    socket.setTimeout(socket.timeout ?? 0);
+  }
+
   /** Closes the connections on which nothing is under way, also those that never asked for anything. */
   function closeIdle(): void {
     for (const connection of connections.values()) if (isIdle(connection)) connection.socket.destroy();
@@ -163,10 +170,9 @@ export function createConnections(options: ConnectionsOptions) {
    */
   function closeStalled(): void {
     for (const connection of connections.values()) {
-      const { socket, newest, movedBytes } = connection;
+      const { socket, movedBytes } = connection;
       connection.movedBytes = socket.bytesRead + socket.bytesWritten;
-      const waitsForClient = newest !== null && (!newest.req.complete || newest.headersSent);
-      if (waitsForClient && connection.movedBytes - movedBytes < MOVED_BYTES_MIN) socket.destroy();
+      if (waitsForClient(connection) && connection.movedBytes - movedBytes < MOVED_BYTES_MIN) socket.destroy();
     }
   }
 
@@ -177,7 +183,7 @@ export function createConnections(options: ConnectionsOptions) {
     }
   }
 
-  return { add, admit, refuse, closeIdle, watchMoves, closeStalled };
+  return { add, admit, refuse, onSilence, closeIdle, watchMoves, closeStalled };
 }
 
 /** Notes that the newest request's body can never be whole. The first reason counts. */
@@ -192,6 +198,11 @@ function malformedBody(): AppError {
 
 function isIdle({ newest, waiting }: Connection): boolean {
   return waiting.length === 0 && (newest === null || isAnswered(newest));
+}
+
+/** Whether it is the client's turn: to send the rest of a request, or to read what the kernel could not take yet. */
+function waitsForClient({ newest, socket }: Connection): boolean {
+  return newest !== null && (!newest.req.complete || socket.writableLength > 0);
 }
 
 /** Whether all that was asked on the connection has come in. */

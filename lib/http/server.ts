@@ -34,8 +34,8 @@ const TIMEOUTS = {
   bodyMs: 20_000,
   /** An idle connection is kept this long: longer than the usual 60 s of a proxy in front, so that the proxy closes first. */
   keepAliveMs: 65_000,
-  /** A transfer of an object in which nothing moves, in either direction, for this long is cut. */
-  transferIdleMs: 120_000,
+  /** A connection that waits for its client, to send a body or to read a response, is cut if nothing moves for this long. */
+  silenceMs: 120_000,
   /** A refused body is still read for this long, so that the client gets to see the answer instead of a reset. */
   lingerMs: 2_000,
   /** Requests in flight may take this long to finish when the server is closed. */
@@ -119,6 +119,9 @@ export function createHttpServer(options: HttpOptions): HttpServer {
   server.maxConnections = CONNECTIONS_MAX + CONNECTIONS_CLOSING_MAX;
   // Whoever closes their side after the last request still gets its answer. The type does not know the property.
   Object.assign(server, { httpAllowHalfOpen: true });
+  // node:http applies it from a request's first byte until its response has left, and then the one for idleness.
+  server.timeout = timeouts.silenceMs;
+  server.on("timeout", connections.onSilence);
   server.on("connection", connections.add);
   server.on("request", onRequest);
   // A client that asks before it sends a body is answered like everyone else: a refused body is then never sent.
@@ -212,8 +215,6 @@ export function createHttpServer(options: HttpOptions): HttpServer {
       res.setHeader("X-Request-Id", exchange.requestId);
       for (const [name, value] of Object.entries(corsHeaders(req, corsOrigins))) res.setHeader(name, value);
       if (closing) res.setHeader("Connection", "close");
-      // Without a listener node:http cuts the connection; with the next request, or idleness, it sets its own time-out.
-      exchange.connection.socket.setTimeout(timeouts.transferIdleMs);
       const rate = { bytesPer10sMin: bodyBytesPer10sMin, stallMsMax: timeouts.bodyStallMs };
       await route.handle(req, res, { path, search, body: requestBody(req, exchange.connection, rate) });
       return;
