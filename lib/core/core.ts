@@ -31,7 +31,7 @@ export function openCore({ config, log, now, migrate, onFatal, onGroup }: CoreOp
   const db = openDb({ dataDir: config.dataDir, log, migrate, onFatal, onGroup });
   const workspaces = createWorkspaces(db, now);
   const removals = createRemovals(db);
-  const idempotency = createIdempotency(db, now);
+  const idempotency = createIdempotency(db, { now, keysMax: config.idempotencyKeysMax });
   const uploads = createUploads(db, {
     workspaces,
     removals,
@@ -46,7 +46,7 @@ export function openCore({ config, log, now, migrate, onFatal, onGroup }: CoreOp
   return {
     ...{ db, workspaces, removals, idempotency, uploads },
     keys: createKeys(db, now),
-    contexts: createContexts(db, { workspaces, now }),
+    contexts: createContexts(db, { workspaces, now, workflowsMax: config.workflowsPerWorkspaceMax }),
     users: createUsers(db, now),
     members: createMembers(db, { workspaces, now }),
     usage: createUsage(db),

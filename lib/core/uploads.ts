@@ -3,6 +3,7 @@ import { AppError } from "../errors.ts";
 import { newId, newObjectKey } from "../ids.ts";
 import type { ObjectStat } from "../store/objects.ts";
 import type { ContextType } from "./contexts.ts";
+import { createEmptying } from "./emptying.ts";
 import type { Category, FileType } from "./file_types.ts";
 import type { Idempotency, RepeatableRequest } from "./idempotency.ts";
 import { CHANGES_UPLOAD_SQL, type SessionParams, sessionParams } from "./permissions.ts";
@@ -98,16 +99,6 @@ export function createUploads(
     DELETE FROM uploads WHERE id = :uploadId AND workspace_id = :workspaceId RETURNING id AS uploadId`);
   const deleteBySession = db.prepare<SessionParams & { uploadId: string }, { uploadId: string }>(`
     DELETE FROM uploads WHERE id = :uploadId AND ${CHANGES_UPLOAD_SQL} RETURNING id AS uploadId`);
-  const selectWorkspaceToEmpty = db.prepare<[], { workspaceId: string }>(`
-    SELECT id AS workspaceId FROM workspaces
-     WHERE deleted_at_ms IS NOT NULL AND coalesce(emptied_at_ms < deleted_at_ms, 1)
-     ORDER BY deleted_at_ms LIMIT 1`);
-  const deleteSome = db.prepare<{ workspaceId: string; limit: number }, { uploadId: string }>(`
-    DELETE FROM uploads
-     WHERE id IN (SELECT id FROM uploads WHERE workspace_id = :workspaceId ORDER BY id LIMIT :limit)
-    RETURNING id AS uploadId`);
-  const noteEmptied = db.prepare<{ workspaceId: string; nowMs: number }>(`
-    UPDATE workspaces SET emptied_at_ms = max(:nowMs, deleted_at_ms) WHERE id = :workspaceId`);
   const deleteExpired = db.prepare<{ nowMs: number; limit: number }, { uploadId: string }>(`
     DELETE FROM uploads
      WHERE id IN (SELECT id FROM uploads WHERE status = 'pending' AND expires_at_ms <= :nowMs ORDER BY expires_at_ms LIMIT :limit)
@@ -128,13 +119,14 @@ export function createUploads(
      WHERE id = :uploadId AND status = 'pending'
     RETURNING ${UPLOAD_COLUMNS}`);
   const views = createUploadViews(db);
+  const emptying = createEmptying(db, now);
   const installationId = workspaces.installationId();
   /** How many more pending uploads a workspace or a person may have, as far as this process knows: never more than there really are. */
   const pendingLeft = new Map<string, number>();
 
   /**
    * Makes a pending upload; of a session that selects no workspace it is a personal one. Throws `rate_limited` where there
-   * are too many, `storage_limit_exceeded` where a stated size can never fit; `not_found` where the request is repeated and
+   * are too many, `storage_limit_exceeded` where a stated size can never fit, `insufficient_storage`; `not_found` where the request is repeated and
    * the upload that it made is gone.
    */
   async function create(
@@ -250,20 +242,6 @@ export function createUploads(
     if (deleted === undefined) throw noUpload();
   }
 
-  /**
-   * Removes up to `limit` uploads of a deleted workspace, through the same triggers as any delete. Resolves with their
-   * number; null where no deleted workspace is left that has any. Where to go on is in the database: a kill costs nothing.
-   */
-  function removeOfDeletedWorkspaces(limit: number): Promise<number | null> {
-    const workspaceId = selectWorkspaceToEmpty.get()?.workspaceId;
-    if (workspaceId === undefined) return Promise.resolve(null);
-    return db.write(() => {
-      const removed = deleteSome.all({ workspaceId, limit }).length;
-      if (removed < limit) noteEmptied.run({ workspaceId, nowMs: now() });
-      return removed;
-    });
-  }
-
   /** Deletes pending uploads whose time is over, up to a batch of them, and resolves with their number. */
   function expire(nowMs: number): Promise<number> {
     return db.writeStatement(() => deleteExpired.all({ nowMs, limit: EXPIRY_BATCH }).length);
@@ -287,7 +265,8 @@ export function createUploads(
   }
 
   /**
-   * Charges an upload and makes it confirmed, in one transaction. Throws `storage_unavailable` where its lease is gone,
+   * Charges an upload and makes it confirmed, in one transaction. Not refused while the disk is short of space: it needs a
+   * few hundred bytes, and without it the staged file would only lie there until it expires. Throws `storage_unavailable` where its lease is gone,
    * `not_found` where the row is, `storage_limit_exceeded` where the quota has no room.
    */
   async function settleConfirm(
@@ -321,7 +300,7 @@ export function createUploads(
     }
   }
 
-  return { ...views, create, remove, removeOfDeletedWorkspaces, expire, reserveFinalKey, settleConfirm };
+  return { ...views, ...emptying, create, remove, expire, reserveFinalKey, settleConfirm };
 }
 
 interface TextCountsOrNull {
