@@ -133,6 +133,7 @@ export function createContexts(
       createdAtMs: nowMs,
       updatedAtMs: nowMs,
     };
+    db.checkFreeSpace();
     return db.writeStatement(() => {
       if (!places.take(workspaceId)) throw tooManyWorkflows(workflowsMax);
       insertWorkflow.run({ ...workflow, workspaceId });
@@ -166,6 +167,7 @@ export function createContexts(
   /** Changes what is given. Throws `not_found`, `insufficient_storage`. */
   async function patchWorkflow(principal: Principal, workflowId: string, patch: NewWorkflow): Promise<Workflow> {
     const workspaceId = selectedWorkspace(principal);
+    db.checkFreeSpace();
     return db.writeStatement(() => {
       const workflow = updateWorkflow.get({
         workflowId,

@@ -28,7 +28,7 @@ export type Core = ReturnType<typeof openCore>;
 
 /** Opens the database and everything that stands on it alone: what `serve` and the commands share. */
 export function openCore({ config, log, now, migrate, onFatal, onGroup }: CoreOptions) {
-  const db = openDb({ dataDir: config.dataDir, log, migrate, onFatal, onGroup });
+  const db = openDb({ dataDir: config.dataDir, minFreeBytes: config.minFreeBytes, log, migrate, onFatal, onGroup });
   const workspaces = createWorkspaces(db, now);
   const removals = createRemovals(db);
   const idempotency = createIdempotency(db, { now, keysMax: config.idempotencyKeysMax });

@@ -136,6 +136,7 @@ export function createUploads(
   ): Promise<CreatedUpload> {
     try {
       if (request !== null) return await createOnce(principal, newUpload, request);
+      db.checkFreeSpace();
       checkRoom(principal, newUpload);
       const upload = pendingUpload(principal, newUpload);
       return await db.writeStatement(() => {
@@ -161,6 +162,7 @@ export function createUploads(
         return { upload, stagingKey };
       }
       // Inside, because what the first request was given must not be refused to its repetition.
+      db.checkFreeSpace();
       checkRoom(principal, newUpload);
       const upload = pendingUpload(principal, newUpload);
       const { uploadId, objectKey: stagingKey } = upload;
