@@ -80,9 +80,9 @@ test("a deleted workflow leaves no row; its uploads stay, charged, with its id",
 
 test("workflows, and the workspaces that someone owns, are counted by index alone", async (t) => {
   const app = await startTestApp(t);
-  const { workspaces } = app.app.core;
+  const { workspaces, rights } = app.app.core;
   const plans = queryPlans(join(app.dataDir, DATABASE_FILE), (db) => {
-    createContexts(db, { workspaces, now: Date.now, workflowsMax: 1 });
+    createContexts(db, { workspaces, rights, now: Date.now, workflowsMax: 1 });
     createWorkspaces(db, Date.now);
   });
   for (const [pattern, index] of [

@@ -38,7 +38,7 @@ function seedUploads(sql: Database.Database, workspaceId: string, count: number)
 }
 
 const keyOf = ({ workspaceId, userId, apiKeyId }: Owner): Principal => ({
-  ...{ authKind: "api_key", workspaceId, userId, apiKeyId, scopes: [] },
+  ...{ authKind: "api_key", workspaceId, userId, apiKeyId, scopes: [], checkedAtMs: performance.now() },
 });
 
 const count = (sql: Database.Database, workspaceId: string) =>

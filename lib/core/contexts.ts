@@ -1,9 +1,10 @@
 import type { Db } from "../db/db.ts";
 import { AppError } from "../errors.ts";
 import { newId } from "../ids.ts";
-import { checkRole, selectedWorkspace } from "./permissions.ts";
+import { checkRole, PERMISSIONS, selectedWorkspace } from "./permissions.ts";
 import { createPlaces } from "./places.ts";
 import type { Principal } from "./principals.ts";
+import type { Rights } from "./rights.ts";
 import type { Workspaces } from "./workspaces.ts";
 
 /** What an upload can be bound to. `playground` and `workspace` are the workspace itself. */
@@ -52,10 +53,12 @@ export function createContexts(
   db: Db,
   {
     workspaces,
+    rights,
     now,
     workflowsMax,
   }: {
     workspaces: Workspaces;
+    rights: Rights;
     now: () => number;
     /** How many workflows a workspace may have. No quota counts them, so their number is bounded. */
     workflowsMax: number;
@@ -135,6 +138,7 @@ export function createContexts(
     };
     db.checkFreeSpace();
     return db.writeStatement(() => {
+      rights.checkIfStale(principal, PERMISSIONS.writeWorkflows);
       if (!places.take(workspaceId)) throw tooManyWorkflows(workflowsMax);
       insertWorkflow.run({ ...workflow, workspaceId });
       return workflow;
@@ -169,6 +173,7 @@ export function createContexts(
     const workspaceId = selectedWorkspace(principal);
     db.checkFreeSpace();
     return db.writeStatement(() => {
+      rights.checkIfStale(principal, PERMISSIONS.writeWorkflows);
       const workflow = updateWorkflow.get({
         workflowId,
         workspaceId,
@@ -190,6 +195,7 @@ export function createContexts(
   async function removeWorkflow(principal: Principal, workflowId: string): Promise<void> {
     const workspaceId = selectedWorkspace(principal);
     await db.writeStatement(() => {
+      rights.checkIfStale(principal, PERMISSIONS.writeWorkflows);
       if (deleteWorkflow.get({ workflowId, workspaceId }) === undefined) throw noWorkflow();
     });
     places.forget(workspaceId);

@@ -6,9 +6,10 @@ import type { ContextType } from "./contexts.ts";
 import { createEmptying } from "./emptying.ts";
 import type { Category, FileType } from "./file_types.ts";
 import type { Idempotency, RepeatableRequest } from "./idempotency.ts";
-import { CHANGES_UPLOAD_SQL, type SessionParams, sessionParams } from "./permissions.ts";
+import { CHANGES_UPLOAD_SQL, PERMISSIONS, type SessionParams, sessionParams } from "./permissions.ts";
 import type { Principal } from "./principals.ts";
 import type { Removals } from "./removals.ts";
+import type { Rights } from "./rights.ts";
 import type { TextCounts } from "./text_counts.ts";
 import { createUploadViews, noUpload, UPLOAD_COLUMNS } from "./upload_views.ts";
 import { noWorkspace, storageLimitExceeded, type Workspaces } from "./workspaces.ts";
@@ -78,13 +79,14 @@ export function createUploads(
   db: Db,
   parts: {
     workspaces: Workspaces;
+    rights: Rights;
     removals: Removals;
     idempotency: Idempotency;
     now: () => number;
     options: UploadsOptions;
   },
 ) {
-  const { workspaces, removals, idempotency, now, options } = parts;
+  const { workspaces, rights, removals, idempotency, now, options } = parts;
   const insertPending = db.prepare<Upload>(`
     INSERT INTO uploads (id, user_id, workspace_id, filename, category, content_type, format, status, stated_size_bytes, object_key,
                          url_expires_at_ms, expires_at_ms, created_at_ms, updated_at_ms)
@@ -140,6 +142,7 @@ export function createUploads(
       checkRoom(principal, newUpload);
       const upload = pendingUpload(principal, newUpload);
       return await db.writeStatement(() => {
+        rights.checkIfStale(principal, PERMISSIONS.createUpload);
         takePendingPlace(principal);
         insertPending.run(upload);
         return { upload, stagingKey: upload.objectKey };
@@ -153,6 +156,7 @@ export function createUploads(
 
   function createOnce(principal: Principal, newUpload: NewUpload, request: RepeatableRequest): Promise<CreatedUpload> {
     return db.write(() => {
+      rights.checkIfStale(principal, PERMISSIONS.createUpload);
       const done = idempotency.find(request);
       if (done !== undefined) {
         const { uploadId, stagingKey } = done;
@@ -228,8 +232,14 @@ export function createUploads(
 
   /** Deletes an upload in either state and gives its bytes back. Throws `not_found`, alike for all who may not delete it. */
   function remove(principal: Principal, uploadId: string, request: RepeatableRequest | null = null): Promise<void> {
-    if (request === null) return db.writeStatement(() => deleteOne(principal, uploadId));
+    if (request === null) {
+      return db.writeStatement(() => {
+        rights.checkIfStale(principal, PERMISSIONS.deleteUpload);
+        deleteOne(principal, uploadId);
+      });
+    }
     return db.write(() => {
+      rights.checkIfStale(principal, PERMISSIONS.deleteUpload);
       if (idempotency.find(request) !== undefined) return;
       deleteOne(principal, uploadId);
       idempotency.remember(request, uploadId);
@@ -268,15 +278,17 @@ export function createUploads(
 
   /**
    * Charges an upload and makes it confirmed, in one transaction. Not refused while the disk is short of space: it needs a
-   * few hundred bytes, and without it the staged file would only lie there until it expires. Throws `storage_unavailable` where its lease is gone,
+   * few hundred bytes, and without it the staged file would only lie there until it expires. `checkRights` runs inside the
+   * transaction, and what it throws refuses the confirm. Throws `storage_unavailable` where its lease is gone,
    * `not_found` where the row is, `storage_limit_exceeded` where the quota has no room.
    */
   async function settleConfirm(
     { object, counts, ...confirmation }: Confirmation,
-    request: RepeatableRequest | null = null,
+    { request, checkRights }: { request: RepeatableRequest | null; checkRights: () => void },
   ): Promise<Upload> {
     try {
       return await db.write(() => {
+        checkRights();
         if (!removals.takeBackLease(confirmation.finalKey)) {
           throw new AppError("storage_unavailable", "The confirm took too long and was given up: ask again", {
             retryAfterSeconds: 1,
