@@ -64,7 +64,8 @@ CREATE TABLE workspaces (
   emptied_at_ms         INTEGER
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX workspaces_by_slug ON workspaces (slug) WHERE deleted_at_ms IS NULL;
-CREATE INDEX workspaces_by_owner ON workspaces (created_by);
+-- Those that count towards their owner's limit: counting them must not take longer with each one that was ever deleted.
+CREATE INDEX workspaces_by_owner ON workspaces (created_by) WHERE deleted_at_ms IS NULL OR emptied_at_ms IS NULL;
 -- Restored by hand and deleted once more, it is to be emptied once more.
 CREATE INDEX workspaces_to_empty ON workspaces (deleted_at_ms)
  WHERE deleted_at_ms IS NOT NULL AND coalesce(emptied_at_ms < deleted_at_ms, 1);
@@ -100,7 +101,7 @@ CREATE UNIQUE INDEX api_keys_by_sha256 ON api_keys (key_sha256);
 CREATE INDEX api_keys_by_workspace ON api_keys (workspace_id, id);
 
 -- What an upload is bound to when it is confirmed: a workflow or an assistant session. (The context types "playground"
--- and "workspace" are the workspace itself and have no row here.)
+-- and "workspace" are the workspace itself and have no row here.) A deleted one's row goes; its uploads keep its id.
 CREATE TABLE contexts (
   id                TEXT PRIMARY KEY CHECK (length(id) = 36),
   type              TEXT NOT NULL CHECK (type IN ('workflow', 'assistant_session')),
@@ -111,10 +112,9 @@ CREATE TABLE contexts (
   description       TEXT,
   definition_json   TEXT NOT NULL,
   created_at_ms     INTEGER NOT NULL,
-  updated_at_ms     INTEGER NOT NULL,
-  deleted_at_ms     INTEGER
+  updated_at_ms     INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX contexts_by_workspace ON contexts (workspace_id, type, updated_at_ms, id) WHERE deleted_at_ms IS NULL;
+CREATE INDEX contexts_by_workspace ON contexts (workspace_id, type, updated_at_ms, id);
 
 -- A key has the form  staging|final / <installation> / <upload id> / <32 hex digits>.  It names its upload by its form, so
 -- "one key, one upload" holds in both directions without an index.
@@ -171,6 +171,8 @@ CREATE TABLE idempotency_keys (
   PRIMARY KEY (caller_id, idempotency_key)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX idempotency_keys_by_expiry ON idempotency_keys (expires_at_ms);
+-- Counts a caller's keys without a look at their rows.
+CREATE INDEX idempotency_keys_by_caller ON idempotency_keys (caller_id, expires_at_ms);
 
 -- The ledger: append-only, in the order of seq, never of time.
 CREATE TABLE storage_events (

@@ -79,7 +79,7 @@ export async function openApp(options: AppOptions): Promise<App> {
     closers.push(metrics.close);
     const core = openCore({ config, log, now, migrate: true, onFatal, onGroup: metrics.onGroup });
     closers.push(() => core.db.close());
-    const { workspaces, uploads, removals, idempotency, contexts, keys, users } = core;
+    const { workspaces, rights, uploads, removals, idempotency, contexts, keys, users } = core;
     const installationId = workspaces.installationId();
 
     // Known only once the port is, where it was left to the system.
@@ -126,7 +126,7 @@ export async function openApp(options: AppOptions): Promise<App> {
     });
 
     const confirm = createConfirm({
-      ...{ uploads, contexts, workspaces, removals, idempotency, objects, now, log },
+      ...{ uploads, contexts, workspaces, rights, removals, idempotency, objects, now, log },
       maxUploadBytes: config.maxUploadBytes,
       ...(options.leaseMs === undefined ? {} : { leaseMs: options.leaseMs }),
     });
@@ -145,7 +145,7 @@ export async function openApp(options: AppOptions): Promise<App> {
       config,
     });
     const serverOptions: Omit<HttpOptions, "routes"> = {
-      authenticate: createAuth({
+      ...createAuth({
         ...{ keys, users, workspaces, sessions, now },
         rateLimit: createRateLimit({ defaultPerMin: config.rateLimitPerMin, monotonicNow }),
       }),

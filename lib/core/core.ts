@@ -7,6 +7,7 @@ import { createKeys } from "./keys.ts";
 import { createLedger } from "./ledger.ts";
 import { createMembers } from "./members.ts";
 import { createRemovals } from "./removals.ts";
+import { createRights } from "./rights.ts";
 import { createTotals } from "./totals.ts";
 import { createUploads } from "./uploads.ts";
 import { createUsage } from "./usage.ts";
@@ -28,12 +29,14 @@ export type Core = ReturnType<typeof openCore>;
 
 /** Opens the database and everything that stands on it alone: what `serve` and the commands share. */
 export function openCore({ config, log, now, migrate, onFatal, onGroup }: CoreOptions) {
-  const db = openDb({ dataDir: config.dataDir, log, migrate, onFatal, onGroup });
+  const db = openDb({ dataDir: config.dataDir, minFreeBytes: config.minFreeBytes, log, migrate, onFatal, onGroup });
   const workspaces = createWorkspaces(db, now);
   const removals = createRemovals(db);
-  const idempotency = createIdempotency(db, now);
+  const idempotency = createIdempotency(db, { now, keysMax: config.idempotencyKeysMax });
+  const rights = createRights(db, { workspaces, now });
   const uploads = createUploads(db, {
     workspaces,
+    rights,
     removals,
     idempotency,
     now,
@@ -44,9 +47,9 @@ export function openCore({ config, log, now, migrate, onFatal, onGroup }: CoreOp
     },
   });
   return {
-    ...{ db, workspaces, removals, idempotency, uploads },
+    ...{ db, workspaces, rights, removals, idempotency, uploads },
     keys: createKeys(db, now),
-    contexts: createContexts(db, { workspaces, now }),
+    contexts: createContexts(db, { workspaces, rights, now, workflowsMax: config.workflowsPerWorkspaceMax }),
     users: createUsers(db, now),
     members: createMembers(db, { workspaces, now }),
     usage: createUsage(db),

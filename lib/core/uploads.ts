@@ -3,11 +3,13 @@ import { AppError } from "../errors.ts";
 import { newId, newObjectKey } from "../ids.ts";
 import type { ObjectStat } from "../store/objects.ts";
 import type { ContextType } from "./contexts.ts";
+import { createEmptying } from "./emptying.ts";
 import type { Category, FileType } from "./file_types.ts";
 import type { Idempotency, RepeatableRequest } from "./idempotency.ts";
-import { CHANGES_UPLOAD_SQL, type SessionParams, sessionParams } from "./permissions.ts";
+import { CHANGES_UPLOAD_SQL, PERMISSIONS, type SessionParams, sessionParams } from "./permissions.ts";
 import type { Principal } from "./principals.ts";
 import type { Removals } from "./removals.ts";
+import type { Rights } from "./rights.ts";
 import type { TextCounts } from "./text_counts.ts";
 import { createUploadViews, noUpload, UPLOAD_COLUMNS } from "./upload_views.ts";
 import { noWorkspace, storageLimitExceeded, type Workspaces } from "./workspaces.ts";
@@ -77,13 +79,14 @@ export function createUploads(
   db: Db,
   parts: {
     workspaces: Workspaces;
+    rights: Rights;
     removals: Removals;
     idempotency: Idempotency;
     now: () => number;
     options: UploadsOptions;
   },
 ) {
-  const { workspaces, removals, idempotency, now, options } = parts;
+  const { workspaces, rights, removals, idempotency, now, options } = parts;
   const insertPending = db.prepare<Upload>(`
     INSERT INTO uploads (id, user_id, workspace_id, filename, category, content_type, format, status, stated_size_bytes, object_key,
                          url_expires_at_ms, expires_at_ms, created_at_ms, updated_at_ms)
@@ -98,16 +101,6 @@ export function createUploads(
     DELETE FROM uploads WHERE id = :uploadId AND workspace_id = :workspaceId RETURNING id AS uploadId`);
   const deleteBySession = db.prepare<SessionParams & { uploadId: string }, { uploadId: string }>(`
     DELETE FROM uploads WHERE id = :uploadId AND ${CHANGES_UPLOAD_SQL} RETURNING id AS uploadId`);
-  const selectWorkspaceToEmpty = db.prepare<[], { workspaceId: string }>(`
-    SELECT id AS workspaceId FROM workspaces
-     WHERE deleted_at_ms IS NOT NULL AND coalesce(emptied_at_ms < deleted_at_ms, 1)
-     ORDER BY deleted_at_ms LIMIT 1`);
-  const deleteSome = db.prepare<{ workspaceId: string; limit: number }, { uploadId: string }>(`
-    DELETE FROM uploads
-     WHERE id IN (SELECT id FROM uploads WHERE workspace_id = :workspaceId ORDER BY id LIMIT :limit)
-    RETURNING id AS uploadId`);
-  const noteEmptied = db.prepare<{ workspaceId: string; nowMs: number }>(`
-    UPDATE workspaces SET emptied_at_ms = max(:nowMs, deleted_at_ms) WHERE id = :workspaceId`);
   const deleteExpired = db.prepare<{ nowMs: number; limit: number }, { uploadId: string }>(`
     DELETE FROM uploads
      WHERE id IN (SELECT id FROM uploads WHERE status = 'pending' AND expires_at_ms <= :nowMs ORDER BY expires_at_ms LIMIT :limit)
@@ -128,13 +121,14 @@ export function createUploads(
      WHERE id = :uploadId AND status = 'pending'
     RETURNING ${UPLOAD_COLUMNS}`);
   const views = createUploadViews(db);
+  const emptying = createEmptying(db, now);
   const installationId = workspaces.installationId();
   /** How many more pending uploads a workspace or a person may have, as far as this process knows: never more than there really are. */
   const pendingLeft = new Map<string, number>();
 
   /**
    * Makes a pending upload; of a session that selects no workspace it is a personal one. Throws `rate_limited` where there
-   * are too many, `storage_limit_exceeded` where a stated size can never fit; `not_found` where the request is repeated and
+   * are too many, `storage_limit_exceeded` where a stated size can never fit, `insufficient_storage`; `not_found` where the request is repeated and
    * the upload that it made is gone.
    */
   async function create(
@@ -144,9 +138,11 @@ export function createUploads(
   ): Promise<CreatedUpload> {
     try {
       if (request !== null) return await createOnce(principal, newUpload, request);
+      db.checkFreeSpace();
       checkRoom(principal, newUpload);
       const upload = pendingUpload(principal, newUpload);
       return await db.writeStatement(() => {
+        rights.checkIfStale(principal, PERMISSIONS.createUpload);
         takePendingPlace(principal);
         insertPending.run(upload);
         return { upload, stagingKey: upload.objectKey };
@@ -160,6 +156,7 @@ export function createUploads(
 
   function createOnce(principal: Principal, newUpload: NewUpload, request: RepeatableRequest): Promise<CreatedUpload> {
     return db.write(() => {
+      rights.checkIfStale(principal, PERMISSIONS.createUpload);
       const done = idempotency.find(request);
       if (done !== undefined) {
         const { uploadId, stagingKey } = done;
@@ -169,6 +166,7 @@ export function createUploads(
         return { upload, stagingKey };
       }
       // Inside, because what the first request was given must not be refused to its repetition.
+      db.checkFreeSpace();
       checkRoom(principal, newUpload);
       const upload = pendingUpload(principal, newUpload);
       const { uploadId, objectKey: stagingKey } = upload;
@@ -234,8 +232,14 @@ export function createUploads(
 
   /** Deletes an upload in either state and gives its bytes back. Throws `not_found`, alike for all who may not delete it. */
   function remove(principal: Principal, uploadId: string, request: RepeatableRequest | null = null): Promise<void> {
-    if (request === null) return db.writeStatement(() => deleteOne(principal, uploadId));
+    if (request === null) {
+      return db.writeStatement(() => {
+        rights.checkIfStale(principal, PERMISSIONS.deleteUpload);
+        deleteOne(principal, uploadId);
+      });
+    }
     return db.write(() => {
+      rights.checkIfStale(principal, PERMISSIONS.deleteUpload);
       if (idempotency.find(request) !== undefined) return;
       deleteOne(principal, uploadId);
       idempotency.remember(request, uploadId);
@@ -248,20 +252,6 @@ export function createUploads(
         ? deleteOfWorkspace.get({ uploadId, workspaceId: principal.workspaceId })
         : deleteBySession.get({ uploadId, ...sessionParams(principal) });
     if (deleted === undefined) throw noUpload();
-  }
-
-  /**
-   * Removes up to `limit` uploads of a deleted workspace, through the same triggers as any delete. Resolves with their
-   * number; null where no deleted workspace is left that has any. Where to go on is in the database: a kill costs nothing.
-   */
-  function removeOfDeletedWorkspaces(limit: number): Promise<number | null> {
-    const workspaceId = selectWorkspaceToEmpty.get()?.workspaceId;
-    if (workspaceId === undefined) return Promise.resolve(null);
-    return db.write(() => {
-      const removed = deleteSome.all({ workspaceId, limit }).length;
-      if (removed < limit) noteEmptied.run({ workspaceId, nowMs: now() });
-      return removed;
-    });
   }
 
   /** Deletes pending uploads whose time is over, up to a batch of them, and resolves with their number. */
@@ -287,15 +277,18 @@ export function createUploads(
   }
 
   /**
-   * Charges an upload and makes it confirmed, in one transaction. Throws `storage_unavailable` where its lease is gone,
+   * Charges an upload and makes it confirmed, in one transaction. Not refused while the disk is short of space: it needs a
+   * few hundred bytes, and without it the staged file would only lie there until it expires. `checkRights` runs inside the
+   * transaction, and what it throws refuses the confirm. Throws `storage_unavailable` where its lease is gone,
    * `not_found` where the row is, `storage_limit_exceeded` where the quota has no room.
    */
   async function settleConfirm(
     { object, counts, ...confirmation }: Confirmation,
-    request: RepeatableRequest | null = null,
+    { request, checkRights }: { request: RepeatableRequest | null; checkRights: () => void },
   ): Promise<Upload> {
     try {
       return await db.write(() => {
+        checkRights();
         if (!removals.takeBackLease(confirmation.finalKey)) {
           throw new AppError("storage_unavailable", "The confirm took too long and was given up: ask again", {
             retryAfterSeconds: 1,
@@ -321,7 +314,7 @@ export function createUploads(
     }
   }
 
-  return { ...views, create, remove, removeOfDeletedWorkspaces, expire, reserveFinalKey, settleConfirm };
+  return { ...views, ...emptying, create, remove, expire, reserveFinalKey, settleConfirm };
 }
 
 interface TextCountsOrNull {

@@ -17,8 +17,8 @@ const BATCH_KEYS_MAX = 4_000;
 const WRITE_KEYS_MAX = 500;
 /** While requests keep the process busy: taking and settling these together stalls no one for more than a millisecond or two. */
 const BATCH_KEYS_BUSY = 64;
-/** Uploads of a deleted workspace that go in one transaction: each is a delete with its triggers, about 50 us. */
-const BATCH_UPLOADS = 100;
+/** Rows of a deleted workspace that go in one transaction: each is a delete with its triggers, about 50 us. */
+const BATCH_ROWS = 100;
 /** After so many of these it is the turn of the objects that are due. */
 const EMPTYING_STEPS = 10;
 /** The longest sleep between two looks at the clock. */
@@ -300,7 +300,7 @@ export function createCleaner(options: CleanerOptions) {
   }
 
   /**
-   * Gives up uploads of deleted workspaces, in steps that stall no one, and resolves with whether there are more: between
+   * Gives up what deleted workspaces have, in steps that stall no one, and resolves with whether there is more: between
    * times the objects of all workspaces are removed. What is left is found again after a restart.
    */
   async function emptyDeletedWorkspaces(): Promise<boolean> {
@@ -308,12 +308,12 @@ export function createCleaner(options: CleanerOptions) {
     let hasMore = true;
     for (let step = 0; step < EMPTYING_STEPS && hasMore && state !== "stopping"; step++) {
       const startedMs = monotonicNow();
-      const removed = await uploads.removeOfDeletedWorkspaces(BATCH_UPLOADS);
+      const removed = await uploads.removeOfDeletedWorkspaces(BATCH_ROWS);
       given += removed ?? 0;
       hasMore = removed !== null;
-      if (removed === BATCH_UPLOADS) await stepAside(monotonicNow() - startedMs);
+      if (removed !== null && removed > 0) await stepAside(monotonicNow() - startedMs);
     }
-    if (given > 0) log.info("deleted_workspaces_emptied", { uploads: given });
+    if (given > 0) log.info("deleted_workspaces_emptied", { rows: given });
     return hasMore;
   }
 

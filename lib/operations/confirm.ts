@@ -1,7 +1,9 @@
 import type { Contexts, ContextType } from "../core/contexts.ts";
 import type { Idempotency, RepeatableRequest } from "../core/idempotency.ts";
+import { PERMISSIONS } from "../core/permissions.ts";
 import type { Principal } from "../core/principals.ts";
 import type { EndedLease, Removals } from "../core/removals.ts";
+import type { Rights } from "../core/rights.ts";
 import { countText, type TextCounts } from "../core/text_counts.ts";
 import type { Upload, Uploads } from "../core/uploads.ts";
 import type { Workspaces } from "../core/workspaces.ts";
@@ -25,6 +27,7 @@ export interface ConfirmParts {
   uploads: Uploads;
   contexts: Contexts;
   workspaces: Workspaces;
+  rights: Rights;
   removals: Removals;
   idempotency: Idempotency;
   objects: ObjectStore;
@@ -42,7 +45,7 @@ export interface ConfirmParts {
  * stands in the outbox while it is copied, so a crash at any point leaves at worst an entry there (NO-ORPHAN).
  */
 export function createConfirm(parts: ConfirmParts) {
-  const { uploads, contexts, workspaces, removals, idempotency, objects, maxUploadBytes, now, log } = parts;
+  const { uploads, contexts, workspaces, rights, removals, idempotency, objects, maxUploadBytes, now, log } = parts;
   const leaseMs =
     parts.leaseMs ??
     ((sizeBytes) => objects.promoteMsMax(sizeBytes) + LEASE_EXTRA_MS + Math.ceil(sizeBytes / LEASE_BYTES_PER_MS));
@@ -52,7 +55,8 @@ export function createConfirm(parts: ConfirmParts) {
   /**
    * Confirms an upload and resolves with it; one that is confirmed already is returned as it is, whatever the context.
    *
-   * Throws `not_found` (upload or context), `forbidden` (a session's role), `validation_error` (nothing was PUT, or an
+   * Throws `not_found` (upload or context) and `forbidden` (a session's role), both also if the right was lost while the copy
+   * was made; `invalid_api_key` if the key was revoked or has expired meanwhile; `validation_error` (nothing was PUT, or an
    * Idempotency-Key that came with another request), `payload_too_large`, `storage_limit_exceeded` (nothing is charged and
    * the upload stays pending), `storage_unavailable`.
    */
@@ -73,16 +77,33 @@ export function createConfirm(parts: ConfirmParts) {
   }
 
   async function confirmAlone(principal: Principal, request: ConfirmRequest): Promise<Upload> {
+    // It may have waited for another attempt.
+    rights.checkIfStale(principal, PERMISSIONS.confirmUpload);
     const upload = uploads.findToChange(principal, request.uploadId);
     if (upload.status === "uploaded") return noted(upload, request);
     try {
       return await attemptConfirm(principal, request, upload);
     } catch (error) {
       // Whatever failed, the row tells what is true: confirmed meanwhile is a success, deleted meanwhile a 404.
-      const present = uploads.findToChange(principal, request.uploadId);
+      const present = findStill(principal, request);
       if (present.status === "uploaded") return await noted(present, request);
       throw error instanceof StoreError ? storeProblem(error) : error;
     }
+  }
+
+  /** The upload, as long as the caller may confirm it. Throws as `Rights.check` does, and `not_found`. */
+  function findStill(principal: Principal, { uploadId }: ConfirmRequest): Upload {
+    rights.check(principal, PERMISSIONS.confirmUpload);
+    return uploads.findToChange(principal, uploadId);
+  }
+
+  /** The workspace that is charged. Throws `not_found`, `forbidden`. */
+  function bindingOf(
+    principal: Principal,
+    { contextType, contextId }: ConfirmRequest,
+    { workspaceId }: Upload,
+  ): string {
+    return contexts.workspaceToBind(principal, { contextType, contextId, uploadWorkspaceId: workspaceId });
   }
 
   /** A success without a change: its key is taken all the same. */
@@ -93,8 +114,7 @@ export function createConfirm(parts: ConfirmParts) {
 
   async function attemptConfirm(principal: Principal, request: ConfirmRequest, upload: Upload): Promise<Upload> {
     const { uploadId, contextType, contextId } = request;
-    const { workspaceId: uploadWorkspaceId } = upload;
-    const workspaceId = contexts.workspaceToBind(principal, { contextType, contextId, uploadWorkspaceId });
+    const workspaceId = bindingOf(principal, request, upload);
     const source = await objects.stat(upload.objectKey);
     if (source === null) throw notPut();
     if (source.sizeBytes > maxUploadBytes) throw tooLarge(source.sizeBytes, maxUploadBytes);
@@ -116,7 +136,11 @@ export function createConfirm(parts: ConfirmParts) {
       const counts = await countsOf(upload, finalKey, object);
       return await uploads.settleConfirm(
         { uploadId, workspaceId, contextType, contextId, finalKey, object, counts },
-        request.repeatable,
+        {
+          request: request.repeatable,
+          // The copy may have taken minutes: who has lost the right meanwhile charges nothing to anyone.
+          checkRights: () => void bindingOf(principal, request, findStill(principal, request)),
+        },
       );
     } catch (error) {
       await endLease(finalKey, { uploadId, sizeBytes: source.sizeBytes, mayLandLate });
