@@ -67,7 +67,7 @@ test("room that was promised to an upload in flight is not promised again", asyn
   await assert.rejects(receive(s, 20 * MIB), FULL);
   assert.equal((await receive(s, 5 * MIB)).sizeBytes, 5 * MIB);
   body.destroy();
-  await assert.rejects(inFlight, { code: "bad_request" });
+  await assert.rejects(inFlight, { code: "ERR_STREAM_PREMATURE_CLOSE" });
   assert.equal((await receive(s, 20 * MIB)).sizeBytes, 20 * MIB, "what was not used is free again");
 });
 

@@ -2,7 +2,6 @@ import { randomBytes } from "node:crypto";
 import { renameSync } from "node:fs";
 import { type FileHandle, open, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import type { Readable } from "node:stream";
 import { AppError } from "../../errors.ts";
 import type { Log } from "../../log.ts";
 import type { ObjectStat } from "../objects.ts";
@@ -44,11 +43,11 @@ export interface ReceiveOptions {
 
 /**
  * Stores what `body` yields under a staging key, and resolves when it would survive a power loss. Whatever goes wrong,
- * nothing of it is kept. Does not destroy the body, so that the sender can still be answered. Throws `not_found` where
- * no pending upload names the key, at the beginning or at the end; `payload_too_large` as soon as it is known;
- * `bad_request` where the length is not the one that was stated, or the body breaks off; `insufficient_storage`.
+ * nothing of it is kept. Throws `not_found` if no pending upload names the key, at the beginning or at the end;
+ * `payload_too_large` as soon as it is known; `bad_request` if the length is not the one that was stated or announced;
+ * `insufficient_storage`. What iterating the body throws passes through as it is.
  */
-export type Receive = (objectKey: string, body: Readable, options: ReceiveOptions) => Promise<ObjectStat>;
+export type Receive = (objectKey: string, body: AsyncIterable<Buffer>, options: ReceiveOptions) => Promise<ObjectStat>;
 
 export interface IntakeOptions {
   paths: ObjectPaths;
@@ -80,7 +79,7 @@ export function createIntake({ paths, folders, space, isPendingKey, now, log }: 
       return stored;
     } catch (error) {
       await discard(temporaryPath);
-      throw body.readableAborted && !(error instanceof AppError) ? brokeOff(error) : toUploadError(error);
+      throw error instanceof SenderFailed ? error.cause : toUploadError(error);
     } finally {
       reservation?.release();
     }
@@ -88,7 +87,7 @@ export function createIntake({ paths, folders, space, isPendingKey, now, log }: 
 
   async function write(
     temporaryPath: string,
-    body: Readable,
+    body: AsyncIterable<Buffer>,
     options: ReceiveOptions,
     reservation: Reservation,
   ): Promise<ObjectStat> {
@@ -109,14 +108,13 @@ export function createIntake({ paths, folders, space, isPendingKey, now, log }: 
 
   async function writeBody(
     file: FileHandle,
-    body: Readable,
+    body: AsyncIterable<Buffer>,
     options: ReceiveOptions,
     reservation: Reservation,
   ): Promise<void> {
     let writtenBytes = 0;
     let unsyncedBytes = 0;
-    // A body that were destroyed here would take its connection with it, and the sender would never learn why.
-    for await (const chunk of body.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
+    for await (const chunk of tellApart(body)) {
       if (writtenBytes + chunk.length > options.maxBytes) throw tooLarge(options);
       const chunkBytes = chunk.length;
       reservation.take(chunkBytes);
@@ -163,6 +161,17 @@ export function createIntake({ paths, folders, space, isPendingKey, now, log }: 
   function nextStampUs(): number {
     lastStampUs = Math.max(lastStampUs + STAMP_STEP_US, Math.floor(now()) * 1_000);
     return lastStampUs;
+  }
+}
+
+/** Wraps what iterating a body threw, so that it is not taken for a failure of the file system. */
+class SenderFailed extends Error {}
+
+async function* tellApart(body: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+  try {
+    yield* body;
+  } catch (error) {
+    throw new SenderFailed("The body failed", { cause: error });
   }
 }
 
@@ -227,7 +236,8 @@ function nothingPending(): AppError {
   );
 }
 
-function brokeOff(cause?: unknown): AppError {
+/** The body ended, or its sender went away, before all of it had come. */
+export function brokeOff(cause?: unknown): AppError {
   return new AppError(
     "bad_request",
     "The upload broke off before its end, and nothing of it was kept: send it again",

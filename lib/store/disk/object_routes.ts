@@ -3,6 +3,7 @@ import { pipeline } from "node:stream/promises";
 import { create as contentDisposition } from "content-disposition";
 import { AppError } from "../../errors.ts";
 import { StoreError } from "../objects.ts";
+import { brokeOff } from "./object_intake.ts";
 import type { DiskStore, OpenObject } from "./objects_disk.ts";
 
 /** How a stream to a client fails when the client goes away. */
@@ -48,7 +49,7 @@ export function createObjectRoutes({ store, now }: ObjectRoutesOptions): ObjectR
       throw new AppError("bad_request", 'Cannot take a part of a file ("Content-Range"): send the whole file');
     }
     const announced = req.headers["content-length"];
-    const { etag } = await store.receive(grant.objectKey, req, {
+    const { etag } = await store.receive(grant.objectKey, bodyOf(req), {
       sizeBytes: grant.sizeBytes,
       maxBytes: grant.maxBytes,
       contentLength: announced === undefined ? null : Number(announced),
@@ -119,6 +120,15 @@ export function createObjectRoutes({ store, now }: ObjectRoutesOptions): ObjectR
   }
 
   return { putObject, getObject };
+}
+
+/** The request's bytes. The request is not destroyed when they are no longer wanted: its sender must still be answered. */
+async function* bodyOf(req: IncomingMessage): AsyncGenerator<Buffer> {
+  try {
+    yield* req.iterator({ destroyOnReturn: false });
+  } catch (error) {
+    throw req.readableAborted && !(error instanceof AppError) ? brokeOff(error) : error;
+  }
 }
 
 /** A client that goes away in mid-file is nobody's failure. One of the disk is, and ends the connection: the status is out. */
