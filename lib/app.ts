@@ -87,7 +87,7 @@ export async function openApp(options: AppOptions): Promise<App> {
       config,
       installationId,
       publicUrl: () => url,
-      isPendingKey: uploads.isPendingKey,
+      staging: { ownerOf: uploads.ownerOfPendingKey },
       onS3Call: metrics.onStoreCall,
       ...(options.s3 === undefined ? {} : { s3: options.s3 }),
       serves: true,

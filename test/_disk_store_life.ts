@@ -13,7 +13,7 @@ const store = await createDiskStore({
   signingKey: Buffer.alloc(32),
   maxUploadBytes: 1024 ** 3,
   minFreeBytes: 0,
-  isPendingKey: () => true,
+  staging: { ownerOf: () => "owner" },
   sweep: true,
   now: Date.now,
   log: createLog({ level: "silent", write: () => {} }),

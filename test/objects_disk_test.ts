@@ -9,7 +9,7 @@ import { setImmediate as turn } from "node:timers/promises";
 import { newId, newObjectKey } from "../lib/ids.ts";
 import { createDiskStore } from "../lib/store/disk/objects_disk.ts";
 import type { ListedObject, ObjectStat } from "../lib/store/objects.ts";
-import { finalKeyFor, INSTALLATION_ID, openTestStore, type TestStore } from "./_disk_store.ts";
+import { finalKeyFor, INSTALLATION_ID, openTestStore, stagingOf, type TestStore } from "./_disk_store.ts";
 
 const CONTENT_TYPE = "text/plain";
 
@@ -74,7 +74,7 @@ test("files are fanned out by the id's bits of time: uploads of one minute share
 });
 
 test("a key that cannot be ours names nothing and touches nothing", async (t) => {
-  const s = await openTestStore(t, { isPendingKey: () => true });
+  const s = await openTestStore(t, { staging: stagingOf(() => true) });
   const ours = newObjectKey("staging", INSTALLATION_ID, newId());
   await s.put(ours, "mine");
   const outside = join(dirname(s.objectsDir), "outside");
