@@ -90,7 +90,13 @@ export async function openTestStore(t: TestContext, changes: Partial<DiskStoreOp
 
 /** One owner's uploads, as far as a store sees them. */
 export function stagingOf(isPending: (objectKey: string) => boolean, ownerId = "owner"): Staging {
-  return { ownerOf: (objectKey) => (isPending(objectKey) ? ownerId : null) };
+  return uncounted((objectKey) => (isPending(objectKey) ? ownerId : null));
+}
+
+/** As if nobody were bounded in what they stage. */
+export function uncounted(ownerOf: Staging["ownerOf"]): Staging {
+  const put = { growTo: () => {}, stored: () => {}, end: () => {} };
+  return { ownerOf, stagedBytes: () => 0, beginPut: () => put };
 }
 
 /** The final key for the upload of a staging key. */

@@ -8,12 +8,12 @@ import { type TestContext, test } from "node:test";
 import { setImmediate as turn } from "node:timers/promises";
 import type { DiskStoreOptions } from "../lib/store/disk/objects_disk.ts";
 import { createDiskSpace } from "../lib/store/disk/space.ts";
-import { openTestStore, type TestStore } from "./_disk_store.ts";
+import { openTestStore, type TestStore, uncounted } from "./_disk_store.ts";
 import { skipLoudly } from "./_loud_skip.ts";
 
 const MIB = 1024 * 1024;
 /** Each upload is of another workspace. */
-const eachKeyItsOwner = { ownerOf: (objectKey: string) => objectKey };
+const eachKeyItsOwner = uncounted((objectKey) => objectKey);
 const FULL = { name: "AppError", code: "insufficient_storage" };
 
 /** A store on a small file system of its own. */

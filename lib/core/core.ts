@@ -8,6 +8,7 @@ import { createLedger } from "./ledger.ts";
 import { createMembers } from "./members.ts";
 import { createRemovals } from "./removals.ts";
 import { createTotals } from "./totals.ts";
+import { createUnconfirmed } from "./unconfirmed.ts";
 import { createUploads } from "./uploads.ts";
 import { createUsage } from "./usage.ts";
 import { createUsers } from "./users.ts";
@@ -30,21 +31,37 @@ export type Core = ReturnType<typeof openCore>;
 export function openCore({ config, log, now, migrate, onFatal, onGroup }: CoreOptions) {
   const db = openDb({ dataDir: config.dataDir, log, migrate, onFatal, onGroup });
   const workspaces = createWorkspaces(db, now);
-  const removals = createRemovals(db);
+  const unconfirmed = createUnconfirmed(db, {
+    ...{ workspaces, log },
+    options: {
+      pendingUploadsMax: config.pendingUploadsMax,
+      stagedBytesMax: config.stagedBytesMax,
+      defaultQuotaBytes: config.defaultQuotaBytes,
+      // The embedded store looks for the row before it keeps a PUT.
+      urlsOutliveUploads: config.store !== "disk",
+    },
+  });
+  const removals = createRemovals(db, { releaseUrl: unconfirmed.releaseUrl });
   const idempotency = createIdempotency(db, now);
   const uploads = createUploads(db, {
     workspaces,
     removals,
     idempotency,
+    unconfirmed,
     now,
     options: {
       uploadUrlTtlMs: config.uploadUrlTtlSeconds * 1000,
       pendingTtlMs: config.pendingTtlSeconds * 1000,
-      pendingUploadsMax: config.pendingUploadsMax,
     },
   });
   return {
-    ...{ db, workspaces, removals, idempotency, uploads },
+    ...{ db, workspaces, removals, idempotency, unconfirmed, uploads },
+    /** What the embedded store asks about the uploads that it takes in. */
+    staging: {
+      ownerOf: uploads.ownerOfPendingKey,
+      stagedBytes: (ownerId: string): number => unconfirmed.figuresOf(ownerId).stagedBytes,
+      beginPut: unconfirmed.beginPut,
+    },
     keys: createKeys(db, now),
     contexts: createContexts(db, { workspaces, now }),
     users: createUsers(db, now),

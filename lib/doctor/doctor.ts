@@ -73,7 +73,7 @@ export async function withParts<T>(
     const store = await openStore({
       ...{ config, installationId, log, now, serves: false },
       publicUrl: () => config.publicUrl ?? "",
-      staging: { ownerOf: core.uploads.ownerOfPendingKey },
+      staging: core.staging,
     });
     const objects = wrapStore(store.objects);
     try {

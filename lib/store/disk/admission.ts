@@ -1,4 +1,5 @@
 import { AppError } from "../../errors.ts";
+import type { Staging } from "./objects_disk.ts";
 import type { DiskSpace, Reservation } from "./space.ts";
 
 /**
@@ -13,25 +14,58 @@ const PUTS_PER_OWNER_MAX = 64;
 /** A PUT of a few megabytes is over by then. */
 const RETRY_AFTER_SECONDS = 5;
 
-/** Whether a PUT may begin. Throws `rate_limited` or `insufficient_storage`; null is an unknown length. */
-export type Admission = (objectKey: string, ownerId: string, announcedBytes: number | null) => Reservation;
+/** A PUT that may be written. */
+export interface Admitted {
+  /** To be called before bytes are written. Throws as `Admission`. */
+  take: (bytes: number) => void;
+  /** Looks again whether there is room: others write to the disk too. Throws `insufficient_storage`. */
+  check: () => void;
+  /** All of it is stored. */
+  stored: (sizeBytes: number) => void;
+  /** It has ended, well or not: gives back what was not used. */
+  end: () => void;
+}
 
-/** Bounds what PUTs in flight take: their number for each URL and each owner, and their part of the disk. */
-export function createAdmission(space: DiskSpace): Admission {
+/**
+ * Lets a PUT begin; null is an unknown length. Throws `rate_limited`, `storage_limit_exceeded` or `insufficient_storage`.
+ */
+export type Admission = (objectKey: string, ownerId: string, announcedBytes: number | null) => Admitted;
+
+/** Bounds what PUTs in flight take: their number for each URL and each owner, what an owner may stage, and the disk. */
+export function createAdmission({ space, beginPut }: Pick<Staging, "beginPut"> & { space: DiskSpace }): Admission {
   const putsByUrl = new Map<string, number>();
   const putsByOwner = new Map<string, number>();
 
   return function admit(objectKey, ownerId, announcedBytes) {
     refuseIfMany(putsByUrl.get(objectKey), PUTS_PER_URL_MAX, "to this URL");
     refuseIfMany(putsByOwner.get(ownerId), PUTS_PER_OWNER_MAX, "of this workspace or person");
-    const reservation = space.reserve(ownerId, announcedBytes);
+    const put = beginPut(objectKey, announcedBytes);
+    const reservation = reserveOrEnd();
     count(putsByUrl, objectKey, 1);
     count(putsByOwner, ownerId, 1);
+    let takenBytes = 0;
+
+    function reserveOrEnd(): Reservation {
+      try {
+        return space.reserve(ownerId, announcedBytes);
+      } catch (error) {
+        put.end();
+        throw error;
+      }
+    }
+
     return {
-      ...reservation,
-      release() {
+      take(bytes) {
+        takenBytes += bytes;
+        put.growTo(takenBytes);
+        reservation.take(bytes);
+      },
+      check: reservation.check,
+      stored: put.stored,
+      end() {
         count(putsByUrl, objectKey, -1);
         count(putsByOwner, ownerId, -1);
+        put.end();
         reservation.release();
       },
     };

@@ -5,13 +5,12 @@ import { dirname, join } from "node:path";
 import { AppError } from "../../errors.ts";
 import type { Log } from "../../log.ts";
 import type { ObjectStat } from "../objects.ts";
-import type { Admission } from "./admission.ts";
+import type { Admission, Admitted } from "./admission.ts";
 import { createFairGate } from "./fair_gate.ts";
 import { isMissing, toUploadError } from "./file_errors.ts";
 import type { Folders } from "./folders.ts";
 import type { ObjectPaths } from "./object_paths.ts";
 import { statOfFile } from "./object_stat.ts";
-import type { Reservation } from "./space.ts";
 
 /**
  * Uploads that write or sync at the same moment. The file system's calls share four threads (libuv's default), and a
@@ -46,8 +45,9 @@ export interface ReceiveOptions {
 /**
  * Stores what `body` yields under a staging key, and resolves when it would survive a power loss. Whatever goes wrong,
  * nothing of it is kept. Throws `not_found` if no pending upload names the key, at the beginning or at the end;
- * `rate_limited` before a byte is read; `payload_too_large` as soon as it is known; `bad_request` if the length is not the
- * one that was stated or announced; `insufficient_storage`. What iterating the body throws passes through as it is.
+ * `rate_limited` if too many are under way; `payload_too_large` as soon as it is known; `bad_request` if the length is not
+ * the one that was stated or announced; `storage_limit_exceeded` or `rate_limited` if the owner may not stage so much;
+ * `insufficient_storage`. What iterating the body throws passes through as it is.
  */
 export type Receive = (objectKey: string, body: AsyncIterable<Buffer>, options: ReceiveOptions) => Promise<ObjectStat>;
 
@@ -61,10 +61,9 @@ export interface IntakeOptions {
   log: Log;
 }
 
-/** One upload that may be written: whose it is, and the room that it may take. */
-interface Admitted {
+/** A PUT that may be written, and whose it is. */
+interface OwnedPut extends Admitted {
   ownerId: string;
-  reservation: Reservation;
 }
 
 /** Takes uploads in: see `Receive`. */
@@ -80,17 +79,18 @@ export function createIntake({ paths, folders, admit, ownerOf, now, log }: Intak
     if (contentLength !== null) checkLength(contentLength, options, "announces");
 
     const temporaryPath = join(paths.temporaryFolder, randomBytes(16).toString("hex"));
-    let reservation: Reservation | null = null;
+    let admitted: Admitted | null = null;
     try {
-      reservation = admit(objectKey, ownerId, contentLength ?? sizeBytes);
-      const stored = await write(temporaryPath, body, options, { ownerId, reservation });
+      admitted = admit(objectKey, ownerId, contentLength ?? sizeBytes);
+      const stored = await write(temporaryPath, body, options, { ...admitted, ownerId });
       await place(objectKey, temporaryPath, path);
+      admitted.stored(stored.sizeBytes);
       return stored;
     } catch (error) {
       await discard(temporaryPath);
       throw error instanceof SenderFailed ? error.cause : toUploadError(error);
     } finally {
-      reservation?.release();
+      admitted?.end();
     }
   };
 
@@ -98,17 +98,17 @@ export function createIntake({ paths, folders, admit, ownerOf, now, log }: Intak
     temporaryPath: string,
     body: AsyncIterable<Buffer>,
     options: ReceiveOptions,
-    admitted: Admitted,
+    put: OwnedPut,
   ): Promise<ObjectStat> {
     const file = await open(temporaryPath, "wx", 0o600);
     try {
       options.onAccept?.();
-      await writeBody(file, body, options, admitted);
+      await writeBody(file, body, options, put);
       // The modification time is part of the ETag, so it is ours and not the kernel's, whose clock may stand still between
       // two writes. Set before the sync: what we report must be what is found after a power loss.
       const stampSeconds = nextStampUs() / 1_000_000;
       await file.utimes(stampSeconds, stampSeconds);
-      await writers(admitted.ownerId, () => file.sync());
+      await writers(put.ownerId, () => file.sync());
       return statOfFile(await file.stat({ bigint: true }));
     } finally {
       await file.close();
@@ -119,22 +119,21 @@ export function createIntake({ paths, folders, admit, ownerOf, now, log }: Intak
     file: FileHandle,
     body: AsyncIterable<Buffer>,
     options: ReceiveOptions,
-    admitted: Admitted,
+    put: OwnedPut,
   ): Promise<void> {
-    const { ownerId, reservation } = admitted;
     let writtenBytes = 0;
     let unsyncedBytes = 0;
     for await (const chunk of tellApart(body)) {
       if (writtenBytes + chunk.length > options.maxBytes) throw tooLarge(options);
       const chunkBytes = chunk.length;
-      reservation.take(chunkBytes);
-      await writers(ownerId, () => writeWhole(file, chunk));
+      put.take(chunkBytes);
+      await writers(put.ownerId, () => writeWhole(file, chunk));
       if (options.ownsChunks === true) freeMemory(chunk);
       writtenBytes += chunkBytes;
       unsyncedBytes += chunkBytes;
       if (unsyncedBytes >= SYNC_EVERY_BYTES) {
-        reservation.check();
-        await writers(ownerId, () => file.datasync());
+        put.check();
+        await writers(put.ownerId, () => file.datasync());
         unsyncedBytes = 0;
       }
     }

@@ -51,6 +51,20 @@ export interface DiskStoreOptions {
 export interface Staging {
   /** The workspace or person whose pending upload names this key now; null if none does. */
   ownerOf: (objectKey: string) => string | null;
+  /** The bytes that lie here for an owner's unconfirmed uploads. */
+  stagedBytes: (ownerId: string) => number;
+  /** Counts a PUT that begins; null is an unknown length. Throws an `AppError` if the owner may not stage so many bytes. */
+  beginPut: (objectKey: string, announcedBytes: number | null) => StagedPut;
+}
+
+/** A PUT as the books count it. */
+export interface StagedPut {
+  /** To be called before so many bytes in all are written. Throws as `beginPut`. */
+  growTo: (bytes: number) => void;
+  /** So many bytes are stored. */
+  stored: (sizeBytes: number) => void;
+  /** It has ended, well or not. */
+  end: () => void;
 }
 
 /** An object's file, open for reading. Whoever opened it calls `close`, also after `stream`. */
@@ -79,8 +93,12 @@ export async function createDiskStore(options: DiskStoreOptions): Promise<DiskSt
   const urls = createSignedUrls(options);
   const markerPath = join(objectsDir, MARKER_FILE);
   let clockSkewMs: number | null = null;
-  const space = createDiskSpace({ folder: objectsDir, minFreeBytes: options.minFreeBytes, stagedBytes: () => 0 });
-  const admit = createAdmission(space);
+  const space = createDiskSpace({
+    folder: objectsDir,
+    minFreeBytes: options.minFreeBytes,
+    stagedBytes: staging.stagedBytes,
+  });
+  const admit = createAdmission({ space, beginPut: staging.beginPut });
   const receive = createIntake({ paths, folders, admit, ownerOf: staging.ownerOf, now: options.now, log });
 
   try {
