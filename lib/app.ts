@@ -79,6 +79,7 @@ export async function openApp(options: AppOptions): Promise<App> {
     closers.push(metrics.close);
     const core = openCore({ config, log, now, migrate: true, onFatal, onGroup: metrics.onGroup });
     closers.push(() => core.db.close());
+    closers.push(() => core.unconfirmed.flushNotes().catch((error) => log.warn("staged_sizes_not_written", { error })));
     const { workspaces, rights, uploads, removals, idempotency, contexts, keys, users } = core;
     const installationId = workspaces.installationId();
 
@@ -88,7 +89,7 @@ export async function openApp(options: AppOptions): Promise<App> {
       config,
       installationId,
       publicUrl: () => url,
-      isPendingKey: uploads.isPendingKey,
+      staging: core.staging,
       onS3Call: metrics.onStoreCall,
       ...(options.s3 === undefined ? {} : { s3: options.s3 }),
       serves: true,
@@ -104,6 +105,7 @@ export async function openApp(options: AppOptions): Promise<App> {
     const cleaner = createCleaner({
       removals,
       uploads,
+      noteStaged: core.unconfirmed.noteStaged,
       idempotency,
       objects,
       guard: createLedgerGuard({ objects, ledger: core.ledger, installationId, log, now, monotonicNow }),

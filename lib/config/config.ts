@@ -199,6 +199,13 @@ const SETTINGS = {
     describe:
       "Unconfirmed uploads that a workspace, or a person without one, may have at once: their bytes are not charged yet, so they are bounded.",
   },
+  stagedBytesMax: {
+    name: "STAGED_BYTES_MAX",
+    schema: integer(0, Number.MAX_SAFE_INTEGER),
+    default: null,
+    describe:
+      "Bytes that the unconfirmed uploads of a workspace, or of a person without one, may have at once. Default: what is left of the workspace's quota (for a person, `STOWAGE_DEFAULT_QUOTA_BYTES`) and 64 MiB more.",
+  },
   idempotencyKeysMax: {
     name: "IDEMPOTENCY_KEYS_MAX",
     schema: integer(1, 100_000_000),

@@ -45,8 +45,9 @@ export function createUploadViews(db: Db) {
     SELECT ${UPLOAD_COLUMNS} FROM uploads WHERE id = :uploadId AND ${SEES_UPLOAD_SQL}`);
   const selectChangeable = db.prepare<SessionParams & { uploadId: string }, Upload>(`
     SELECT ${UPLOAD_COLUMNS} FROM uploads WHERE id = :uploadId AND ${CHANGES_UPLOAD_SQL}`);
-  const selectPendingKey = db.prepare<{ uploadId: string; objectKey: string }, { found: number }>(`
-    SELECT 1 AS found FROM uploads WHERE id = :uploadId AND object_key = :objectKey AND status = 'pending'`);
+  const selectPendingKey = db.prepare<{ uploadId: string; objectKey: string }, { ownerId: string }>(`
+    SELECT coalesce(workspace_id, user_id) AS ownerId
+      FROM uploads WHERE id = :uploadId AND object_key = :objectKey AND status = 'pending'`);
   const filterSql = `
        AND (:status IS NULL OR status = :status)
        AND (:category IS NULL OR category = :category)
@@ -99,10 +100,13 @@ export function createUploadViews(db: Db) {
     );
   }
 
-  /** Whether a pending upload names this staging key; the embedded store asks before it keeps a PUT. */
-  function isPendingKey(objectKey: string): boolean {
+  /**
+   * The workspace whose pending upload names this staging key, or the person if it is in none; null if none names it. The
+   * embedded store asks before it keeps a PUT.
+   */
+  function ownerOfPendingKey(objectKey: string): string | null {
     const uploadId = objectKey.split("/")[2] ?? "";
-    return selectPendingKey.get({ uploadId, objectKey }) !== undefined;
+    return selectPendingKey.get({ uploadId, objectKey })?.ownerId ?? null;
   }
 
   /** The uploads of the selected workspace, newest first; where none is selected, the caller's personal ones. */
@@ -133,7 +137,7 @@ export function createUploadViews(db: Db) {
     };
   }
 
-  return { find, findOrNull, findToChange, isPendingKey, list, listOfWorkflow };
+  return { find, findOrNull, findToChange, ownerOfPendingKey, list, listOfWorkflow };
 }
 
 function found(upload: Upload | undefined): Upload {

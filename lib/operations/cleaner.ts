@@ -54,6 +54,8 @@ export interface CleanerCounts {
 export interface CleanerOptions {
   removals: Removals;
   uploads: Uploads;
+  /** Told of every object in staging that a look through it finds. */
+  noteStaged: (objectKey: string, sizeBytes: number) => void;
   idempotency: Pick<Idempotency, "expire">;
   objects: ObjectStore;
   /** Tells whether the database may be trusted to say what is to be removed. */
@@ -82,7 +84,8 @@ export type Cleaner = ReturnType<typeof createCleaner>;
  * after its entry is durable and marked as taken (ROW-FIRST), and its entry goes only after the object has.
  */
 export function createCleaner(options: CleanerOptions) {
-  const { removals, uploads, idempotency, objects, guard, stagingPrefix, uploadUrlTtlMs, log, now } = options;
+  const { removals, uploads, noteStaged, idempotency, objects, guard, stagingPrefix, uploadUrlTtlMs, log, now } =
+    options;
   const { onRemovals = () => {} } = options;
   const monotonicNow = options.monotonicNow ?? (() => performance.now());
   const clock = watchClock(now, monotonicNow, log);
@@ -346,7 +349,7 @@ export function createCleaner(options: CleanerOptions) {
     lastLookMs = monotonicNow();
     if (!(await guard.isCurrent())) return 0;
     const found = await enterLateArrivals({
-      ...{ objects, removals, stagingPrefix, uploadUrlTtlMs, now },
+      ...{ objects, removals, noteStaged, stagingPrefix, uploadUrlTtlMs, now },
       isStopping: () => state === "stopping",
     });
     if (found > 0) log.info("late_arrivals_entered", { found });

@@ -2,7 +2,7 @@ import type { Config } from "../config/config.ts";
 import { readSigningKey } from "../db/data_dir.ts";
 import type { Log } from "../log.ts";
 import { createObjectRoutes, type ObjectRoutes } from "./disk/object_routes.ts";
-import { createDiskStore, OBJECTS_FOLDER } from "./disk/objects_disk.ts";
+import { createDiskStore, OBJECTS_FOLDER, type Staging } from "./disk/objects_disk.ts";
 import { type ObjectStore, StoreError } from "./objects.ts";
 import type { S3Store, S3StoreOptions } from "./s3/objects_s3.ts";
 
@@ -14,8 +14,7 @@ export interface StoreOptions {
   installationId: string;
   /** What clients see of this service. */
   publicUrl: () => string;
-  /** Whether a pending upload names this staging key now. */
-  isPendingKey: (objectKey: string) => boolean;
+  staging: Staging;
   /** Told of every call to an S3 server, for metrics. */
   onS3Call?: S3StoreOptions["onCall"];
   /** For tests: shorter time-outs, and the real clock where the service's own is moved, because a server checks the time. */

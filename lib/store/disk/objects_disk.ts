@@ -4,6 +4,7 @@ import type { Readable } from "node:stream";
 import { AppError } from "../../errors.ts";
 import type { Log } from "../../log.ts";
 import { type ListedObject, type ObjectStat, type ObjectStore, type PromoteOptions, StoreError } from "../objects.ts";
+import { createAdmission } from "./admission.ts";
 import { eachOf } from "./each_of.ts";
 import { fileErrorReason, isMissing, isTaken, toStoreError } from "./file_errors.ts";
 import { createFolders } from "./folders.ts";
@@ -38,12 +39,32 @@ export interface DiskStoreOptions {
   maxUploadBytes: number;
   /** Uploads are refused rather than leave less than this free on the disk. */
   minFreeBytes: number;
-  /** Whether a pending upload names this key now. Synchronous: see `createIntake`. */
-  isPendingKey: (objectKey: string) => boolean;
+  /** What the books say of staging keys. Synchronous: see `createIntake`. */
+  staging: Staging;
   /** Removes what an earlier process left half-written. Only for the holder of the serve lock: it would take the files that another process is writing. */
   sweep: boolean;
   now: () => number;
   log: Log;
+}
+
+/** What the embedded store asks the books about the uploads that it takes in. */
+export interface Staging {
+  /** The workspace or person whose pending upload names this key now; null if none does. */
+  ownerOf: (objectKey: string) => string | null;
+  /** The bytes that lie here for an owner's unconfirmed uploads. */
+  stagedBytes: (ownerId: string) => number;
+  /** Counts a PUT that begins; null is an unknown length. Throws an `AppError` if the owner may not stage so many bytes. */
+  beginPut: (objectKey: string, announcedBytes: number | null) => StagedPut;
+}
+
+/** A PUT as the books count it. */
+export interface StagedPut {
+  /** To be called before so many bytes in all are written. Throws as `beginPut`. */
+  growTo: (bytes: number) => void;
+  /** So many bytes are stored. */
+  stored: (sizeBytes: number) => void;
+  /** It has ended, well or not. */
+  end: () => void;
 }
 
 /** An object's file, open for reading. Whoever opened it calls `close`, also after `stream`. */
@@ -66,14 +87,19 @@ export interface DiskStore extends ObjectStore {
  * the store stands on: hard links, and modification times in microseconds.
  */
 export async function createDiskStore(options: DiskStoreOptions): Promise<DiskStore> {
-  const { objectsDir, installationId, log } = options;
+  const { objectsDir, installationId, staging, log } = options;
   const paths = createObjectPaths(objectsDir, installationId);
   const folders = createFolders(objectsDir);
   const urls = createSignedUrls(options);
-  const space = createDiskSpace(objectsDir, options.minFreeBytes);
   const markerPath = join(objectsDir, MARKER_FILE);
   let clockSkewMs: number | null = null;
-  const receive = createIntake({ paths, folders, space, isPendingKey: options.isPendingKey, now: options.now, log });
+  const space = createDiskSpace({
+    folder: objectsDir,
+    minFreeBytes: options.minFreeBytes,
+    stagedBytes: staging.stagedBytes,
+  });
+  const admit = createAdmission({ space, beginPut: staging.beginPut });
+  const receive = createIntake({ paths, folders, admit, ownerOf: staging.ownerOf, now: options.now, log });
 
   try {
     for (const folder of [paths.temporaryFolder, ...OBJECT_PLACES.map(paths.folderOf)]) await folders.make(folder);
