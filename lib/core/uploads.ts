@@ -9,6 +9,7 @@ import { CHANGES_UPLOAD_SQL, type SessionParams, sessionParams } from "./permiss
 import type { Principal } from "./principals.ts";
 import type { Removals } from "./removals.ts";
 import type { TextCounts } from "./text_counts.ts";
+import { createUploadLists } from "./upload_lists.ts";
 import { createUploadViews, noUpload, UPLOAD_COLUMNS } from "./upload_views.ts";
 import { noWorkspace, storageLimitExceeded, type Workspaces } from "./workspaces.ts";
 
@@ -321,7 +322,16 @@ export function createUploads(
     }
   }
 
-  return { ...views, create, remove, removeOfDeletedWorkspaces, expire, reserveFinalKey, settleConfirm };
+  return {
+    ...views,
+    ...createUploadLists(db),
+    create,
+    remove,
+    removeOfDeletedWorkspaces,
+    expire,
+    reserveFinalKey,
+    settleConfirm,
+  };
 }
 
 interface TextCountsOrNull {
