@@ -149,7 +149,9 @@ CREATE TABLE uploads (
   CHECK ((status = 'uploaded') = (size_bytes IS NOT NULL)),
   CHECK (status = 'pending' OR workspace_id IS NOT NULL)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX uploads_by_workspace ON uploads (workspace_id, id);
+-- With what lists filter by, so that a filter that few rows match needs no row to pass the others.
+CREATE INDEX uploads_by_workspace ON uploads (workspace_id, id, status, category);
+CREATE INDEX uploads_personal ON uploads (user_id, id, status, category) WHERE workspace_id IS NULL;
 CREATE INDEX uploads_by_context ON uploads (context_id, id) WHERE context_id IS NOT NULL;
 -- With the sizes, so that neither the usage figures nor the bound of what is staged need a row.
 CREATE INDEX uploads_pending_by_owner ON uploads (workspace_id, user_id, stated_size_bytes, staged_size_bytes)

@@ -12,6 +12,7 @@ import type { Removals } from "./removals.ts";
 import type { Rights } from "./rights.ts";
 import type { TextCounts } from "./text_counts.ts";
 import { GONE_COLUMNS, type GoneRow, type Unconfirmed } from "./unconfirmed.ts";
+import { createUploadLists } from "./upload_lists.ts";
 import { createUploadViews, noUpload, UPLOAD_COLUMNS } from "./upload_views.ts";
 import { noWorkspace, storageLimitExceeded, type Workspaces } from "./workspaces.ts";
 
@@ -309,7 +310,10 @@ export function createUploads(
     }
   }
 
-  return { ...views, ...emptying, create, remove, expire, reserveFinalKey, settleConfirm };
+  return {
+    ...{ ...views, ...createUploadLists(db), ...emptying },
+    ...{ create, remove, expire, reserveFinalKey, settleConfirm },
+  };
 }
 
 interface TextCountsOrNull {

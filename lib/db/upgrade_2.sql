@@ -52,3 +52,8 @@ BEGIN
           CASE OLD.status WHEN 'pending' THEN OLD.stated_size_bytes END);
   SELECT RAISE(ABORT, 'a delete gives up its key') WHERE changes() IS NOT 1;
 END;
+
+-- Lists of uploads: filters are answered by the index, and personal uploads have one in the order of ids.
+DROP INDEX uploads_by_workspace;
+CREATE INDEX uploads_by_workspace ON uploads (workspace_id, id, status, category);
+CREATE INDEX uploads_personal ON uploads (user_id, id, status, category) WHERE workspace_id IS NULL;
