@@ -1,0 +1,92 @@
+import { type ChildProcess, fork } from "node:child_process";
+import { join } from "node:path";
+import type { Tenants } from "./abuse_seed.ts";
+import type { Workspace } from "./data_dirs.ts";
+
+/** What the honest clients' process is told: to work for so long. */
+export interface HonestJob {
+  kind: "honest";
+  url: string;
+  tenant: Workspace;
+  durationMs: number;
+}
+
+/** The latencies of one kind of request, in ms. */
+export interface Latency {
+  step: string;
+  requests: number;
+  p50Ms: number;
+  p99Ms: number;
+  maxMs: number;
+}
+
+export interface HonestResult {
+  /** One for each step, then one for all. */
+  latencies: Latency[];
+  lives: number;
+  failed: number;
+  /** The first failures, each with the answer. */
+  failures: string[];
+}
+
+/** What the abusive clients' process is told. */
+export interface AbuseJob {
+  kind: "abuse";
+  url: string;
+  tenants: Tenants;
+  /** A workflow of the listing tenant, and how many uploads it has. */
+  workflowId: string;
+  rows: number;
+  durationMs: number;
+  seed: number;
+  /** The names of the abuses that are done. */
+  names: readonly string[];
+}
+
+export interface AbuseLine {
+  name: string;
+  made: number;
+  /** How many requests or connections had each outcome. */
+  outcomes: [string, number][];
+}
+
+export interface AbuseResult {
+  lines: AbuseLine[];
+}
+
+/** A process of ours that does one job at a time. */
+export interface Hand<Job, Result> {
+  pid: number;
+  /** Rejects if the process ends first. */
+  run: (job: Job) => Promise<Result>;
+  stop: () => void;
+}
+
+/** Starts a process that only makes load, so that making it takes no time from what measures. */
+export function startHand<Job extends object, Result>(file: string): Hand<Job, Result> {
+  const child: ChildProcess = fork(join(import.meta.dirname, file), { stdio: ["ignore", "inherit", "inherit", "ipc"] });
+
+  function run(job: Job): Promise<Result> {
+    return new Promise((resolve, reject) => {
+      const onExit = (): void => reject(new Error(`${file} ended before it was done`));
+      child.once("exit", onExit);
+      child.once("message", (result) => {
+        child.off("exit", onExit);
+        // The other end is `serveJobs` of the same file's types.
+        resolve(result as Result);
+      });
+      child.send(job);
+    });
+  }
+
+  return { pid: child.pid ?? 0, run, stop: () => void child.kill("SIGKILL") };
+}
+
+/** The other end of `startHand`: does what it is told until the parent goes. */
+export function serveJobs<Job, Result>(work: (job: Job) => Promise<Result>): void {
+  process.on("message", (job) => {
+    // Sent by `Hand.run`, whose type says what it is.
+    void work(job as Job).then((result) => process.send?.(result));
+  });
+  process.on("disconnect", () => process.exit());
+}
