@@ -114,7 +114,8 @@ export function createAttacker(
       });
       const text = await answer.body.text();
       note(String(answer.statusCode));
-      return { status: answer.statusCode, json: text.startsWith("{") ? JSON.parse(text) : undefined };
+      const hasJson = String(answer.headers["content-type"]).startsWith("application/json");
+      return { status: answer.statusCode, json: hasJson ? JSON.parse(text) : undefined };
     } catch (error) {
       if (!stop.aborted) note(codeOf(error));
       return null;

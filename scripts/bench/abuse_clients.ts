@@ -10,11 +10,11 @@ const CLIENTS = 32;
 /** Between two abuses of a client, at most. */
 const REST_MS_MAX = 200;
 
-async function work(job: AbuseJob): Promise<AbuseResult> {
+async function work(job: AbuseJob, interrupted: AbortSignal): Promise<AbuseResult> {
   const abuses = ABUSES.filter(({ name }) => job.names.includes(name));
   const lines = new Map(abuses.map(({ name }) => [name, { made: 0, outcomes: new Map<string, number>() }]));
   const running = new Set<string>();
-  const stop = AbortSignal.timeout(job.durationMs);
+  const stop = AbortSignal.any([AbortSignal.timeout(job.durationMs), interrupted]);
   // Everything that waits listens to it.
   setMaxListeners(0, stop);
 

@@ -13,7 +13,7 @@ const FLOOD_PART_MS = 20;
 const PIPELINED_REQUESTS = 5_000;
 const PIPELINED_PART = 500;
 
-/** Sends a request with a body that never ends, on some connections, and looks which are still open after a while. */
+/** Sends a request with a body that never ends, on some connections, and looks after a while what became of them. */
 function drip(name: string, begin: (attacker: Attacker) => string): Abuse {
   return {
     name: `dripping body: ${name}`,
@@ -29,8 +29,7 @@ function drip(name: string, begin: (attacker: Attacker) => string): Abuse {
         await attacker.pause(DRIP_MS);
       }
       for (const wire of wires) {
-        const outcome = await wire.outcome(0);
-        attacker.note(wire.state() === "open" ? `${outcome}, still open` : outcome);
+        attacker.note(`${await wire.outcome(0)}, then ${wire.state()}`);
       }
     },
   };

@@ -5,7 +5,7 @@ import { Agent, type Dispatcher, request } from "undici";
 import * as z from "zod";
 import { type HonestJob, type HonestResult, type Latency, serveJobs } from "./abuse_protocol.ts";
 
-/** Lives that begin in a second, each of 7 requests. */
+/** Lives that begin in a second, each of seven requests. */
 const LIVES_PER_SECOND = 20;
 /** More lives than this are not under way at once: a service that far behind is down. */
 const LIVES_AT_ONCE_MAX = 500;
@@ -15,7 +15,8 @@ const SIZE_BYTES_MAX = 256 * 1024;
 const ANSWER_MS_MAX = 30_000;
 /** Between two questions for the service's health. */
 const HEALTH_MS = 100;
-const FAILURES_KEPT = 20;
+/** Different failures that are told, each with how often it was met. */
+const FAILURES_KEPT = 10;
 
 const BYTES = randomBytes(2 * SIZE_BYTES_MAX);
 
@@ -29,14 +30,13 @@ interface Call {
   body?: object | Buffer;
 }
 
-async function work({ url, tenant, durationMs }: HonestJob): Promise<HonestResult> {
+async function work({ url, tenant, durationMs }: HonestJob, stop: AbortSignal): Promise<HonestResult> {
   const agent = new Agent({
     connections: CONNECTIONS_MAX,
     ...{ headersTimeout: ANSWER_MS_MAX, bodyTimeout: ANSWER_MS_MAX, connectTimeout: ANSWER_MS_MAX },
   });
   const timesMs = new Map<string, number[]>();
-  const failures: string[] = [];
-  let failed = 0;
+  const failures = new Map<string, number>();
   let lives = 0;
   let livesNow = 0;
 
@@ -63,16 +63,11 @@ async function work({ url, tenant, durationMs }: HonestJob): Promise<HonestResul
     return bytes;
   }
 
-  /** Runs a step and keeps what went wrong with it. */
-  async function tried<T>(step: string, todo: () => Promise<T>): Promise<T | null> {
-    try {
-      return await todo();
-    } catch (error) {
-      failed++;
-      const code = error instanceof Error && "code" in error ? ` [${String(error.code)}]` : "";
-      if (failures.length < FAILURES_KEPT) failures.push(`${step}: ${error}${code}`);
-      return null;
-    }
+  function noteFailure(step: string, error: unknown): void {
+    // What differs in each answer would make each a failure of its own.
+    const text = (error instanceof Error ? error.message : String(error)).replace(/"meta":.*/, "");
+    const what = `${step}: ${text}`;
+    failures.set(what, (failures.get(what) ?? 0) + 1);
   }
 
   async function live(): Promise<void> {
@@ -81,42 +76,42 @@ async function work({ url, tenant, durationMs }: HonestJob): Promise<HonestResul
       step = name;
       return call(name, todo);
     };
-    await tried("life", async () => {
-      const sizeBytes = Math.round(SIZE_BYTES_MIN * (SIZE_BYTES_MAX / SIZE_BYTES_MIN) ** Math.random());
-      const start = Math.floor(Math.random() * SIZE_BYTES_MAX);
-      const bytes = BYTES.subarray(start, start + sizeBytes);
-      try {
-        const created = parse(
-          Created,
-          await next("create", {
-            ...{ method: "POST", target: "/api/v1/uploads", expected: 201 },
-            body: { filename: "honest.bin", category: "file", size_bytes: sizeBytes },
-          }),
-        );
-        const target = `/api/v1/uploads/${created.upload.id}`;
-        await next("PUT", { method: "PUT", target: created.upload_url, expected: 200, body: bytes });
-        const confirmed = parse(
-          Confirmed,
-          await next("confirm", {
-            ...{ method: "POST", target, expected: 200 },
-            body: { context_type: "workspace", context_id: tenant.workspaceId },
-          }),
-        );
-        const found = await next("download", { method: "GET", target: confirmed.download_url, expected: 200 });
-        if (!found.equals(bytes) || confirmed.size_bytes !== sizeBytes) throw new Error("other bytes than were sent");
-        await next("list", { method: "GET", target: "/api/v1/uploads?limit=20", expected: 200 });
-        await next("usage", { method: "GET", target: "/api/v1/usage/summary", expected: 200 });
-        await next("delete", { method: "DELETE", target, expected: 200 });
-        lives++;
-      } catch (error) {
-        throw new Error(`${step}: ${error instanceof Error ? error.message : error}`, { cause: error });
-      }
-    });
+    const sizeBytes = Math.round(SIZE_BYTES_MIN * (SIZE_BYTES_MAX / SIZE_BYTES_MIN) ** Math.random());
+    const start = Math.floor(Math.random() * SIZE_BYTES_MAX);
+    const bytes = BYTES.subarray(start, start + sizeBytes);
+    try {
+      const created = parse(
+        Created,
+        await next("create", {
+          ...{ method: "POST", target: "/api/v1/uploads", expected: 201 },
+          body: { filename: "honest.bin", category: "file", size_bytes: sizeBytes },
+        }),
+      );
+      const target = `/api/v1/uploads/${created.upload.id}`;
+      await next("PUT", { method: "PUT", target: created.upload_url, expected: 200, body: bytes });
+      const confirmed = parse(
+        Confirmed,
+        await next("confirm", {
+          ...{ method: "POST", target, expected: 200 },
+          body: { context_type: "workspace", context_id: tenant.workspaceId },
+        }),
+      );
+      const found = await next("download", { method: "GET", target: confirmed.download_url, expected: 200 });
+      if (!found.equals(bytes) || confirmed.size_bytes !== sizeBytes) throw new Error("other bytes than were sent");
+      await next("list", { method: "GET", target: "/api/v1/uploads?limit=20", expected: 200 });
+      await next("usage", { method: "GET", target: "/api/v1/usage/summary", expected: 200 });
+      await next("delete", { method: "DELETE", target, expected: 200 });
+      lives++;
+    } catch (error) {
+      noteFailure(step, error);
+    }
   }
 
   async function askHealth(untilMs: number): Promise<void> {
-    while (performance.now() < untilMs) {
-      await tried("health", () => call("health", { method: "GET", target: "/health", expected: 200 }));
+    while (performance.now() < untilMs && !stop.aborted) {
+      await call("health", { method: "GET", target: "/health", expected: 200 }).catch((error) =>
+        noteFailure("health", error),
+      );
       await delay(HEALTH_MS);
     }
   }
@@ -125,11 +120,11 @@ async function work({ url, tenant, durationMs }: HonestJob): Promise<HonestResul
   const health = askHealth(startedMs + durationMs);
   const running = new Set<Promise<void>>();
   // A life begins when its time has come, not when another one ended: a stall is felt by all that come meanwhile.
-  for (let begun = 0; performance.now() - startedMs < durationMs; begun++) {
+  for (let begun = 0; performance.now() - startedMs < durationMs && !stop.aborted; begun++) {
     const dueMs = startedMs + ((begun + Math.random()) * 1000) / LIVES_PER_SECOND;
     await delay(Math.max(0, dueMs - performance.now()));
     if (livesNow >= LIVES_AT_ONCE_MAX) {
-      await tried("life", () => Promise.reject(new Error("not begun: too many are under way")));
+      noteFailure("create", "not begun: too many lives are under way");
       continue;
     }
     livesNow++;
@@ -144,7 +139,12 @@ async function work({ url, tenant, durationMs }: HonestJob): Promise<HonestResul
 
   const all = [...timesMs].filter(([step]) => step !== "health").flatMap(([, times]) => times);
   const latencies = [...timesMs].map(([step, times]) => latencyOf(step, times));
-  return { latencies: [...latencies, latencyOf("all but health", all)], lives, failed, failures };
+  return {
+    latencies: [...latencies, latencyOf("all but health", all)],
+    lives,
+    failed: [...failures.values()].reduce((sum, times) => sum + times, 0),
+    failures: [...failures].slice(0, FAILURES_KEPT).map(([what, times]) => `${times} × ${what}`),
+  };
 }
 
 function parse<T>(schema: z.ZodType<{ data: T }>, bytes: Buffer): T {

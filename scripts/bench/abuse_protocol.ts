@@ -25,7 +25,7 @@ export interface HonestResult {
   latencies: Latency[];
   lives: number;
   failed: number;
-  /** The first failures, each with the answer. */
+  /** Some of the failures, each with the answer and how often it was met. */
   failures: string[];
 }
 
@@ -59,8 +59,12 @@ export interface Hand<Job, Result> {
   pid: number;
   /** Rejects if the process ends first. */
   run: (job: Job) => Promise<Result>;
+  /** Ends the job at hand early: it resolves with what there is. */
+  interrupt: () => void;
   stop: () => void;
 }
+
+const INTERRUPT = "interrupt";
 
 /** Starts a process that only makes load, so that making it takes no time from what measures. */
 export function startHand<Job extends object, Result>(file: string): Hand<Job, Result> {
@@ -79,14 +83,21 @@ export function startHand<Job extends object, Result>(file: string): Hand<Job, R
     });
   }
 
-  return { pid: child.pid ?? 0, run, stop: () => void child.kill("SIGKILL") };
+  return {
+    ...{ pid: child.pid ?? 0, run },
+    interrupt: () => void (child.connected && child.send(INTERRUPT)),
+    stop: () => void child.kill("SIGKILL"),
+  };
 }
 
-/** The other end of `startHand`: does what it is told until the parent goes. */
-export function serveJobs<Job, Result>(work: (job: Job) => Promise<Result>): void {
-  process.on("message", (job) => {
+/** The other end of `startHand`: does what it is told until the parent goes. `stop` says that the job is to end early. */
+export function serveJobs<Job, Result>(work: (job: Job, stop: AbortSignal) => Promise<Result>): void {
+  let stop = new AbortController();
+  process.on("message", (message) => {
+    if (message === INTERRUPT) return void stop.abort();
+    stop = new AbortController();
     // Sent by `Hand.run`, whose type says what it is.
-    void work(job as Job).then((result) => process.send?.(result));
+    void work(message as Job, stop.signal).then((result) => process.send?.(result));
   });
   process.on("disconnect", () => process.exit());
 }

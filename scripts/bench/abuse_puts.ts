@@ -8,8 +8,10 @@ const ANNOUNCED_BYTES = 500_000;
 /** Long enough to be counted as waiting, short enough to come round often. */
 const HOLD_MS = 6_000;
 const OUTCOME_MS_MAX = 5_000;
-/** So many PUTs of a GiB each are promised more than most disks have. */
+/** So many PUTs of a GiB each announce more than most disks have. */
 const IDLE_PUTS = 83;
+/** Then each announces half as much as the one before, down to this, for what room is still left. */
+const IDLE_BYTES_MIN = 1_000;
 const STORM_CONNECTIONS = 900;
 const STORM_PART = 50;
 const STORM_PART_MS = 50;
@@ -106,9 +108,11 @@ export const PUT_ABUSES: readonly Abuse[] = [
       const made = await attacker.create(attacker.tenants.sending);
       if (made === null) return;
       const wires: Wire[] = [];
-      for (let i = 0; i < IDLE_PUTS; i++) {
+      const sizes = Array<number>(IDLE_PUTS).fill(GIB);
+      for (let sizeBytes = GIB; sizeBytes >= IDLE_BYTES_MIN; sizeBytes /= 2) sizes.push(sizeBytes);
+      for (const sizeBytes of sizes) {
         const wire = await attacker.open();
-        wire?.send(head("PUT", made.target, announcing(GIB)));
+        wire?.send(head("PUT", made.target, announcing(sizeBytes)));
         if (wire !== null) wires.push(wire);
       }
       await attacker.pause(HOLD_MS);

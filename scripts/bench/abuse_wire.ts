@@ -15,27 +15,29 @@ export interface Wire {
   stopReading: () => void;
   /** The first status that came back, or how the connection ended, or "silence" after so long. */
   outcome: (waitMs: number) => Promise<string>;
-  /** "open", or how it ended. */
-  state: () => "open" | "closed" | "reset";
+  state: () => WireState;
 }
+
+/** "ended": the service has closed its side, and takes what we send all the same. */
+type WireState = "open" | "ended" | "closed" | "reset";
 
 /** Connects from this address of the loopback network. Rejects if that fails. */
 export function openWire(url: string, localAddress: string): Promise<Wire> {
   const { hostname, port } = new URL(url);
   const socket = connect({ host: hostname, port: Number(port), localAddress, allowHalfOpen: true, noDelay: true });
   let held = "";
-  let state: "open" | "closed" | "reset" = "open";
+  let state: WireState = "open";
   let wake = (): void => {};
 
   socket.on("data", (chunk) => {
     if (held.length < HELD_CHARS_MAX) held += chunk.toString("latin1");
     wake();
   });
-  const end = (how: "closed" | "reset"): void => {
-    if (state === "open") state = how;
+  const end = (how: WireState): void => {
+    if (state === "open" || state === "ended") state = how;
     wake();
   };
-  socket.on("end", () => end("closed"));
+  socket.on("end", () => end("ended"));
   socket.on("close", () => end("closed"));
 
   async function outcome(waitMs: number): Promise<string> {

@@ -1,4 +1,5 @@
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
 import { closeSync, existsSync, openSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
@@ -15,6 +16,8 @@ export interface Child {
   outputFile: string;
   /** How it ended, such as "exit code 0"; null while it runs. */
   ended: () => string | null;
+  /** Resolves with the same once it has ended. */
+  end: Promise<string>;
   stop: () => Promise<void>;
 }
 
@@ -65,7 +68,8 @@ async function startChild(options: {
     if (child.signalCode !== null) return `signal ${child.signalCode}`;
     return child.exitCode === null ? null : `exit code ${child.exitCode}`;
   };
-  return { name, url, pid: child.pid ?? 0, outputFile, ended, stop: () => stopChild(child) };
+  const end = once(child, "exit").then(() => String(ended()));
+  return { name, url, pid: child.pid ?? 0, outputFile, ended, end, stop: () => stopChild(child) };
 }
 
 async function waitForUrl(child: ChildProcess, outputFile: string): Promise<string> {
