@@ -58,7 +58,7 @@ export interface Attacker extends Pick<AbuseJob, "tenants" | "workflowId" | "row
 const Created = z.object({ data: z.object({ upload: z.object({ id: z.string() }), upload_url: z.string() }) });
 const Confirmed = z.object({ data: z.object({ download_url: z.string() }) });
 
-/** Path and query of the URL in the answer to a confirm, or null. */
+/** Path and query of the download URL of a confirmed upload that was answered, or null. */
 export function downloadTarget(answer: { json: unknown } | null): string | null {
   const confirmed = Confirmed.safeParse(answer?.json);
   return confirmed.success ? targetOf(confirmed.data.data.download_url) : null;

@@ -65,7 +65,7 @@ async function work({ url, tenant, durationMs }: HonestJob, stop: AbortSignal): 
 
   function noteFailure(step: string, error: unknown): void {
     // What differs in each answer would make each a failure of its own.
-    const text = (error instanceof Error ? error.message : String(error)).replace(/"meta":.*/, "");
+    const text = (error instanceof Error ? error.message : String(error)).replace(/,"meta":.*/s, "");
     const what = `${step}: ${text}`;
     failures.set(what, (failures.get(what) ?? 0) + 1);
   }

@@ -10,14 +10,19 @@ const RANGES = 100;
 
 const FILE = randomBytes(FILE_BYTES);
 
-/** Makes a large confirmed upload, and deletes it when the work with its URL is done. */
+/** The id of a large confirmed upload, once it was made. */
+let fileId: string | null = null;
+
+/** Works with the URL of a large file. It is made once: these are about reading. */
 async function withFile(attacker: Attacker, work: (target: string) => Promise<void>): Promise<void> {
   const tenant = attacker.tenants.paying;
-  const made = await attacker.put(tenant, FILE);
-  if (made === null) return;
-  const target = downloadTarget(await attacker.confirm(tenant, made.id));
+  if (fileId === null) {
+    const made = await attacker.put(tenant, FILE);
+    if (made === null || (await attacker.confirm(tenant, made.id))?.status !== 200) return;
+    fileId = made.id;
+  }
+  const target = downloadTarget(await attacker.call("GET", `/api/v1/uploads/${fileId}`, { key: tenant.key }));
   if (target !== null) await work(target);
-  await attacker.remove(tenant, made.id);
 }
 
 /** Downloads that are not what they are for. */
