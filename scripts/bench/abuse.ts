@@ -1,7 +1,15 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { AbuseJob, AbuseResult, Hand, HonestJob, HonestResult } from "./abuse_protocol.ts";
 import { startHand } from "./abuse_protocol.ts";
-import { printAbuses, printLatencies, printOverload, printSeries, printService, type State } from "./abuse_report.ts";
+import {
+  printAbuses,
+  printLatencies,
+  printOverload,
+  printSeries,
+  printService,
+  printWorst,
+  type State,
+} from "./abuse_report.ts";
 import { type AbuseSeed, makeAbuseSeed } from "./abuse_seed.ts";
 import { ABUSES } from "./abuse_table.ts";
 import { judgeBooks, judgeLog, settle } from "./abuse_verdict.ts";
@@ -62,7 +70,7 @@ export async function measureAbuse(folder: string, { seconds, only, listedRows }
   }
 }
 
-const NOTHING: HonestResult = { latencies: [], lives: 0, failed: 0, failures: [] };
+const NOTHING: HonestResult = { latencies: [], slowestMs: [], lives: 0, failures: [] };
 
 interface Run {
   seed: AbuseSeed;
@@ -92,7 +100,7 @@ async function measure({ seed, service, honest, abusive, seconds, names }: Run):
   const watch = watchService(service, databaseFile);
   const cpu = measureCpu({ service: service.pid, honest: honest.pid, abusive: abusive.pid });
   const job = { kind: "abuse" as const, url: service.url, tenants, workflowId, rows };
-  const [abused, { lines }] = await Promise.all([
+  const [abused, { lines, spans }] = await Promise.all([
     live(abuseMs),
     abusive.run({ ...job, durationMs: abuseMs, seed: Date.now() % 2 ** 31, names }),
   ]);
@@ -108,6 +116,7 @@ async function measure({ seed, service, honest, abusive, seconds, names }: Run):
 
   printAbuses(lines);
   printSeries(watch.samples, shares);
+  printWorst(abused.slowestMs, spans);
   printLatencies({ alone, "under abuse": abused, afterwards });
   printService({ before, memory, after, settledMs: settled.tookMs, stoppedMs: stopped.tookMs });
   printOverload(log.overload);

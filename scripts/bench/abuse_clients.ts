@@ -3,7 +3,7 @@ import { setMaxListeners } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
 import { createRandom } from "../../test/_random.ts";
 import { createAttacker } from "./abuse_attacker.ts";
-import { type AbuseJob, type AbuseResult, serveJobs } from "./abuse_protocol.ts";
+import { type AbuseJob, type AbuseResult, type AbuseSpan, serveJobs } from "./abuse_protocol.ts";
 import { ABUSES } from "./abuse_table.ts";
 
 const CLIENTS = 32;
@@ -14,6 +14,8 @@ async function work(job: AbuseJob, interrupted: AbortSignal): Promise<AbuseResul
   const abuses = ABUSES.filter(({ name }) => job.names.includes(name));
   const lines = new Map(abuses.map(({ name }) => [name, { made: 0, outcomes: new Map<string, number>() }]));
   const running = new Set<string>();
+  const spans: AbuseSpan[] = [];
+  const begunMs = performance.now();
   const stop = AbortSignal.any([AbortSignal.timeout(job.durationMs), interrupted]);
   // Everything that waits listens to it.
   setMaxListeners(0, stop);
@@ -31,12 +33,13 @@ async function work(job: AbuseJob, interrupted: AbortSignal): Promise<AbuseResul
       const abuse = order.pop();
       const line = lines.get(abuse?.name ?? "");
       if (abuse !== undefined && line !== undefined && !(abuse.alone === true && running.has(abuse.name))) {
+        const startMs = performance.now() - begunMs;
         if (abuse.alone === true) running.add(abuse.name);
         outcomes = line.outcomes;
         line.made++;
         await abuse.run(attacker).catch((error) => attacker.note(`our own failure: ${error}`));
         letGo();
-        running.delete(abuse.name);
+        if (running.delete(abuse.name)) spans.push({ name: abuse.name, startMs, endMs: performance.now() - begunMs });
       }
       await delay(random.integer(0, REST_MS_MAX));
     }
@@ -45,6 +48,7 @@ async function work(job: AbuseJob, interrupted: AbortSignal): Promise<AbuseResul
 
   await Promise.all(Array.from({ length: CLIENTS }, (_, number) => client(number)));
   return {
+    spans,
     lines: [...lines].map(([name, { made, outcomes }]) => ({
       ...{ name, made },
       outcomes: [...outcomes].sort(([, a], [, b]) => b - a),

@@ -23,8 +23,9 @@ export interface Latency {
 export interface HonestResult {
   /** One for each step, then one for all. */
   latencies: Latency[];
+  /** The slowest answer to what was sent in each second of the run, in ms. */
+  slowestMs: number[];
   lives: number;
-  failed: number;
   /** Some of the failures, each with the answer and how often it was met. */
   failures: string[];
 }
@@ -50,8 +51,16 @@ export interface AbuseLine {
   outcomes: [string, number][];
 }
 
+/** When an abuse that only one client does at a time was done, in ms since the beginning. */
+export interface AbuseSpan {
+  name: string;
+  startMs: number;
+  endMs: number;
+}
+
 export interface AbuseResult {
   lines: AbuseLine[];
+  spans: AbuseSpan[];
 }
 
 /** A process of ours that does one job at a time. */

@@ -4,6 +4,7 @@ import { printTable } from "./report.ts";
 
 /** The series is printed in so many lines at most. */
 const SERIES_LINES_MAX = 20;
+const WORST_SECONDS = 5;
 
 /** What the service holds while nothing is under way. */
 export interface State {
@@ -44,6 +45,22 @@ function seriesLines(samples: readonly Sample[]): string[][] {
     ]);
   }
   return lines;
+}
+
+/** The seconds in which an honest client waited longest, and what was done by one abusive client at a time just then. */
+export function printWorst(slowestMs: readonly number[], spans: AbuseResult["spans"]): void {
+  const worst = slowestMs
+    .map((ms, second) => ({ ms, second }))
+    .sort((a, b) => b.ms - a.ms)
+    .slice(0, WORST_SECONDS);
+  console.log("  the longest waits of honest clients, and the single abuses that were under way:");
+  for (const { ms, second } of worst) {
+    const names = spans
+      .filter(({ startMs, endMs }) => startMs < second * 1000 + ms && endMs > second * 1000)
+      .map(({ name }) => name);
+    console.log(`  ${`${second} s`.padStart(7)} ${number(ms, 0).padStart(6)} ms  ${names.join("; ")}`);
+  }
+  console.log("");
 }
 
 /** The honest clients' latencies, phase by phase. The ratio is of the second phase's p99 to the first one's. */
