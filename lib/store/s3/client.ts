@@ -226,8 +226,8 @@ export function createS3Client(options: S3ClientOptions) {
   /** `Enabled`, `Suspended`, or empty where versions were never kept. */
   function versioning(): Promise<string> {
     return run({ operation: "versioning", doing: "ask for the bucket's versioning" }, async () => {
-      const { Status } = await client.getBucketVersioning(bucket);
-      return typeof Status === "string" ? Status : "";
+      const answer = await client.makeRequestAsync({ method: "GET", bucketName: bucket, query: "versioning" });
+      return childText(await readXml(answer, "VersioningConfiguration"), "Status") ?? "";
     });
   }
 
