@@ -229,6 +229,8 @@ export async function createDiskStore(options: DiskStoreOptions): Promise<DiskSt
     stat: (objectKey) => orStoreError(() => statObject(objectKey)),
     promote: (stagingKey, finalKey, promoteOptions) =>
       orStoreError(() => promote(stagingKey, finalKey, promoteOptions)),
+    // A link takes no time that grows with the object, and one sync serves all who wait for it.
+    promotesAtOnceMax: Number.POSITIVE_INFINITY,
     promoteMsMax: () => PROMOTE_MS_MAX,
     read: (objectKey) => orStoreError(async () => (await openObject(objectKey)).stream()),
     remove: (objectKeys) => orStoreError(() => remove(objectKeys)),

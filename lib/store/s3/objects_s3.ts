@@ -14,7 +14,7 @@ import { answerOf, S3NoAnswerError, toStoreError, UncertainStoreError } from "./
 import { watchedBody } from "./reading.ts";
 import { createRemove } from "./removal.ts";
 import { createPresigner, usesVirtualHost } from "./signing.ts";
-import { readText } from "./transport.ts";
+import { COPY_SOCKETS_MAX, readText } from "./transport.ts";
 
 /** Keys in one page of a listing; S3 gives no more. */
 const PAGE_KEYS_MAX = 1_000;
@@ -56,8 +56,10 @@ export interface S3StoreOptions {
   log: Log;
   now: () => number;
   timeouts?: Partial<S3StoreTimeouts> | undefined;
-  /** Connections at once. */
+  /** Connections at once for calls that move no data. */
   socketsMax?: number | undefined;
+  /** Connections at once for copies and reads. */
+  copySocketsMax?: number | undefined;
   /** Told of every call to the store, for metrics. */
   onCall?: ((call: S3Call) => void) | undefined;
 }
@@ -78,6 +80,7 @@ export interface S3Store extends ObjectStore {
 /** Connects to an S3 store; asks it nothing yet. Throws `validation_error` where an endpoint cannot be one. */
 export function createS3Store(options: S3StoreOptions): S3Store {
   const { region, bucket, accessKey, secretKey, virtualHost = false, log, now } = options;
+  const { copySocketsMax = COPY_SOCKETS_MAX } = options;
   const endpoint = checkedEndpoint("STOWAGE_S3_ENDPOINT", options.endpoint);
   const publicEndpoint = checkedEndpoint("STOWAGE_S3_PUBLIC_ENDPOINT", options.publicEndpoint);
   // The client library cannot put a prefix in front of what it signed.
@@ -95,6 +98,7 @@ export function createS3Store(options: S3StoreOptions): S3Store {
     now,
     virtualHost: usesVirtualHost({ endpoint: options.endpoint, bucket, virtualHost }),
     socketsMax: options.socketsMax,
+    copySocketsMax,
     onCall: options.onCall ?? (() => {}),
     onAnswer(askedAtMs, date) {
       const dateMs = Date.parse(date ?? "");
@@ -181,7 +185,7 @@ export function createS3Store(options: S3StoreOptions): S3Store {
 
   async function readMarker(markerKey: string): Promise<string | null> {
     try {
-      const answer = await client.get(markerKey);
+      const answer = await client.get(markerKey, { isBulk: false });
       return await readText(watchedBody(answer, timeouts.readIdleMs), MARKER_BYTES_MAX);
     } catch (error) {
       const failed = toStoreError("read the ledger's marker", error);
@@ -265,8 +269,9 @@ export function createS3Store(options: S3StoreOptions): S3Store {
     stat,
     promote,
     // The copy, a look at it where its answer had no ETag, and one at the source where either failed.
+    promotesAtOnceMax: copySocketsMax,
     promoteMsMax: (sizeBytes) => copyMsMax(sizeBytes) + 2 * timeouts.callMs,
-    read: async (objectKey) => watchedBody(await client.get(objectKey), timeouts.readIdleMs),
+    read: async (objectKey) => watchedBody(await client.get(objectKey, { isBulk: true }), timeouts.readIdleMs),
     remove: createRemove({ client, log }),
     list,
     readMarker,
