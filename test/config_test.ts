@@ -24,7 +24,8 @@ const ISSUER_RULE = "must be the issuer's URL as its tokens have it, such as htt
 const range = (min: number, max: number) => `must be a whole number from ${min} to ${max}`;
 
 /** For each variable what it may be, and values that it may not have. */
-const BUCKET_RULE = "must be a bucket's name: 3 to 63 lower-case letters, digits, dots or hyphens";
+const BUCKET_RULE =
+  "must be a bucket's name: 3 to 63 lower-case letters, digits, hyphens or single dots, and no IP address";
 const BAD_VALUES: Record<string, [rule: string, values: string[]]> = {
   HOST: [HOST_RULE, ["127.0.0.1:8000", "[::1]:8000", "http://localhost", "a b", "-x", "*", "::1::", "[]"]],
   PORT: [range(0, 65_535), ["65536", "-1", "80.5", "http", " 80", "0x50", "1e3", "٣"]],
@@ -47,7 +48,7 @@ const BAD_VALUES: Record<string, [rule: string, values: string[]]> = {
   STORE: ['must be "disk" or "s3"', ["Disk", "minio"]],
   S3_ENDPOINT: [URL_RULE, ["minio:9000", "s3://bucket"]],
   S3_PUBLIC_ENDPOINT: [URL_RULE, ["files.example.com", "https://key:secret@files.example.com"]],
-  S3_BUCKET: [BUCKET_RULE, ["ab", "Stowage", "under_score", "ends-", "a/b"]],
+  S3_BUCKET: [BUCKET_RULE, ["ab", "Stowage", "under_score", "ends-", "a/b", "a..b", "10.0.0.12"]],
   S3_VIRTUAL_HOST: ["must be true or false", ["yes", "1"]],
   CLERK_ISSUER: [ISSUER_RULE, ["clerk.example.com", "ftp://x", "https://x?a=b", "https://me@x"]],
   CLERK_JWKS_URL: [URL_RULE, ["clerk.example.com/jwks", "file:///etc/jwks.json"]],

@@ -1,5 +1,5 @@
 import { create as contentDisposition } from "content-disposition";
-import { AppError, invalidField } from "../../errors.ts";
+import { invalidField } from "../../errors.ts";
 import type { Log } from "../../log.ts";
 import {
   type ListedObject,
@@ -9,7 +9,7 @@ import {
   StoreError,
   type StoreFailure,
 } from "../objects.ts";
-import { createS3Client, type S3Call, type S3Timeouts } from "./client.ts";
+import { createS3Client, type S3Call, type S3Client, type S3ClientOptions, type S3Timeouts } from "./client.ts";
 import { answerOf, S3NoAnswerError, toStoreError, UncertainStoreError } from "./errors.ts";
 import { watchedBody } from "./reading.ts";
 import { createRemove } from "./removal.ts";
@@ -67,8 +67,8 @@ export interface S3StoreOptions {
 /** A bucket on any S3-compatible server. */
 export interface S3Store extends ObjectStore {
   /**
-   * Makes sure that there is a bucket that can be used, and warns where it keeps old versions. Throws an `AppError` that
-   * says what to do; rejects with the `StoreError` `unavailable` where the store does not answer, which may be over soon.
+   * Makes sure that there is a bucket that can be used, and warns if it keeps old versions. Rejects with a `StoreError`
+   * that says what to do.
    */
   ensureBucket: () => Promise<void>;
   /** Stores a small object of our own. */
@@ -88,7 +88,7 @@ export function createS3Store(options: S3StoreOptions): S3Store {
   const timeouts = { ...TIMEOUTS, ...options.timeouts };
 
   let clockSkewMs: number | null = null;
-  const client = createS3Client({
+  const client = connected({
     endpoint,
     region,
     bucket,
@@ -203,9 +203,7 @@ export function createS3Store(options: S3StoreOptions): S3Store {
     try {
       await probe();
     } catch (error) {
-      const { failure, message } = toStoreError("use the bucket", error);
-      if (failure === "denied") throw new AppError("storage_unavailable", message, { cause: error });
-      if (failure !== "bucket_missing") throw error;
+      if (toStoreError("use the bucket", error).failure !== "bucket_missing") throw error;
       await makeBucket();
     }
     const keeps = await keepsVersions();
@@ -227,8 +225,9 @@ export function createS3Store(options: S3StoreOptions): S3Store {
       const failed = toStoreError("create the bucket", error);
       const answer = answerOf(failed);
       if (answer === null || answer.status >= 500) throw failed;
+      const failure = failed.failure === "denied" ? "denied" : "bucket_missing";
       const command = `aws s3 mb s3://${bucket} --region ${region} --endpoint-url ${endpoint.origin}`;
-      throw new AppError("storage_unavailable", `${failed.message}. Create it yourself: ${command}`, { cause: failed });
+      throw new StoreError(failure, `${failed.message}. Create it yourself: ${command}`, failed);
     }
   }
 
@@ -308,6 +307,15 @@ function checkedEndpoint(setting: string, text: string): URL {
     );
   }
   return url;
+}
+
+/** The client library has rules of its own for a host; it does not know which setting it came from. */
+function connected(options: S3ClientOptions): S3Client {
+  try {
+    return createS3Client(options);
+  } catch (error) {
+    throw invalidField("STOWAGE_S3_ENDPOINT", error instanceof Error ? error.message : String(error));
+  }
 }
 
 interface KeyPair {
