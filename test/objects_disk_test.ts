@@ -10,6 +10,7 @@ import { newId, newObjectKey } from "../lib/ids.ts";
 import { createDiskStore } from "../lib/store/disk/objects_disk.ts";
 import type { ListedObject, ObjectStat } from "../lib/store/objects.ts";
 import { finalKeyFor, INSTALLATION_ID, openTestStore, stagingOf, type TestStore } from "./_disk_store.ts";
+import { collectLog } from "./_s3_servers.ts";
 
 const CONTENT_TYPE = "text/plain";
 
@@ -338,6 +339,10 @@ test("list yields what is under the prefix, with size, ETag and time, and nothin
   await writeFile(join(folder, "README"), "not ours");
   await writeFile(join(s.objectsDir, "staging", ".DS_Store"), "not ours");
   await mkdir(join(s.objectsDir, "staging", "lost+found"));
+  // Under names that ours could have.
+  await writeFile(join(s.objectsDir, "staging", "abc"), "a file where a folder could be");
+  await writeFile(join(s.objectsDir, "staging", "01234"), "another");
+  await mkdir(join(folder, `${newId()}.${"0".repeat(32)}`));
 
   const staged = await listed(s, `staging/${INSTALLATION_ID}/`);
   assert.deepEqual(new Set(staged.map((object) => object.objectKey)), new Set([a.stagingKey, b.stagingKey]));
@@ -360,6 +365,25 @@ test("opening sweeps what an earlier process left half-written, and only for the
   assert.ok(!existsSync(leftover));
   assert.notEqual(await reopened.stat(finalKey), null);
   assert.deepEqual(readdirSync(join(s.objectsDir, "tmp")), []);
+});
+
+test("what is not ours in the folder of half-written files stays, is told once, and does not stop the start", async (t) => {
+  const s = await openTestStore(t);
+  const folder = join(s.objectsDir, "tmp");
+  await mkdir(join(folder, "lost+found"));
+  await mkdir(join(folder, "0".repeat(32)));
+  await writeFile(join(folder, "README"), "not ours");
+  await writeFile(join(folder, "f".repeat(32)), "half");
+  const { log, events } = collectLog();
+  await (await createDiskStore({ ...s.options, log })).close();
+  assert.deepEqual(readdirSync(folder).sort(), ["0".repeat(32), "README", "lost+found"]);
+  assert.deepEqual(
+    events.map(({ level, msg, fields }) => [level, msg, fields.files]),
+    [
+      ["info", "temporary_files_swept", 1],
+      ["warn", "foreign_files_found", 3],
+    ],
+  );
 });
 
 test("ETags survive a backup that keeps times", async (t) => {

@@ -8,12 +8,20 @@ import { countText, type TextCounts } from "../core/text_counts.ts";
 import type { Upload, Uploads } from "../core/uploads.ts";
 import type { Workspaces } from "../core/workspaces.ts";
 import { AppError, invalidField } from "../errors.ts";
+import { createGate, type Gate } from "../gate.ts";
 import type { Log } from "../log.ts";
 import { type ObjectStat, type ObjectStore, StoreError } from "../store/objects.ts";
 
 /** Time beyond the copy itself for the two transactions and for reading the file: 30 s and 1 s for every 10 MB. */
 const LEASE_EXTRA_MS = 30_000;
 const LEASE_BYTES_PER_MS = 10_000;
+/** How long a confirm waits for its turn. Clients give up after some 30 s, and the look before it may have taken 10. */
+const TURN_MS_MAX = 10_000;
+/** A text that is longer is counted with few others: 1 GiB keeps the process busy for seconds. */
+const HUGE_TEXT_BYTES = 4 * 1024 * 1024;
+const HUGE_TEXTS_AT_ONCE = 2;
+/** Other texts that are counted at once. */
+const TEXTS_AT_ONCE = 16;
 
 export interface ConfirmRequest {
   uploadId: string;
@@ -49,6 +57,10 @@ export function createConfirm(parts: ConfirmParts) {
   const leaseMs =
     parts.leaseMs ??
     ((sizeBytes) => objects.promoteMsMax(sizeBytes) + LEASE_EXTRA_MS + Math.ceil(sizeBytes / LEASE_BYTES_PER_MS));
+  const copies = gateFor(objects.promotesAtOnceMax, "Too many files are being confirmed at the moment: ask again");
+  const tooManyTexts = "Too many scripts are being confirmed at the moment: ask again";
+  const texts = gateFor(TEXTS_AT_ONCE, tooManyTexts);
+  const hugeTexts = gateFor(HUGE_TEXTS_AT_ONCE, tooManyTexts);
   /** The newest attempt for each upload. Two at once would copy twice to no use: the later waits and finds it done. */
   const attempts = new Map<string, Promise<unknown>>();
 
@@ -58,7 +70,7 @@ export function createConfirm(parts: ConfirmParts) {
    * Throws `not_found` (upload or context) and `forbidden` (a session's role), both also if the right was lost while the copy
    * was made; `invalid_api_key` if the key was revoked or has expired meanwhile; `validation_error` (nothing was PUT, or an
    * Idempotency-Key that came with another request), `payload_too_large`, `storage_limit_exceeded` (nothing is charged and
-   * the upload stays pending), `storage_unavailable`.
+   * the upload stays pending), `storage_unavailable` (the store failed, or there was no turn in time).
    */
   async function confirm(principal: Principal, request: ConfirmRequest): Promise<Upload> {
     const { uploadId, repeatable } = request;
@@ -113,7 +125,6 @@ export function createConfirm(parts: ConfirmParts) {
   }
 
   async function attemptConfirm(principal: Principal, request: ConfirmRequest, upload: Upload): Promise<Upload> {
-    const { uploadId, contextType, contextId } = request;
     const workspaceId = bindingOf(principal, request, upload);
     const source = await objects.stat(upload.objectKey);
     if (source === null) throw notPut();
@@ -121,6 +132,20 @@ export function createConfirm(parts: ConfirmParts) {
     // Asked before anything is copied; the schema asks again inside the transaction.
     workspaces.checkRoom(workspaceId, source.sizeBytes);
 
+    // Whoever waits, waits before the lease is taken: its time runs. The text's turn comes first, because those who wait
+    // for it must not hold a connection.
+    const copyInTurn = () =>
+      copies(workspaceId, () => copyAndSettle(principal, request, { upload, workspaceId, source }));
+    if (!isCounted(upload)) return await copyInTurn();
+    return await (source.sizeBytes > HUGE_TEXT_BYTES ? hugeTexts : texts)(workspaceId, copyInTurn);
+  }
+
+  async function copyAndSettle(
+    principal: Principal,
+    request: ConfirmRequest,
+    { upload, workspaceId, source }: { upload: Upload; workspaceId: string; source: ObjectStat },
+  ): Promise<Upload> {
+    const { uploadId, contextType, contextId } = request;
     const finalKey = await uploads.reserveFinalKey(uploadId, {
       sizeBytes: source.sizeBytes,
       leaseMs: leaseMs(source.sizeBytes),
@@ -150,7 +175,7 @@ export function createConfirm(parts: ConfirmParts) {
 
   /** Counted from the final object, which no PUT can change any more. Null for all but scripts in plain text. */
   async function countsOf(upload: Upload, finalKey: string, object: ObjectStat): Promise<TextCounts | null> {
-    if (upload.category !== "script" || upload.format !== "txt") return null;
+    if (!isCounted(upload)) return null;
     if (object.sizeBytes === 0) return { charCount: 0, lineCount: 0 };
     return countText(wholeBody(await objects.read(finalKey), object.sizeBytes));
   }
@@ -165,6 +190,14 @@ export function createConfirm(parts: ConfirmParts) {
   }
 
   return confirm;
+}
+
+function gateFor(places: number, refusal: string): Gate {
+  return createGate({ places, waitMsMax: TURN_MS_MAX, refusal });
+}
+
+function isCounted({ category, format }: Upload): boolean {
+  return category === "script" && format === "txt";
 }
 
 /** The bytes as they come; rejects at their end where they are fewer or more than were charged, so that no part is counted as the whole. */

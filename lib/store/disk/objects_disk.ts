@@ -1,3 +1,4 @@
+import type { Dirent } from "node:fs";
 import { type FileHandle, link, open, readdir, rm, stat, unlink } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { Readable } from "node:stream";
@@ -228,11 +229,12 @@ export async function createDiskStore(options: DiskStoreOptions): Promise<DiskSt
 
   async function listFolder(place: ObjectPlace, folder: string, prefix: string): Promise<ListedObject[]> {
     const found: ListedObject[] = [];
-    await eachOf(await namesIn(folder), async (name) => {
+    await eachOf(await entriesIn(folder), async ({ name }) => {
       const objectKey = paths.keyOf(place, name);
       if (objectKey?.startsWith(prefix) !== true) return;
       try {
         const stats = await stat(join(folder, name), { bigint: true });
+        if (!stats.isFile()) return;
         found.push({ objectKey, ...statOfFile(stats), modifiedAtMs: Number(stats.mtimeNs / 1_000_000n) });
       } catch (error) {
         if (!isMissing(error)) throw error;
@@ -255,6 +257,8 @@ export async function createDiskStore(options: DiskStoreOptions): Promise<DiskSt
     stat: (objectKey) => orStoreError(() => statObject(objectKey)),
     promote: (stagingKey, finalKey, promoteOptions) =>
       orStoreError(() => promote(stagingKey, finalKey, promoteOptions)),
+    // A link takes no time that grows with the object, and one sync serves all who wait for it.
+    promotesAtOnceMax: Number.POSITIVE_INFINITY,
     promoteMsMax: () => PROMOTE_MS_MAX,
     read: (objectKey) => orStoreError(async () => (await openObject(objectKey)).stream()),
     remove: (objectKeys) => orStoreError(() => remove(objectKeys)),
@@ -274,18 +278,22 @@ function readerOf(file: FileHandle): Pick<OpenObject, "stream" | "close"> {
   };
 }
 
-/** The names in a folder, in order. A folder that is gone has none. */
-async function namesIn(folder: string): Promise<string[]> {
+/** What is in a folder. A folder that is gone has nothing. */
+async function entriesIn(folder: string): Promise<Dirent[]> {
   try {
-    return (await readdir(folder)).sort();
+    return await readdir(folder, { withFileTypes: true });
   } catch (error) {
     if (isMissing(error)) return [];
     throw error;
   }
 }
 
+/** The names of the folders that objects lie in, in order. */
 async function fannedFoldersIn(folder: string): Promise<string[]> {
-  return (await namesIn(folder)).filter((name) => FANNED_FOLDER.test(name));
+  // An administrator may have moved one to another disk and left a link.
+  const isFolder = (entry: Dirent): boolean => entry.isDirectory() || entry.isSymbolicLink();
+  const ours = (await entriesIn(folder)).filter((entry) => isFolder(entry) && FANNED_FOLDER.test(entry.name));
+  return ours.map(({ name }) => name).sort();
 }
 
 async function orStoreError<T>(work: () => Promise<T>): Promise<T> {
