@@ -58,6 +58,8 @@ const BAD_VALUES: Record<string, [rule: string, values: string[]]> = {
   DEFAULT_QUOTA_BYTES: [range(0, Number.MAX_SAFE_INTEGER), ["-1", "9007199254740992", "99999999999999999999"]],
   PENDING_TTL_SECONDS: [range(60, 31_536_000), ["59", "31536001"]],
   PENDING_UPLOADS_MAX: [range(1, 100_000_000), ["0", "100000001"]],
+  WORKFLOWS_PER_WORKSPACE_MAX: [range(1, 100_000), ["0", "100001"]],
+  IDEMPOTENCY_KEYS_MAX: [range(1, 100_000_000), ["0", "100000001"]],
   RATE_LIMIT_PER_MIN: [range(0, 1_000_000), ["-1", "1000001", "60/min"]],
   MIN_FREE_BYTES: [range(0, Number.MAX_SAFE_INTEGER), ["-1", "1 GiB"]],
   CORS_ORIGINS: [
