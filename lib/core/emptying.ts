@@ -2,7 +2,7 @@ import type { Db } from "../db/db.ts";
 import { GONE_COLUMNS, type GoneRow, type Unconfirmed } from "./unconfirmed.ts";
 
 /** Workflows have up to 64 KiB, uploads a few hundred bytes: deleting one takes as long as deleting this many uploads. */
-const UPLOADS_PER_WORKFLOW = 4;
+const UPLOADS_PER_WORKFLOW = 10;
 
 /** Gives up what deleted workspaces have, in steps that stall no one. */
 export function createEmptying(db: Db, { unconfirmed, now }: { unconfirmed: Unconfirmed; now: () => number }) {
