@@ -129,6 +129,21 @@ test("the S3 store needs an endpoint and a key, and a key of its own for URLs ne
   ]);
 });
 
+test("no file may be larger than an S3 server copies in one call; the embedded store has no such limit", () => {
+  const s3 = {
+    STOWAGE_STORE: "s3",
+    STOWAGE_S3_ENDPOINT: "http://127.0.0.1:9000",
+    STOWAGE_S3_ACCESS_KEY: "a",
+    STOWAGE_S3_SECRET_KEY: "b",
+  };
+  const most = 5 * 1024 ** 3;
+  assert.deepEqual(problemsOf({ ...s3, STOWAGE_MAX_UPLOAD_BYTES: String(most) }), []);
+  assert.deepEqual(problemsOf({ ...s3, STOWAGE_MAX_UPLOAD_BYTES: String(most + 1) }), [
+    'STOWAGE_MAX_UPLOAD_BYTES must be at most 5368709120 (5 GiB) when STOWAGE_STORE is "s3": a confirm copies the file, and S3 copies no more in one call',
+  ]);
+  assert.deepEqual(problemsOf({ STOWAGE_MAX_UPLOAD_BYTES: String(most + 1) }), []);
+});
+
 test("settings of sessions do nothing without an issuer, which is kept as it is typed", () => {
   assert.deepEqual(problemsOf({ STOWAGE_CLERK_JWKS_URL: "https://x/jwks", STOWAGE_CLERK_AUTHORIZED_PARTIES: "a" }), [
     "STOWAGE_CLERK_ISSUER must be set when STOWAGE_CLERK_JWKS_URL is: without it no session is accepted",
