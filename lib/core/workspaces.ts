@@ -72,7 +72,7 @@ export function createWorkspaces(db: Db, now: () => number) {
     VALUES (:workspaceId, :userId, 'admin', :nowMs)`);
   const selectSlug = db.prepare<{ slug: string; workspaceId: string | null }, { taken: number }>(`
     SELECT 1 AS taken FROM workspaces WHERE slug = :slug AND deleted_at_ms IS NULL AND id IS NOT :workspaceId`);
-  // A deleted one counts until its uploads are gone: making and deleting them is no way around the limit.
+  // A deleted one counts until what it had is gone: making and deleting them is no way around the limit.
   const countOwned = db.prepare<[string], { owned: number }>(`
     SELECT count(*) AS owned FROM workspaces WHERE created_by = ? AND (deleted_at_ms IS NULL OR emptied_at_ms IS NULL)`);
   const columns = `
@@ -181,8 +181,9 @@ export function createWorkspaces(db: Db, now: () => number) {
     return db.write(() => insert(workspace));
   }
 
-  /** Makes a workspace that its maker owns. Throws as `insert` does, and `workspace_limit_exceeded` where they own too many. */
-  function createOwned(workspace: NewWorkspace & { userId: string }, ownedMax: number): Promise<Workspace> {
+  /** Makes a workspace that its maker owns. Throws as `insert` does, `workspace_limit_exceeded` where they own too many, `insufficient_storage`. */
+  async function createOwned(workspace: NewWorkspace & { userId: string }, ownedMax: number): Promise<Workspace> {
+    db.checkFreeSpace();
     return db.write(() => {
       if ((countOwned.get(workspace.userId)?.owned ?? 0) >= ownedMax) {
         throw new AppError(

@@ -55,6 +55,12 @@ export interface HttpOptions {
   routes: readonly Route[];
   /** Who asks, and whether they may: throws an `AppError` otherwise. */
   authenticate: (req: IncomingMessage, access: Exclude<Access, "public">) => Principal | Promise<Principal>;
+  /** The same once more, after the body was read, which may have taken long. It counts towards no limit. */
+  askAgain: (
+    req: IncomingMessage,
+    access: Exclude<Access, "public">,
+    known: Principal,
+  ) => Principal | Promise<Principal>;
   /** What the log tells of a principal. */
   describe: (principal: Principal) => Record<string, string>;
   corsOrigins: readonly string[];
@@ -91,7 +97,16 @@ interface Exchange {
 
 /** The HTTP server: matches a route, checks who asks, parses, calls the handler, writes the answer. Knows no product noun. */
 export function createHttpServer(options: HttpOptions): HttpServer {
-  const { authenticate, describe, corsOrigins, bodyBytesPer10sMin, log, now, onAnswered = () => {} } = options;
+  const {
+    authenticate,
+    askAgain,
+    describe,
+    corsOrigins,
+    bodyBytesPer10sMin,
+    log,
+    now,
+    onAnswered = () => {},
+  } = options;
   const timeouts = { ...TIMEOUTS, ...options.timeouts };
   const table: RouteTable = routeTable(options.routes);
   const connections = createConnections({
@@ -226,6 +241,10 @@ export function createHttpServer(options: HttpOptions): HttpServer {
       exchange.logFields = describe(principal);
     }
     const body = route.takesBody ? await readJson(req, res, exchange.connection, timeouts.bodyMs) : undefined;
+    if (route.takesBody && route.access !== "public" && principal !== null) {
+      const known = askAgain(req, route.access, principal);
+      principal = known instanceof Promise ? await known : known;
+    }
     const reply = await route.invoke({ params, search, body, principal, headers: req.headers, nowMs: now() });
     responses.json(req, res, exchange, {
       status: reply.status ?? 200,

@@ -1,8 +1,10 @@
 import { PERMISSIONS } from "../core/permissions.ts";
 import { type Route, route } from "../http/routes.ts";
+import { pageStart, paginateByKey } from "./keyed_pages.ts";
 import { paginate, presentUpload, presentWorkflow } from "./present.ts";
 import type { RouteParts } from "./routes.ts";
-import { CreateWorkflowBody, ListWorkflowsQuery, PageQuery, PatchWorkflowBody, WorkflowParams } from "./schemas.ts";
+import { CreateWorkflowBody, ListWorkflowsQuery, PatchWorkflowBody, WorkflowParams } from "./schemas.ts";
+import { WorkflowUploadsQuery } from "./schemas_uploads.ts";
 
 const WORKFLOWS = "/api/v1/workflows";
 const WORKFLOW = "/api/v1/workflows/:workflow_id";
@@ -88,15 +90,14 @@ export function workflowRoutes({ core, objects, config }: RouteParts): Route[] {
       summary: "List a workflow's confirmed uploads, newest first",
       access: READ,
       params: WorkflowParams,
-      query: PageQuery,
-      handle({ principal, params, query, nowMs }) {
-        const { offset, limit } = query;
-        const { workflowId } = contexts.findWorkflow(principal, params.workflow_id);
-        const { uploads: found, total } = uploads.listOfWorkflow(principal, workflowId, { offset, limit });
+      query: WorkflowUploadsQuery,
+      async handle({ principal, params, query, nowMs }) {
+        const workflow = contexts.findWorkflow(principal, params.workflow_id);
+        const page = await uploads.listOfWorkflow(principal, workflow, pageStart(query));
         const urlExpiresAtMs = nowMs + config.downloadUrlTtlSeconds * 1000;
         return {
-          data: found.map((upload) => presentUpload(upload, objects, urlExpiresAtMs)),
-          pagination: paginate(`${WORKFLOWS}/${workflowId}/uploads`, query, { offset, limit, total }),
+          data: page.uploads.map((upload) => presentUpload(upload, objects, urlExpiresAtMs)),
+          pagination: paginateByKey(`${WORKFLOWS}/${workflow.workflowId}/uploads`, query, page),
         };
       },
     }),
