@@ -114,7 +114,9 @@ CREATE TABLE contexts (
   updated_at_ms     INTEGER NOT NULL,
   deleted_at_ms     INTEGER
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX contexts_by_workspace ON contexts (workspace_id, type, updated_at_ms, id) WHERE deleted_at_ms IS NULL;
+-- With all that a list orders and filters by: a row is long, and its last column lies behind its definition. (The column of
+-- a partial index's own condition has to be in the index, or SQLite looks at the row for it.)
+CREATE INDEX contexts_by_workspace ON contexts (workspace_id, type, updated_at_ms, id, name, deleted_at_ms) WHERE deleted_at_ms IS NULL;
 
 -- A key has the form  staging|final / <installation> / <upload id> / <32 hex digits>.  It names its upload by its form, so
 -- "one key, one upload" holds in both directions without an index.
@@ -148,7 +150,7 @@ CREATE TABLE uploads (
 ) STRICT, WITHOUT ROWID;
 -- With what lists filter by, so that a filter that few rows match needs no row to pass the others.
 CREATE INDEX uploads_by_workspace ON uploads (workspace_id, id, status, category);
-CREATE INDEX uploads_personal ON uploads (user_id, id, status, category) WHERE workspace_id IS NULL;
+CREATE INDEX uploads_personal ON uploads (user_id, id, status, category, workspace_id) WHERE workspace_id IS NULL;
 CREATE INDEX uploads_by_context ON uploads (context_id, id) WHERE context_id IS NOT NULL;
 -- With the stated size, so that the usage figures need no row.
 CREATE INDEX uploads_pending_by_owner ON uploads (workspace_id, user_id, stated_size_bytes) WHERE status = 'pending';
