@@ -232,7 +232,7 @@ test("when a transaction fails, what was counted inside it is counted again", as
   unconfirmed.forget(app.owner);
   // An upload is deleted, its owner's are counted, and then the transaction is undone, as a full disk would undo it.
   const failed = await Promise.allSettled([
-    uploads.remove({ ...app.owner, authKind: "api_key", scopes: [] }, ids[0] ?? ""),
+    uploads.remove({ ...app.owner, authKind: "api_key", scopes: [], checkedAtMs: performance.now() }, ids[0] ?? ""),
     db.write(() => unconfirmed.figuresOf(app.owner.workspaceId).uploads),
     db.write(() => void db.prepare("ROLLBACK").run()),
   ]);

@@ -9,8 +9,8 @@ import type { Upload } from "./uploads.ts";
 
 /** Index entries that one statement reads: 0.5 ms or so. */
 const STEP_ROWS_MAX = 2_000;
-/** An entry whose row has to be looked at costs this many times as much. */
-const LOOK_COST = 4;
+/** An entry whose row has to be looked at costs this many times as much; an id that is looked up by itself as well. */
+const LOOK_COST = 8;
 /** Ids are made of hexadecimal digits and hyphens: none comes after this. */
 const AFTER_ALL_IDS = "g";
 const ID_FORM = /^[0-9a-f-]{36}$/;

@@ -2,8 +2,8 @@ import type { Db } from "../db/db.ts";
 import { giveWay } from "./pacer.ts";
 import type { Span } from "./usage_periods.ts";
 
-/** Index entries that one statement reads: 2 to 4 ms. All figures are summed up in such steps. */
-const STEP_ROWS_MAX = 5_000;
+/** Index entries that one statement reads: 1 ms or so. All figures are summed up in such steps. */
+const STEP_ROWS_MAX = 2_000;
 /** What a pass over an outbox of more than one step found is kept this many times as long as the pass took. */
 const OUTBOX_KEPT_FACTOR = 9;
 
