@@ -200,7 +200,8 @@ export function createUploadLists(db: Db, { stepRows = STEP_ROWS_MAX, ...options
     const found: string[] = [];
     const ids = idsNamedIn(definitionJson);
     for (let start = 0; start < ids.length; start += stepIds) {
-      if (start > 0) await giveWay();
+      // Before the first ones too: a definition may have taken a millisecond to parse.
+      await giveWay();
       for (const uploadId of ids.slice(start, start + stepIds)) {
         if (selectNamed.get({ uploadId, workspaceId, workflowId }) !== undefined) found.push(uploadId);
       }
