@@ -7,6 +7,7 @@ import { checkInitialised } from "./db/data_dir.ts";
 import { takeServeLock } from "./db/serve_lock.ts";
 import { listenProblem } from "./http/listen_problem.ts";
 import { createHttpServer, type HttpOptions, type HttpServer } from "./http/server.ts";
+import { trustedAddresses } from "./http/trusted_addresses.ts";
 import type { Log } from "./log.ts";
 import { type Cleaner, createCleaner } from "./operations/cleaner.ts";
 import { createConfirm } from "./operations/confirm.ts";
@@ -150,6 +151,9 @@ export async function openApp(options: AppOptions): Promise<App> {
       }),
       describe: ({ apiKeyId, userId }) => (apiKeyId === null ? { user_id: userId } : { api_key_id: apiKeyId }),
       corsOrigins: config.corsOrigins,
+      bodyBytesPer10sMin: config.uploadBytesPer10sMin,
+      connectionsPerAddressMax: config.connectionsPerAddressMax,
+      isTrustedAddress: trustedAddresses(config.trustedProxies),
       onAnswered: metrics.onAnswered,
       log,
       now,

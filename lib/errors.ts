@@ -1,6 +1,7 @@
 /** What can go wrong, as far as a caller is concerned. Knows nothing of HTTP: `http.ts` gives each code its status. */
 export type ErrorCode =
   | "bad_request"
+  | "client_closed_request"
   | "conflict"
   | "forbidden"
   | "headers_too_large"
@@ -71,4 +72,13 @@ export function outcomeUnknown(cause: unknown): AppError {
     retryAfterSeconds: 1,
     cause,
   });
+}
+
+/** A client that closed its connection before it was answered. Nothing can be sent to it. */
+export function clientGone(cause?: unknown): AppError {
+  return new AppError(
+    "client_closed_request",
+    "The client closed the connection before it was answered",
+    cause === undefined ? {} : { cause },
+  );
 }

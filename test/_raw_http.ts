@@ -22,9 +22,13 @@ export interface RawClient {
 }
 
 /** A client that sends exactly the bytes that it is given, right or wrong. */
-export async function rawClient(t: TestContext, url: string): Promise<RawClient> {
+export async function rawClient(
+  t: TestContext,
+  url: string,
+  options: { localAddress?: string } = {},
+): Promise<RawClient> {
   const { hostname, port } = new URL(url);
-  const socket = connect({ host: hostname, port: Number(port), allowHalfOpen: true });
+  const socket = connect({ host: hostname, port: Number(port), allowHalfOpen: true, ...options });
   t.after(() => socket.destroy());
   let held = Buffer.alloc(0);
   let isEnded = false;
@@ -95,6 +99,9 @@ export async function startHttpServer(
     authenticate: () => ({ authKind: "api_key", userId: "u", workspaceId: "w", apiKeyId: "k", scopes: [] }),
     describe: ({ userId }) => ({ user_id: userId }),
     corsOrigins: [],
+    bodyBytesPer10sMin: 0,
+    connectionsPerAddressMax: null,
+    isTrustedAddress: () => false,
     log: silentLog,
     now: Date.now,
     ...options,

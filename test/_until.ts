@@ -4,9 +4,9 @@ import { setTimeout as delay } from "node:timers/promises";
 const PATIENCE_MS = 20_000;
 
 /** Waits until `isTrue` says so; fails, naming what was waited for, where that never comes. */
-export async function until(isTrue: () => boolean, what: string): Promise<void> {
+export async function until(isTrue: () => boolean | Promise<boolean>, what: string): Promise<void> {
   const startedMs = performance.now();
-  while (!isTrue()) {
+  while (!(await isTrue())) {
     if (performance.now() - startedMs > PATIENCE_MS) throw new Error(`Never came: ${what}`);
     await delay(2);
   }

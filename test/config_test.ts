@@ -57,6 +57,12 @@ const BAD_VALUES: Record<string, [rule: string, values: string[]]> = {
   MAX_UPLOAD_BYTES: [range(1, 5 * 1024 ** 4), ["0", "1GiB", "5497558138881"]],
   DEFAULT_QUOTA_BYTES: [range(0, Number.MAX_SAFE_INTEGER), ["-1", "9007199254740992", "99999999999999999999"]],
   PENDING_TTL_SECONDS: [range(60, 31_536_000), ["59", "31536001"]],
+  UPLOAD_BYTES_PER_10S_MIN: [range(0, Number.MAX_SAFE_INTEGER), ["-1", "1k"]],
+  CONNECTIONS_PER_ADDRESS_MAX: [range(1, 8_192), ["0", "8193"]],
+  TRUSTED_PROXIES: [
+    "must be IP addresses or networks such as 10.0.0.0/8, separated by commas",
+    ["proxy", "10.0.0.0/33", "10.0.0/8", "::1/129", "10.0.0.1/8/8", "10.0.0.1/"],
+  ],
   PENDING_UPLOADS_MAX: [range(1, 100_000_000), ["0", "100000001"]],
   RATE_LIMIT_PER_MIN: [range(0, 1_000_000), ["-1", "1000001", "60/min"]],
   MIN_FREE_BYTES: [range(0, Number.MAX_SAFE_INTEGER), ["-1", "1 GiB"]],

@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { StoreError } from "../lib/store/objects.ts";
 import { type Answer, startTestApp } from "./_app.ts";
+import { until } from "./_until.ts";
 
 const { version } = JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8"));
 /** How long /ready keeps an answer, and a little. */
@@ -44,8 +45,20 @@ test("a store that fails, or does not answer, is a field of ready, not a failure
   assert.equal(silent.status, 200);
   assert.equal(silent.json.store, "unavailable");
   probe = async () => {};
-  await new Promise((resolve) => setTimeout(resolve, READY_KEPT_MS));
+  await until(async () => (await call("GET", "/ready")).json.store === "ok", "the store is found to be back");
+});
+
+test("while the store hangs, ready answers from what was known, and the next answer tells", async (t) => {
+  let probe = async (): Promise<void> => {};
+  const { call } = await startTestApp(t, { wrapStore: (objects) => ({ ...objects, probe: () => probe() }) });
   assert.equal((await call("GET", "/ready")).json.store, "ok");
+  const { promise: never, reject } = Promise.withResolvers<void>();
+  probe = () => never;
+  await new Promise((resolve) => setTimeout(resolve, READY_KEPT_MS));
+  // The probe is still under way: its answer is not waited for.
+  assert.equal((await call("GET", "/ready")).json.store, "ok");
+  reject(new StoreError("unavailable", "down"));
+  assert.equal((await call("GET", "/ready")).json.store, "unavailable");
 });
 
 test("many who ask at once share one look", async (t) => {

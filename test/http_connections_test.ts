@@ -274,7 +274,7 @@ test("a transfer in which nothing moves is cut", async (t) => {
       res.end();
     },
   };
-  const { url } = await startHttpServer(t, { routes: [raw], timeouts: { transferIdleMs: 50 } });
+  const { url } = await startHttpServer(t, { routes: [raw], timeouts: { silenceMs: 50 } });
   const client = await rawClient(t, url);
   client.send(rawRequest("PUT", "/raw/x", { "Content-Length": "10" }, "123"));
   assert.equal(await client.ended(), "");

@@ -2,16 +2,17 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { readdirSync, readlinkSync } from "node:fs";
-import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
-import { type AddressInfo, connect } from "node:net";
+import { connect } from "node:net";
 import { Readable } from "node:stream";
 import { type TestContext, test } from "node:test";
 import { request } from "undici";
-import { errorAnswer } from "../lib/http/errors.ts";
-import { createObjectRoutes } from "../lib/store/disk/object_routes.ts";
+import { AppError } from "../lib/errors.ts";
+import { objectRoutes } from "../lib/routes/objects.ts";
+import { createObjectRoutes, type ObjectHandler } from "../lib/store/disk/object_routes.ts";
 import type { DiskStoreOptions } from "../lib/store/disk/objects_disk.ts";
 import { openTestStore, type TestStore } from "./_disk_store.ts";
 import { skipLoudly } from "./_loud_skip.ts";
+import { startHttpServer } from "./_raw_http.ts";
 
 const HOUR_MS = 3_600_000;
 
@@ -24,29 +25,27 @@ interface Served extends TestStore {
   outcomes: Promise<unknown>[];
 }
 
-/** The two handlers behind a bare HTTP server. */
+/** The two handlers behind the real HTTP server. */
 async function serve(t: TestContext, changes: Partial<DiskStoreOptions> = {}): Promise<Served> {
   const clock = { nowMs: Date.now() };
   const s = await openTestStore(t, { now: () => clock.nowMs, ...changes });
-  const routes = createObjectRoutes({ store: s.store, now: () => clock.nowMs });
   const outcomes: Promise<unknown>[] = [];
-  const answer = (req: IncomingMessage, res: ServerResponse): void => {
-    const [path = "", search = ""] = (req.url ?? "").split("?");
-    const handler = req.method === "GET" || req.method === "HEAD" ? routes.getObject : routes.putObject;
-    const outcome = handler(req, res, { path, search }).then(
-      () => null,
-      (error: unknown) => {
-        const { status, headers, body } = errorAnswer(error, "id", clock.nowMs);
-        if (!res.headersSent) res.writeHead(status, { ...headers, Connection: "close" }).end(JSON.stringify(body));
-        return error;
-      },
-    );
-    outcomes.push(outcome);
-  };
-  const server = createServer(answer).on("checkContinue", answer).listen(0, "127.0.0.1");
-  await once(server, "listening");
-  t.after(() => void server.close().closeAllConnections());
-  const { port } = server.address() as AddressInfo;
+  const noted =
+    (handle: ObjectHandler): ObjectHandler =>
+    (...args) => {
+      const outcome = handle(...args);
+      outcomes.push(
+        outcome.then(
+          () => null,
+          (error: unknown) => error,
+        ),
+      );
+      return outcome;
+    };
+  const { putObject, getObject } = createObjectRoutes({ store: s.store, now: () => clock.nowMs });
+  const routes = objectRoutes({ putObject: noted(putObject), getObject: noted(getObject) });
+  const { url } = await startHttpServer(t, { routes, now: () => clock.nowMs });
+  const port = Number(new URL(url).port);
   const local = (url: string) => url.replace("127.0.0.1:8000", `127.0.0.1:${port}`);
   const contentType = "text/plain";
   return {
@@ -269,12 +268,12 @@ test("a client that goes away in the middle of its PUT leaves nothing", async (t
     socket.destroy();
     const outcome = await s.outcomes.at(-1);
     assert.ok(outcome instanceof Error && "code" in outcome);
-    assert.equal(outcome.code, "bad_request");
+    assert.equal(outcome.code, "client_closed_request");
     assert.deepEqual(s.files(), []);
   }
 });
 
-test("a client that goes away in the middle of a download leaves no file open, and is no error", async (t) => {
+test("a client that goes away in the middle of a download leaves no file open, and the going is its own", async (t) => {
   if (process.platform !== "linux") return skipLoudly(t, "it counts open files in /proc", "run the tests on Linux");
   const s = await serve(t, { maxUploadBytes: 64 * 1024 * 1024 });
   const key = s.newPendingKey();
@@ -285,7 +284,9 @@ test("a client that goes away in the middle of a download leaves no file open, a
   await once(socket, "data");
   assert.equal(openCount(s.pathOf(key)), 1);
   socket.destroy();
-  assert.equal(await s.outcomes[0], null);
+  const outcome = await s.outcomes[0];
+  assert.ok(outcome instanceof AppError);
+  assert.equal(outcome.code, "client_closed_request");
   assert.equal(openCount(s.pathOf(key)), 0);
 });
 

@@ -5,8 +5,8 @@ const EXIT_CUT_SHORT = 130;
 
 /**
  * Runs what `open` opens until SIGTERM or SIGINT, then closes it and resolves: requests in flight are finished, queued
- * writes are flushed. A second signal ends the process at once. So does `onFatal`, and whatever nobody caught, with exit
- * code 1: the state is then unknown and only starting anew tells.
+ * writes are flushed. A second signal ends the process at once. So does `onFatal`, and an exception that nobody caught, with
+ * exit code 1: the state is then unknown and only starting anew tells.
  */
 export async function runUntilSignal(
   log: Log,
@@ -34,6 +34,9 @@ export async function runUntilSignal(
   process.on("SIGTERM", onSignal);
   process.on("SIGINT", onSignal);
   process.on("uncaughtException", onFatal);
+  // A promise that nobody waited for has left nothing half done that its own part would not have noticed: what must end the
+  // process goes through `onFatal`. So it is told, and everybody else is served.
+  process.on("unhandledRejection", (error) => log.error("unhandled_rejection", { error }));
   // Whoever read the log may go away: that is no reason to stop serving.
   process.stderr.on("error", () => {});
 

@@ -4,6 +4,7 @@ import * as z from "zod";
 import { nearest } from "../commands/nearest.ts";
 import { RATE_LIMIT_PER_MIN_MAX } from "../core/keys.ts";
 import { AppError } from "../errors.ts";
+import { parseNetwork } from "../http/trusted_addresses.ts";
 import { s3Settings } from "./s3_settings.ts";
 
 const PREFIX = "STOWAGE_";
@@ -63,6 +64,19 @@ const parties = z.string().transform((text) =>
     .map((party) => party.trim())
     .filter((party) => party !== ""),
 );
+
+const networks = z
+  .string()
+  .transform((text) =>
+    text
+      .split(",")
+      .map((network) => network.trim())
+      .filter((network) => network !== ""),
+  )
+  .refine(
+    (list) => list.every((network) => parseNetwork(network) !== null),
+    "must be IP addresses or networks such as 10.0.0.0/8, separated by commas",
+  );
 
 export interface Setting {
   /** Without the prefix. */
@@ -192,6 +206,26 @@ const SETTINGS = {
     default: String(GIB),
     describe:
       "The embedded store takes no file that would leave less free on the disk, so that uploads never stop the database.",
+  },
+  uploadBytesPer10sMin: {
+    name: "UPLOAD_BYTES_PER_10S_MIN",
+    schema: integer(0, Number.MAX_SAFE_INTEGER),
+    default: "10240",
+    describe:
+      "Slowest upload that the embedded store accepts, in bytes per 10 seconds; a pause of up to 30 seconds is forgiven. 0: any speed.",
+  },
+  connectionsPerAddressMax: {
+    name: "CONNECTIONS_PER_ADDRESS_MAX",
+    schema: integer(1, 8_192),
+    default: "1024",
+    describe: "Connections that one client address may have open at once (an IPv6 /64 network counts as one address).",
+  },
+  trustedProxies: {
+    name: "TRUSTED_PROXIES",
+    schema: networks,
+    default: "",
+    describe:
+      "Addresses or networks of your reverse proxies, separated by commas: they may open any number of connections. Default: none.",
   },
   corsOrigins: {
     name: "CORS_ORIGINS",

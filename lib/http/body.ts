@@ -1,5 +1,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { AppError } from "../errors.ts";
+import type { Connection } from "./connections.ts";
+import { wholeBody } from "./request_body.ts";
 
 /** A JSON body may have this many bytes. */
 const JSON_BYTES_MAX = 64 * 1024;
@@ -10,67 +12,19 @@ const utf8 = new TextDecoder("utf-8", { fatal: true });
 
 /**
  * Reads a request's JSON body. A byte order mark is tolerated. Throws `unsupported_media_type`, `payload_too_large`,
- * `request_timeout`, or `bad_request` where the bytes are not JSON in UTF-8.
+ * `request_timeout`, `client_closed_request`, or `bad_request` if the bytes are not JSON in UTF-8 or break off.
  */
-export async function readJson(req: IncomingMessage, res: ServerResponse, timeoutMs: number): Promise<unknown> {
+export async function readJson(
+  req: IncomingMessage,
+  res: ServerResponse,
+  connection: Connection,
+  timeoutMs: number,
+): Promise<unknown> {
   checkContentType(req.headers["content-type"]);
   if (Number(req.headers["content-length"] ?? 0) > JSON_BYTES_MAX) throw tooLarge();
   // HTTP/1.0 knows no interim answers.
   if (req.headers.expect !== undefined && req.httpVersion !== "1.0") res.writeContinue();
-
-  const chunks: Buffer[] = [];
-  let sizeBytes = 0;
-  await new Promise<void>((resolve, reject) => {
-    const timer = setTimeout(() => fail(timedOut(timeoutMs)), timeoutMs);
-    const fail = (error: Error): void => {
-      clearTimeout(timer);
-      req.removeAllListeners("data");
-      reject(error);
-    };
-    req.on("data", (chunk: Buffer) => {
-      sizeBytes += chunk.length;
-      if (sizeBytes > JSON_BYTES_MAX) fail(tooLarge());
-      else chunks.push(chunk);
-    });
-    const onClose = (): void => fail(cutOff());
-    req.once("end", () => {
-      clearTimeout(timer);
-      // Every request is closed in the end: after a whole body no error, with its costly stack, is made for that.
-      req.off("close", onClose);
-      resolve();
-    });
-    req.once("error", fail);
-    req.once("close", onClose);
-  });
-  return parseJson(chunks.length === 1 && chunks[0] !== undefined ? chunks[0] : Buffer.concat(chunks));
-}
-
-/** Whether what is still to come of a body is so little that node:http may read it away and keep the connection. */
-export function isSoonRead({ headers }: IncomingMessage): boolean {
-  if (headers["transfer-encoding"] !== undefined) return false;
-  const sizeBytes = Number(headers["content-length"] ?? 0);
-  // Who waits for leave to send the body gets none: what comes next is then not known.
-  return sizeBytes === 0 || (sizeBytes <= JSON_BYTES_MAX && headers.expect === undefined);
-}
-
-/**
- * Answers while the client still sends a body that nobody wants. Closing at once would make the kernel reset the
- * connection, and the client would never see why: so the whole answer goes out, and the rest is read and thrown away for
- * a moment.
- */
-export function lingerThenEnd(req: IncomingMessage, res: ServerResponse, text: string, lingerMs: number): void {
-  if (req.method !== "HEAD") res.write(text);
-  else res.flushHeaders();
-  const end = (): void => {
-    clearTimeout(timer);
-    res.end();
-  };
-  const timer = setTimeout(end, lingerMs);
-  req.once("end", end).once("close", end);
-  // The client has closed its side: nothing more comes.
-  if (req.socket.readableEnded) end();
-  else req.socket.once("end", end);
-  req.resume();
+  return parseJson(await wholeBody(req, connection, { bytesMax: JSON_BYTES_MAX, timeoutMs, tooLarge }));
 }
 
 function checkContentType(contentType: string | undefined): void {
@@ -126,12 +80,4 @@ function isTooDeep(text: string): boolean {
 
 function tooLarge(): AppError {
   return new AppError("payload_too_large", `The body is too large: ${JSON_BYTES_MAX} bytes of JSON are allowed`);
-}
-
-function timedOut(timeoutMs: number): AppError {
-  return new AppError("request_timeout", `The body did not arrive within ${timeoutMs / 1000} seconds`);
-}
-
-function cutOff(): AppError {
-  return new AppError("bad_request", "The body was cut off");
 }

@@ -1,107 +1,218 @@
-import { type ServerResponse, STATUS_CODES } from "node:http";
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
-import { AppError } from "../errors.ts";
-import { newRequestId } from "../ids.ts";
+import { AppError, clientGone } from "../errors.ts";
 import type { Log } from "../log.ts";
-import { errorAnswer } from "./errors.ts";
+import { type AddressRoom, createAddressRoom } from "./address_room.ts";
+import { createRefusals, type RefusalsOptions } from "./refusals.ts";
 
-/** What is counted of a request once it was answered. */
-export interface AnsweredRequest {
-  method: string;
-  /** The pattern of its route, never the path that was asked for. */
-  route: string;
-  status: number;
-  /** Null for what was refused before there was a request. */
-  durationMs: number | null;
-}
+/** Requests of one connection that are answered at once. Pipelined beyond that, they wait, and nothing more is read. */
+const REQUESTS_AT_ONCE_MAX = 8;
+/**
+ * Requests of one connection that may wait. One read from the network can bring some 1,800 of the smallest, at about 5 KB of
+ * memory each, before it can be stopped. No client that means well pipelines that many.
+ */
+const WAITING_MAX = 200;
+/** The same of all connections together: at most some 100 MB. */
+const WAITING_IN_ALL_MAX = 20_000;
+/** The parser's error if the client closes its side in the middle of a body. What it sent can never be a request. */
+const CLOSED_IN_BODY = "HPE_INVALID_EOF_STATE";
+/** While the server closes: a connection that moved fewer bytes than this since the last check is given up. */
+const MOVED_BYTES_MIN = 2_048;
 
-export interface ConnectionsOptions {
-  /** How long a refused connection is still read, so that the client gets to see the answer instead of a reset. */
-  lingerMs: number;
+export interface ConnectionsOptions extends RefusalsOptions {
+  /** Connections at once, of everyone together. */
+  connectionsMax: number;
+  /** Connections at once from one address; null: any number. */
+  perAddressMax: number | null;
+  /** Whether an address may have any number: a proxy's, which stands for many clients. */
+  isTrusted: (address: string) => boolean;
   log: Log;
-  now: () => number;
-  onAnswered: (request: AnsweredRequest) => void;
 }
 
-interface Connection {
-  /** The answer to the newest request. Answers leave in the order of their requests, so when it is complete, all are. */
-  newest: ServerResponse | null;
-  refused: boolean;
+/** What one open connection has come to. It is remembered here, so that nobody has to be listening when it happens. */
+export interface Connection {
+  readonly socket: Socket;
+  /** The newest request that came in, and its response. Responses leave in order, so when it is answered, all are. */
+  newest: ServerResponse<IncomingMessage> | null;
+  /** Why the body of the newest request can never be whole, or null while it can. */
+  bodyFailure: AppError | null;
+  /** Called when `bodyFailure` is set: for whoever is reading that body. */
+  onBodyFailure: () => void;
+  /** Set when the connection was answered in place of a request, and closes. */
+  isRefused: boolean;
+  /** Requests that were begun and whose response has not left. */
+  unanswered: number;
+  /** Requests that came in and were not begun. */
+  readonly waiting: (() => void)[];
+  /** Bytes moved in either direction when that was last looked at. */
+  movedBytes: number;
 }
 
-/** The open connections of a server: answers what `node:http` refuses before there is a request, and finds the idle ones. */
-export function createConnections({ lingerMs, log, now, onAnswered }: ConnectionsOptions) {
+export type Connections = ReturnType<typeof createConnections>;
+
+/**
+ * The open connections of a server. Bounds how many there are and how much each may ask at once, remembers what became of
+ * them, answers what `node:http` refuses before there is a request, and finds those that can be closed.
+ */
+export function createConnections(options: ConnectionsOptions) {
   const connections = new Map<Duplex, Connection>();
+  let waitingInAll = 0;
+  const { log } = options;
+  const refusals = createRefusals(options);
+  const room: AddressRoom = createAddressRoom({
+    ...options,
+    giveUp: (sockets) => {
+      const open = sockets.map((socket) => connections.get(socket)).filter((connection) => connection !== undefined);
+      const victim = open.find(isIdle) ?? open.find((connection) => !isWhole(connection)) ?? open[0];
+      victim?.socket.destroy();
+    },
+  });
 
-  function add(socket: Duplex): void {
-    connections.set(socket, { newest: null, refused: false });
-    socket.once("close", () => connections.delete(socket));
+  function add(socket: Socket): void {
+    if (!room.enter(socket)) return refusals.refuseTooMany(socket);
+    const connection: Connection = {
+      socket,
+      newest: null,
+      bodyFailure: null,
+      onBodyFailure: ignore,
+      isRefused: false,
+      unanswered: 0,
+      waiting: [],
+      movedBytes: 0,
+    };
+    connections.set(socket, connection);
+    // node:http resumes a socket whenever a response leaves. While requests wait, nothing more may come in.
+    socket.on("resume", () => {
+      if (connection.waiting.length > 0) socket.pause();
+    });
+    socket.once("close", () => {
+      connections.delete(socket);
+      room.leave(socket);
+      // Nobody is left to answer: they begin, find that out, and are logged.
+      waitingInAll -= connection.waiting.length;
+      for (const begin of connection.waiting.splice(0)) begin();
+    });
   }
 
-  /** A request has come in on this connection, to be answered by `res`. */
-  function noteAnswer(socket: Duplex, res: ServerResponse): void {
-    const connection = connections.get(socket);
-    if (connection !== undefined) connection.newest = res;
+  /**
+   * Takes in a request and calls `begin` when it may be answered: at once, unless too many requests of its connection are
+   * unanswered.
+   */
+  function admit(res: ServerResponse<IncomingMessage>, begin: (connection: Connection) => void): void {
+    const connection = connections.get(res.req.socket);
+    // It was turned away or cut, and the parser is still at what had come in before.
+    if (connection === undefined || connection.socket.destroyed) return;
+    connection.newest = res;
+    connection.bodyFailure = null;
+    const start = (): void => {
+      connection.unanswered++;
+      res.once("close", () => onAnswered(connection));
+      begin(connection);
+    };
+    const { socket, waiting } = connection;
+    if (connection.unanswered < REQUESTS_AT_ONCE_MAX) return start();
+    waiting.push(start);
+    waitingInAll++;
+    socket.pause();
+    if (waiting.length > WAITING_MAX || (waitingInAll > WAITING_IN_ALL_MAX && waiting.length > REQUESTS_AT_ONCE_MAX)) {
+      log.warn("too_many_pipelined", { waiting: waiting.length, address: socket.remoteAddress });
+      socket.destroy();
+    }
   }
 
-  /** Answers what is not HTTP, is too large or too slow, after the answers that are still owed, and closes the connection. */
+  function onAnswered(connection: Connection): void {
+    connection.unanswered--;
+    const next = connection.waiting.shift();
+    if (next === undefined) return;
+    waitingInAll--;
+    next();
+    if (connection.waiting.length === 0) connection.socket.resume();
+  }
+
+  /** Answers what is not HTTP, is too large or too slow, after the responses that are still owed, and closes the connection. */
   function refuse(error: Error & { code?: string }, socket: Duplex): void {
     const connection = connections.get(socket);
-    // The parser reports each further chunk again, while the answer is on its way.
-    if (connection?.refused === true) return;
+    // The parser reports each further chunk again, while the response is on its way.
+    if (connection?.isRefused === true) return;
     if (connection === undefined || !socket.writable || error.code === "ECONNRESET") {
       socket.destroy();
       return;
     }
-    connection.refused = true;
+    connection.isRefused = true;
     const { newest } = connection;
-    if (newest === null) sendRefusal(error, socket);
+    if (newest === null) refusals.send(error, socket);
     else if (newest.req.complete) {
-      if (isAnswered(newest)) sendRefusal(error, socket);
-      else newest.once("close", () => (socket.writable ? sendRefusal(error, socket) : undefined));
+      if (isAnswered(newest)) refusals.send(error, socket);
+      else newest.once("close", () => (socket.writable ? refusals.send(error, socket) : undefined));
     }
-    // What is wrong is the body of a request that was answered already: there is no more to say.
+    // The body of a request that was answered already: there is no more to say.
     else if (isAnswered(newest)) socket.destroy();
-    // Or of one that waits for its body, and answers by itself.
-    else newest.req.emit("error", new AppError("bad_request", "The body broke off, or is not valid HTTP/1.1"));
+    // The body of a request that is being answered: its handler learns of it when it reads, now or later.
+    else failBody(connection, error.code === CLOSED_IN_BODY ? clientGone(error) : malformedBody());
   }
 
-  function sendRefusal(error: Error & { code?: string }, socket: Duplex): void {
-    const nowMs = now();
-    const requestId = newRequestId(nowMs);
-    const { status, body } = errorAnswer(refusalOf(error.code), requestId, nowMs);
-    const text = `${JSON.stringify(body)}\n`;
-    socket.end(
-      `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nContent-Type: application/json; charset=utf-8\r\n` +
-        `Content-Length: ${Buffer.byteLength(text)}\r\nX-Request-Id: ${requestId}\r\nConnection: close\r\n\r\n${text}`,
-    );
-    setTimeout(() => socket.destroy(), lingerMs).unref();
-    onAnswered({ method: "other", route: "(refused)", status, durationMs: null });
-    log.info("request_refused", { status, reason: error.code, request_id: requestId });
+  /** Nothing has moved on a connection for long: it is closed, unless it waits for a handler of ours. */
+  function onSilence(socket: Socket): void {
+    const connection = connections.get(socket);
+    if (connection === undefined || isIdle(connection) || waitsForClient(connection)) return void socket.destroy();
+    socket.setTimeout(socket.timeout ?? 0);
   }
 
   /** Closes the connections on which nothing is under way, also those that never asked for anything. */
   function closeIdle(): void {
-    for (const [socket, { newest }] of connections) {
-      if (newest === null || isAnswered(newest)) socket.destroy();
+    for (const connection of connections.values()) if (isIdle(connection)) connection.socket.destroy();
+  }
+
+  /**
+   * Closes the connections that wait for their client and have moved next to nothing since the last call: a request that
+   * is not whole, or a response that is not being read.
+   */
+  function closeStalled(): void {
+    for (const connection of connections.values()) {
+      const { socket, movedBytes } = connection;
+      connection.movedBytes = socket.bytesRead + socket.bytesWritten;
+      if (waitsForClient(connection) && connection.movedBytes - movedBytes < MOVED_BYTES_MIN) socket.destroy();
     }
   }
 
-  return { add, noteAnswer, refuse, closeIdle };
+  /** Begins to count what moves, for `closeStalled`. */
+  function watchMoves(): void {
+    for (const connection of connections.values()) {
+      connection.movedBytes = connection.socket.bytesRead + connection.socket.bytesWritten;
+    }
+  }
+
+  return { add, admit, refuse, onSilence, closeIdle, watchMoves, closeStalled };
 }
 
-/** Whether the whole answer has been handed to the kernel, or never can be. */
+/** Notes that the newest request's body can never be whole. The first reason counts. */
+export function failBody(connection: Connection, failure: AppError): void {
+  connection.bodyFailure ??= failure;
+  connection.onBodyFailure();
+}
+
+function malformedBody(): AppError {
+  return new AppError("bad_request", "The body broke off, or is not valid HTTP/1.1");
+}
+
+function isIdle({ newest, waiting }: Connection): boolean {
+  return waiting.length === 0 && (newest === null || isAnswered(newest));
+}
+
+/** Whether it is the client's turn: to send the rest of a request, or to read what the kernel could not take yet. */
+function waitsForClient({ newest, socket }: Connection): boolean {
+  return newest !== null && (!newest.req.complete || socket.writableLength > 0);
+}
+
+/** Whether all that was asked on the connection has come in. */
+function isWhole({ newest }: Connection): boolean {
+  return newest === null || newest.req.complete;
+}
+
+/** Whether the whole response has been handed to the kernel, or never can be. */
 function isAnswered(res: ServerResponse): boolean {
   return res.writableFinished || res.destroyed;
 }
 
-function refusalOf(code: string | undefined): AppError {
-  switch (code) {
-    case "HPE_HEADER_OVERFLOW":
-      return new AppError("headers_too_large", "The request's headers are too large: 16 KiB are allowed");
-    case "ERR_HTTP_REQUEST_TIMEOUT":
-      return new AppError("request_timeout", "The request did not arrive in time");
-    default:
-      return new AppError("bad_request", "The request is not valid HTTP/1.1");
-  }
-}
+function ignore(): void {}

@@ -26,6 +26,8 @@ const STATUS = {
   validation_error: 422,
   rate_limited: 429,
   headers_too_large: 431,
+  // Never sent: it is what people know from proxies' logs for a client that went away.
+  client_closed_request: 499,
   internal_error: 500,
   storage_unavailable: 503,
   insufficient_storage: 507,

@@ -69,6 +69,16 @@ export interface JsonRoute {
   invoke: (invocation: Invocation) => Promise<Reply> | Reply;
 }
 
+/** What a raw route is asked for. */
+export interface RawTarget {
+  /** As it came: nothing in it is decoded. */
+  path: string;
+  /** Without the question mark. */
+  search: string;
+  /** The request's body. Iterating throws an `AppError` if it cannot be whole, and never ends the connection. */
+  body: AsyncIterable<Buffer>;
+}
+
 /** A route that reads and writes the exchange itself: objects are streamed, not parsed. Its URL is its credential. */
 export interface RawRoute {
   kind: "raw";
@@ -76,7 +86,7 @@ export interface RawRoute {
   path: string;
   summary: string;
   access: "public";
-  handle: (req: IncomingMessage, res: ServerResponse, target: { path: string; search: string }) => Promise<void>;
+  handle: (req: IncomingMessage, res: ServerResponse, target: RawTarget) => Promise<void>;
 }
 
 export type Route = JsonRoute | RawRoute;

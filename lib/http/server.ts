@@ -1,14 +1,18 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import type { Principal } from "../core/principals.ts";
-import { AppError } from "../errors.ts";
+import { AppError, clientGone } from "../errors.ts";
 import { newRequestId } from "../ids.ts";
 import type { Log } from "../log.ts";
 import { timestamp } from "../timestamp.ts";
-import { isSoonRead, lingerThenEnd, readJson } from "./body.ts";
-import { type AnsweredRequest, createConnections } from "./connections.ts";
-import { corsHeaders, isPreflight, preflightHeaders } from "./cors.ts";
-import { errorAnswer, type JsonAnswer } from "./errors.ts";
+import { readJson } from "./body.ts";
+import { type Connection, createConnections } from "./connections.ts";
+import { corsHeaders } from "./cors.ts";
+import { errorAnswer } from "./errors.ts";
+import { closeUnlessWhole } from "./linger.ts";
+import type { AnsweredRequest } from "./refusals.ts";
+import { requestBody } from "./request_body.ts";
+import { createResponses } from "./responses.ts";
 import { type Access, matchRoute, type Route, type RouteTable, routeTable } from "./routes.ts";
 
 /** All headers of a request together; more is answered with 431. */
@@ -17,8 +21,10 @@ const HEADER_BYTES_MAX = 16 * 1024;
 const HEADERS_CHECK_MS_MAX = 5_000;
 /** Connections at once; a stranger cannot use up the process's file descriptors. */
 const CONNECTIONS_MAX = 8_192;
-/** While the server closes: how often it looks for connections that have become idle. */
-const CLOSE_LOOK_MS = 20;
+/** Above that node:http drops newcomers itself. Until then the one that gives way to a newcomer may still be closing. */
+const CONNECTIONS_CLOSING_MAX = 1_024;
+/** While the server closes: how often it checks for connections that have become idle. */
+const IDLE_CHECK_MS = 20;
 
 /** Time-outs in milliseconds; tests shorten them. */
 const TIMEOUTS = {
@@ -28,13 +34,20 @@ const TIMEOUTS = {
   bodyMs: 20_000,
   /** An idle connection is kept this long: longer than the usual 60 s of a proxy in front, so that the proxy closes first. */
   keepAliveMs: 65_000,
-  /** A transfer of an object in which nothing moves, in either direction, for this long is cut. */
-  transferIdleMs: 120_000,
+  /** A connection that waits for its client, to send a body or to read a response, is cut if nothing moves for this long. */
+  silenceMs: 120_000,
   /** A refused body is still read for this long, so that the client gets to see the answer instead of a reset. */
   lingerMs: 2_000,
   /** Requests in flight may take this long to finish when the server is closed. */
   closeGraceMs: 30_000,
+  /** While the server closes, a client that keeps us waiting must move at least 2 KiB in each span of this length. */
+  closeStallMs: 2_000,
+  /** A body that is streamed may stand still for this long. */
+  bodyStallMs: 30_000,
 };
+
+/** A client that went away: there is nobody to send it to. */
+const CLIENT_GONE_STATUS = 499;
 
 const ALL_METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
@@ -45,6 +58,14 @@ export interface HttpOptions {
   /** What the log tells of a principal. */
   describe: (principal: Principal) => Record<string, string>;
   corsOrigins: readonly string[];
+  /** Bytes in 10 seconds that a streamed body must bring while it is waited for; 0: any number. */
+  bodyBytesPer10sMin: number;
+  /** Connections at once, of everyone together; fewer in tests. */
+  connectionsMax?: number;
+  /** Connections at once from one address; null: any number. */
+  connectionsPerAddressMax: number | null;
+  /** Whether an address is a proxy's, which stands for many clients. */
+  isTrustedAddress: (address: string) => boolean;
   log: Log;
   now: () => number;
   /** Told of every request once it was answered, for metrics. */
@@ -55,12 +76,13 @@ export interface HttpOptions {
 export interface HttpServer {
   /** Starts to listen and resolves with the port. Rejects where the address cannot be used. */
   listen: (host: string, port: number) => Promise<number>;
-  /** Stops accepting, finishes what is in flight, and resolves when all connections are closed. */
+  /** Stops accepting, finishes what is in flight, and resolves when all connections are closed and all handlers done. */
   close: () => Promise<void>;
 }
 
 /** What is known of one request while it is answered. */
 interface Exchange {
+  connection: Connection;
   requestId: string;
   startedAtMs: number;
   route: string;
@@ -69,11 +91,21 @@ interface Exchange {
 
 /** The HTTP server: matches a route, checks who asks, parses, calls the handler, writes the answer. Knows no product noun. */
 export function createHttpServer(options: HttpOptions): HttpServer {
-  const { authenticate, describe, corsOrigins, log, now, onAnswered = () => {} } = options;
+  const { authenticate, describe, corsOrigins, bodyBytesPer10sMin, log, now, onAnswered = () => {} } = options;
   const timeouts = { ...TIMEOUTS, ...options.timeouts };
   const table: RouteTable = routeTable(options.routes);
-  const connections = createConnections({ lingerMs: timeouts.lingerMs, log, now, onAnswered });
+  const connections = createConnections({
+    connectionsMax: options.connectionsMax ?? CONNECTIONS_MAX,
+    perAddressMax: options.connectionsPerAddressMax,
+    isTrusted: options.isTrustedAddress,
+    ...{ lingerMs: timeouts.lingerMs, log, now, onAnswered },
+  });
+  const responses = createResponses({ corsOrigins, lingerMs: timeouts.lingerMs, isClosing: () => closing });
   let closing = false;
+  /** Requests whose handlers are at work, also after their connection is gone: a PUT that was cut still tidies up. */
+  let answering = 0;
+  /** Called when a handler has ended; once the server closes, whoever waits for the last one hears of it. */
+  let onQuiet: () => void = ignore;
 
   const server: Server = createServer({
     maxHeaderSize: HEADER_BYTES_MAX,
@@ -84,14 +116,17 @@ export function createHttpServer(options: HttpOptions): HttpServer {
     // We look ourselves: node:http's own answer would have no envelope.
     requireHostHeader: false,
   });
-  server.maxConnections = CONNECTIONS_MAX;
+  server.maxConnections = CONNECTIONS_MAX + CONNECTIONS_CLOSING_MAX;
   // Whoever closes their side after the last request still gets its answer. The type does not know the property.
   Object.assign(server, { httpAllowHalfOpen: true });
+  // node:http applies it from a request's first byte until its response has left, and then the one for idleness.
+  server.timeout = timeouts.silenceMs;
+  server.on("timeout", connections.onSilence);
   server.on("connection", connections.add);
-  server.on("request", (req, res) => void answer(req, res));
-  // Whoever asks before sending a body is answered like everyone else: a refused body is then never sent.
-  server.on("checkContinue", (req, res) => void answer(req, res));
-  server.on("checkExpectation", (req, res) => void answer(req, res, unknownExpectation()));
+  server.on("request", onRequest);
+  // A client that asks before it sends a body is answered like everyone else: a refused body is then never sent.
+  server.on("checkContinue", onRequest);
+  server.on("checkExpectation", (req, res) => onRequest(req, res, unknownExpectation()));
   server.on("clientError", connections.refuse);
   server.on("connect", (_req, socket) => {
     // node:http has let go of the socket: without a listener a reset would end the process.
@@ -99,56 +134,78 @@ export function createHttpServer(options: HttpOptions): HttpServer {
     connections.refuse(new Error("CONNECT is for proxies"), socket);
   });
 
-  async function answer(req: IncomingMessage, res: ServerResponse, refusal?: AppError): Promise<void> {
-    const startedAtMs = now();
+  function onRequest(req: IncomingMessage, res: ServerResponse<IncomingMessage>, refusal?: AppError): void {
+    connections.admit(res, (connection) => {
+      const startedAtMs = now();
+      const requestId = newRequestId(startedAtMs);
+      const exchange: Exchange = { connection, requestId, startedAtMs, route: "(unmatched)", logFields: {} };
+      // Whatever fails while a request is answered, and be it the answering of its failure, ends its connection alone.
+      answering++;
+      answer(req, res, exchange, refusal)
+        .catch((error: unknown) => {
+          connection.socket.destroy();
+          log.error("answer_failed", { request_id: requestId, route: exchange.route, error });
+        })
+        .finally(() => {
+          answering--;
+          onQuiet();
+        });
+    });
+  }
+
+  /** Answers one request, also if it fails. Rejects only if the answering itself is at fault. */
+  async function answer(
+    req: IncomingMessage,
+    res: ServerResponse,
+    exchange: Exchange,
+    refusal: AppError | undefined,
+  ): Promise<void> {
+    const { connection, requestId, startedAtMs } = exchange;
     const startedMonotonicMs = performance.now();
-    const exchange: Exchange = {
-      requestId: newRequestId(startedAtMs),
-      startedAtMs,
-      route: "(unmatched)",
-      logFields: {},
-    };
-    connections.noteAnswer(req.socket, res);
-    // Without a listener a client that goes away in mid-answer would end the process.
+    // Without a listener a client that goes away in the middle of a response would end the process.
     res.on("error", ignore);
     req.on("error", ignore);
+    let status: number;
     try {
+      if (connection.socket.destroyed) throw clientGone();
       if (refusal !== undefined) throw refusal;
       await dispatch(req, res, exchange);
+      status = res.statusCode;
     } catch (error) {
-      const failed = errorAnswer(error, exchange.requestId, now());
-      if (failed.status === 500) {
-        log.error("request_failed", { request_id: exchange.requestId, route: exchange.route, error });
-      } else if (failed.status === 503) {
-        log.warn("request_unavailable", { request_id: exchange.requestId, route: exchange.route, error });
-      }
-      if (res.headersSent) res.destroy();
-      else writeJson(req, res, failed, exchange);
+      const failed = errorAnswer(error, requestId, now());
+      status = failed.status;
+      if (status === 500) log.error("request_failed", { request_id: requestId, route: exchange.route, error });
+      else if (status === 503) log.warn("request_unavailable", { request_id: requestId, route: exchange.route, error });
+      if (res.headersSent || status === CLIENT_GONE_STATUS) connection.socket.destroy();
+      else responses.json(req, res, exchange, failed);
     }
+    // A response that could not leave is not one that the client got.
+    if (connection.socket.destroyed && !res.writableFinished && status !== 500) status = CLIENT_GONE_STATUS;
+    closeUnlessWhole(req, connection, timeouts.lingerMs);
     onAnswered({
       method: req.method ?? "GET",
       route: exchange.route,
-      status: res.statusCode,
+      status,
       durationMs: performance.now() - startedMonotonicMs,
     });
     log.info("request", {
       method: req.method,
       route: exchange.route,
-      status: res.statusCode,
+      status,
       duration_ms: now() - startedAtMs,
-      request_id: exchange.requestId,
+      request_id: requestId,
       ...exchange.logFields,
     });
   }
 
   async function dispatch(req: IncomingMessage, res: ServerResponse, exchange: Exchange): Promise<void> {
     if (req.headers.host === undefined && req.httpVersion === "1.1") throw noHost();
-    if (req.url === "*" && req.method === "OPTIONS") return answerOptions(req, res, ALL_METHODS, exchange);
+    if (req.url === "*" && req.method === "OPTIONS") return responses.options(req, res, exchange, ALL_METHODS);
     const { path, search } = splitTarget(req.url ?? "/");
     const found = matchRoute(table, req.method ?? "GET", path);
     if (found.kind === "none") throw new AppError("not_found", "There is nothing at this path");
     exchange.route = found.path;
-    if (req.method === "OPTIONS") return answerOptions(req, res, found.allow, exchange);
+    if (req.method === "OPTIONS") return responses.options(req, res, exchange, found.allow);
     if (found.kind === "other_method") {
       throw new AppError("method_not_allowed", `This path takes ${found.allow}`, { headers: { Allow: found.allow } });
     }
@@ -158,9 +215,8 @@ export function createHttpServer(options: HttpOptions): HttpServer {
       res.setHeader("X-Request-Id", exchange.requestId);
       for (const [name, value] of Object.entries(corsHeaders(req, corsOrigins))) res.setHeader(name, value);
       if (closing) res.setHeader("Connection", "close");
-      // Without a listener node:http cuts the connection; with the next request, or idleness, it sets its own time-out.
-      req.socket.setTimeout(timeouts.transferIdleMs);
-      await route.handle(req, res, { path, search });
+      const rate = { bytesPer10sMin: bodyBytesPer10sMin, stallMsMax: timeouts.bodyStallMs };
+      await route.handle(req, res, { path, search, body: requestBody(req, exchange.connection, rate) });
       return;
     }
     let principal: Principal | null = null;
@@ -169,57 +225,27 @@ export function createHttpServer(options: HttpOptions): HttpServer {
       principal = known instanceof Promise ? await known : known;
       exchange.logFields = describe(principal);
     }
-    const body = route.takesBody ? await readJson(req, res, timeouts.bodyMs) : undefined;
+    const body = route.takesBody ? await readJson(req, res, exchange.connection, timeouts.bodyMs) : undefined;
     const reply = await route.invoke({ params, search, body, principal, headers: req.headers, nowMs: now() });
-    writeJson(
-      req,
-      res,
-      {
-        status: reply.status ?? 200,
-        headers: reply.headers ?? {},
-        body: reply.bare ?? {
-          data: reply.data,
-          ...(reply.pagination === undefined ? {} : { pagination: reply.pagination }),
-          meta: { request_id: exchange.requestId, timestamp: timestamp(now()) },
-        },
+    responses.json(req, res, exchange, {
+      status: reply.status ?? 200,
+      headers: reply.headers ?? {},
+      body: reply.bare ?? {
+        data: reply.data,
+        ...(reply.pagination === undefined ? {} : { pagination: reply.pagination }),
+        meta: { request_id: exchange.requestId, timestamp: timestamp(now()) },
       },
-      exchange,
-    );
+    });
     // After the answer was handed to the socket: what is done in the background never delays it.
-    if (reply.after !== undefined) setImmediate(reply.after);
+    if (reply.after !== undefined) setImmediate(afterwards, reply.after, exchange);
   }
 
-  function writeJson(
-    req: IncomingMessage,
-    res: ServerResponse,
-    { status, headers, body }: JsonAnswer,
-    exchange: Exchange,
-  ): void {
-    // The line end is for those who read the answer in a terminal.
-    const text = `${JSON.stringify(body)}\n`;
-    const unread = !req.complete && (status === 408 || !isSoonRead(req));
-    res.writeHead(status, {
-      "Content-Type": "application/json; charset=utf-8",
-      "Content-Length": Buffer.byteLength(text),
-      "X-Request-Id": exchange.requestId,
-      // Answers carry signed URLs and one workspace's data: no cache may keep them.
-      "Cache-Control": "no-store",
-      ...(corsOrigins.length === 0 ? {} : corsHeaders(req, corsOrigins)),
-      ...(unread || closing ? { Connection: "close" } : {}),
-      ...headers,
-    });
-    if (unread) lingerThenEnd(req, res, text, timeouts.lingerMs);
-    else res.end(text);
-  }
-
-  function answerOptions(req: IncomingMessage, res: ServerResponse, allow: string, exchange: Exchange): void {
-    res.writeHead(204, {
-      Allow: allow,
-      "X-Request-Id": exchange.requestId,
-      ...(closing ? { Connection: "close" } : {}),
-      ...(isPreflight(req) ? preflightHeaders(req, corsOrigins, allow) : corsHeaders(req, corsOrigins)),
-    });
-    res.end();
+  function afterwards(work: () => void, { requestId, route }: Exchange): void {
+    try {
+      work();
+    } catch (error) {
+      log.error("after_response_failed", { request_id: requestId, route, error });
+    }
   }
 
   function listen(host: string, port: number): Promise<number> {
@@ -240,13 +266,22 @@ export function createHttpServer(options: HttpOptions): HttpServer {
       const cut = setTimeout(() => {
         log.warn("connections_cut", { after_ms: timeouts.closeGraceMs });
         server.closeAllConnections();
-      }, timeouts.closeGraceMs);
-      // node:http's own look misses connections that never asked for anything, and those that become idle later.
-      const look = setInterval(connections.closeIdle, CLOSE_LOOK_MS);
-      server.close(() => {
-        clearTimeout(cut);
-        clearInterval(look);
+        // A handler that never ends must not hold up the end of the process.
         resolve();
+      }, timeouts.closeGraceMs);
+      // node:http's own check misses connections that never asked for anything, and those that become idle later.
+      const idleCheck = setInterval(connections.closeIdle, IDLE_CHECK_MS);
+      const stallCheck = setInterval(connections.closeStalled, timeouts.closeStallMs);
+      connections.watchMoves();
+      server.close(() => {
+        clearInterval(idleCheck);
+        clearInterval(stallCheck);
+        onQuiet = () => {
+          if (answering > 0) return;
+          clearTimeout(cut);
+          resolve();
+        };
+        onQuiet();
       });
       connections.closeIdle();
     });

@@ -1,5 +1,5 @@
 import type { Metric, Registry } from "@prometheus-io/client";
-import type { AnsweredRequest } from "../http/connections.ts";
+import type { AnsweredRequest } from "../http/refusals.ts";
 
 /** Upper bounds in seconds: from an answer out of memory to a file of gigabytes. */
 const BOUNDS_SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60];

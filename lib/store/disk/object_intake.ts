@@ -2,7 +2,6 @@ import { randomBytes } from "node:crypto";
 import { renameSync } from "node:fs";
 import { type FileHandle, open, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import type { Readable } from "node:stream";
 import { AppError } from "../../errors.ts";
 import type { Log } from "../../log.ts";
 import type { ObjectStat } from "../objects.ts";
@@ -48,7 +47,7 @@ export interface ReceiveOptions {
  * no pending upload names the key, at the beginning or at the end; `payload_too_large` as soon as it is known;
  * `bad_request` where the length is not the one that was stated, or the body breaks off; `insufficient_storage`.
  */
-export type Receive = (objectKey: string, body: Readable, options: ReceiveOptions) => Promise<ObjectStat>;
+export type Receive = (objectKey: string, body: AsyncIterable<Buffer>, options: ReceiveOptions) => Promise<ObjectStat>;
 
 export interface IntakeOptions {
   paths: ObjectPaths;
@@ -80,7 +79,7 @@ export function createIntake({ paths, folders, space, isPendingKey, now, log }: 
       return stored;
     } catch (error) {
       await discard(temporaryPath);
-      throw body.readableAborted && !(error instanceof AppError) ? brokeOff(error) : toUploadError(error);
+      throw toUploadError(error);
     } finally {
       reservation?.release();
     }
@@ -88,7 +87,7 @@ export function createIntake({ paths, folders, space, isPendingKey, now, log }: 
 
   async function write(
     temporaryPath: string,
-    body: Readable,
+    body: AsyncIterable<Buffer>,
     options: ReceiveOptions,
     reservation: Reservation,
   ): Promise<ObjectStat> {
@@ -109,14 +108,13 @@ export function createIntake({ paths, folders, space, isPendingKey, now, log }: 
 
   async function writeBody(
     file: FileHandle,
-    body: Readable,
+    body: AsyncIterable<Buffer>,
     options: ReceiveOptions,
     reservation: Reservation,
   ): Promise<void> {
     let writtenBytes = 0;
     let unsyncedBytes = 0;
-    // A body that were destroyed here would take its connection with it, and the sender would never learn why.
-    for await (const chunk of body.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
+    for await (const chunk of body) {
       if (writtenBytes + chunk.length > options.maxBytes) throw tooLarge(options);
       const chunkBytes = chunk.length;
       reservation.take(chunkBytes);

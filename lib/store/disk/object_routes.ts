@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { pipeline } from "node:stream/promises";
 import { create as contentDisposition } from "content-disposition";
-import { AppError } from "../../errors.ts";
+import { AppError, clientGone } from "../../errors.ts";
 import { StoreError } from "../objects.ts";
 import type { DiskStore, OpenObject } from "./objects_disk.ts";
 
@@ -14,10 +14,12 @@ const CLIENT_GONE_CODES: ReadonlySet<string> = new Set([
   "ERR_STREAM_UNABLE_TO_PIPE",
 ]);
 
-/** A request's target as it came, below the public URL: nothing in it is decoded. `search` has no question mark. */
+/** What is asked for below the public URL, as it came: nothing in it is decoded. `search` has no question mark. */
 export interface RequestTarget {
   path: string;
   search: string;
+  /** Iterating throws an `AppError` if the body cannot be whole. */
+  body: AsyncIterable<Buffer>;
 }
 
 export interface ObjectRoutesOptions {
@@ -40,7 +42,8 @@ export interface ObjectRoutes {
  * as for any URL that was not signed for the request at hand.
  */
 export function createObjectRoutes({ store, now }: ObjectRoutesOptions): ObjectRoutes {
-  async function putObject(req: IncomingMessage, res: ServerResponse, { path, search }: RequestTarget): Promise<void> {
+  async function putObject(req: IncomingMessage, res: ServerResponse, target: RequestTarget): Promise<void> {
+    const { path, search, body } = target;
     const grant = store.verifyUrl(req.method ?? "", path, search, now());
     if (grant.method !== "PUT") throw wrongMethod(grant.method);
     // A client that resumes would have its part stored as if it were the whole.
@@ -48,7 +51,7 @@ export function createObjectRoutes({ store, now }: ObjectRoutesOptions): ObjectR
       throw new AppError("bad_request", 'Cannot take a part of a file ("Content-Range"): send the whole file');
     }
     const announced = req.headers["content-length"];
-    const { etag } = await store.receive(grant.objectKey, req, {
+    const { etag } = await store.receive(grant.objectKey, body, {
       sizeBytes: grant.sizeBytes,
       maxBytes: grant.maxBytes,
       contentLength: announced === undefined ? null : Number(announced),
@@ -121,13 +124,13 @@ export function createObjectRoutes({ store, now }: ObjectRoutesOptions): ObjectR
   return { putObject, getObject };
 }
 
-/** A client that goes away in mid-file is nobody's failure. One of the disk is, and ends the connection: the status is out. */
+/** Throws `client_closed_request` if the client goes away in mid-file. A failure of the disk ends the connection: the status is out. */
 async function send(object: OpenObject, res: ServerResponse, range?: { start: number; end: number }): Promise<void> {
   try {
     await pipeline(object.stream(range), res);
   } catch (error) {
     const code = error instanceof Error && "code" in error ? String(error.code) : "";
-    if (!CLIENT_GONE_CODES.has(code)) throw error;
+    throw CLIENT_GONE_CODES.has(code) ? clientGone(error) : error;
   }
 }
 

@@ -1,0 +1,89 @@
+import type { Socket } from "node:net";
+import type { Log } from "../log.ts";
+
+/** How often the log tells that an address has reached its limit. */
+const TELL_INTERVAL_MS = 60_000;
+/** Addresses of whom it is remembered that the log told of them. */
+const TOLD_MAX = 1_000;
+
+export interface AddressRoomOptions {
+  connectionsMax: number;
+  perAddressMax: number | null;
+  isTrusted: (address: string) => boolean;
+  /** Closes one of these sockets, all of one address: the one that will be missed least. */
+  giveUp: (sockets: readonly Socket[]) => void;
+  log: Log;
+}
+
+export type AddressRoom = ReturnType<typeof createAddressRoom>;
+
+/**
+ * Shares out connections among addresses, so that nobody can take all of them. An address has a limit of its own. When all
+ * connections are taken, the address that has the most gives one up for the newcomer.
+ */
+export function createAddressRoom(options: AddressRoomOptions) {
+  const { connectionsMax, perAddressMax, isTrusted, giveUp, log } = options;
+  const socketsOf = new Map<string, Set<Socket>>();
+  /** The address of each socket: a closed one no longer knows it. */
+  const addressOf = new Map<Socket, string>();
+  const toldAtMs = new Map<string, number>();
+
+  /** Counts a new connection. False if its address has too many: it is not counted then. */
+  function enter(socket: Socket): boolean {
+    const address = addressGroup(socket.remoteAddress ?? "");
+    const sockets = socketsOf.get(address) ?? new Set();
+    if (perAddressMax !== null && sockets.size >= perAddressMax && !isTrusted(socket.remoteAddress ?? "")) {
+      tell(address);
+      return false;
+    }
+    if (addressOf.size >= connectionsMax) giveUp([...largest()]);
+    sockets.add(socket);
+    socketsOf.set(address, sockets);
+    addressOf.set(socket, address);
+    return true;
+  }
+
+  function leave(socket: Socket): void {
+    const address = addressOf.get(socket);
+    if (address === undefined) return;
+    addressOf.delete(socket);
+    const sockets = socketsOf.get(address);
+    sockets?.delete(socket);
+    if (sockets?.size === 0) socketsOf.delete(address);
+  }
+
+  function largest(): Set<Socket> {
+    let most = new Set<Socket>();
+    for (const sockets of socketsOf.values()) if (sockets.size > most.size) most = sockets;
+    return most;
+  }
+
+  function tell(address: string): void {
+    const nowMs = performance.now();
+    if (nowMs - (toldAtMs.get(address) ?? Number.NEGATIVE_INFINITY) < TELL_INTERVAL_MS) return;
+    if (toldAtMs.size >= TOLD_MAX) toldAtMs.clear();
+    toldAtMs.set(address, nowMs);
+    log.warn("too_many_connections", {
+      address,
+      allowed: perAddressMax,
+      hint: "a proxy in front of this service belongs into STOWAGE_TRUSTED_PROXIES",
+    });
+  }
+
+  return { enter, leave };
+}
+
+/**
+ * Who counts as one: an IPv4 address, however it is written, or the 64-bit network of an IPv6 one, which is the least that
+ * a client is given.
+ */
+export function addressGroup(address: string): string {
+  const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address)?.[1];
+  if (mapped !== undefined) return mapped;
+  if (!address.includes(":")) return address;
+  const [head = "", tail = ""] = address.split("%")[0]?.split("::") ?? [];
+  const left = head === "" ? [] : head.split(":");
+  const right = tail === "" ? [] : tail.split(":");
+  const zeros = Array.from({ length: Math.max(0, 8 - left.length - right.length) }, () => "0");
+  return `${[...left, ...zeros, ...right].slice(0, 4).join(":")}::/64`;
+}
