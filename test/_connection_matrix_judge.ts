@@ -13,7 +13,7 @@ interface Line {
   request_id: string;
 }
 
-const LOGGED_WITHIN_MS = 5_000;
+const LOGGED_WITHIN_MS = 3_000;
 
 /**
  * Compares what the log says since `from` with what the cells did: each request once, with the status that it must have.

@@ -144,7 +144,7 @@ export async function startRun(t: TestContext, { dataDir, env, haste }: ProgramO
 }
 
 /** Waits until something is true, for seconds; false if it does not become true. */
-export async function soon(isTrue: () => boolean, withinMs = 10_000): Promise<boolean> {
+export async function soon(isTrue: () => boolean, withinMs = 6_000): Promise<boolean> {
   const startedMs = performance.now();
   while (!isTrue()) {
     if (performance.now() - startedMs > withinMs) return false;

@@ -28,7 +28,7 @@ const CUT_BY_FIN = [GONE, 400];
 /** An upload that comes too slowly, or not at all. */
 const TOO_SLOW = [408, GONE];
 /** A connection that has nothing more to say, or whose request was answered early, ends within the linger (2 s) and some. */
-const SOON_MS = 10_000;
+const SOON_MS = 6_000;
 /** The longest that a time-out takes: that of a head that comes too slowly, which the hooks may not be able to hasten. */
 const LONG_MS = 60_000;
 

@@ -10,7 +10,7 @@ import type { World } from "./_connection_matrix_world.ts";
 /** Only the cells whose `route: moment: action` this matches are run. */
 const CELLS = new RegExp(process.env.STOWAGE_TEST_CELLS ?? "");
 /** When the process ends, it is looked for the cell that ended it by halves: so often, because each takes a new process. */
-const RESTARTS_MAX = 40;
+const RESTARTS_MAX = 20;
 const PREPARED_AT_ONCE = 16;
 /** Between the last byte of the requests and the act: what is held is then held, and a download fills the buffers. */
 const SETTLE_MS = 100;
@@ -165,7 +165,7 @@ export async function createRunner(world: World, report: MatrixReport, lanes: re
 
 function describe(phases: readonly Phase[]): string {
   const [first] = phases;
-  return phases.length === 1 ? `${first?.moment}: ${first?.action}` : `every moment: ${first?.action}`;
+  return phases.length === 1 ? `${first?.moment}: ${first?.action}` : "silence and drip";
 }
 
 /** What the log says of the process's end. */
