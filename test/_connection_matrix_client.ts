@@ -68,7 +68,8 @@ export async function openClient(url: string, methods: readonly string[]): Promi
       current.leftBytes -= part.length;
       held = held.subarray(part.length);
       if (current.leftBytes > 0) return;
-      responses.push(current);
+      // "100 Continue" is no response: it is followed by one.
+      if (current.status >= 200) responses.push(current);
       current = null;
     }
   });

@@ -16,6 +16,7 @@ const BIG_BYTES = 16 * 1024 * 1024;
 export interface World {
   dataDir: string;
   key: string;
+  /** A session's. */
   ownerToken: string;
   /** Things that no request changes. */
   shared: MatrixScene & { bigUpload: string };
@@ -27,12 +28,16 @@ export interface World {
   start: () => Promise<Run>;
 }
 
-export async function openWorld(t: TestContext, { haste }: { haste?: number } = {}): Promise<World> {
+export async function openWorld(
+  t: TestContext,
+  { haste, settings = {} }: { haste?: number; settings?: Record<string, string> } = {},
+): Promise<World> {
   const issuer = await startDevIssuer({ port: 0 });
   afterwards(t, issuer.close);
   const { dataDir, made } = await initProgram(t);
   const env = {
-    ...{ STOWAGE_CLERK_ISSUER: issuer.issuer, STOWAGE_WORKSPACES_PER_OWNER_MAX: "100000", STOWAGE_LOG_LEVEL: "info" },
+    ...{ STOWAGE_CLERK_ISSUER: issuer.issuer, STOWAGE_WORKSPACES_PER_OWNER_MAX: "100000" },
+    ...settings,
   };
   const start = (): Promise<Run> => startRun(t, { dataDir, env, ...(haste === undefined ? {} : { haste }) });
   const run = await start();
