@@ -64,7 +64,8 @@ CREATE TABLE workspaces (
   emptied_at_ms         INTEGER
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX workspaces_by_slug ON workspaces (slug) WHERE deleted_at_ms IS NULL;
-CREATE INDEX workspaces_by_owner ON workspaces (created_by);
+-- Those that count towards their owner's limit: counting them must not take longer with each one that was ever deleted.
+CREATE INDEX workspaces_by_owner ON workspaces (created_by) WHERE deleted_at_ms IS NULL OR emptied_at_ms IS NULL;
 -- Restored by hand and deleted once more, it is to be emptied once more.
 CREATE INDEX workspaces_to_empty ON workspaces (deleted_at_ms)
  WHERE deleted_at_ms IS NOT NULL AND coalesce(emptied_at_ms < deleted_at_ms, 1);
@@ -100,7 +101,7 @@ CREATE UNIQUE INDEX api_keys_by_sha256 ON api_keys (key_sha256);
 CREATE INDEX api_keys_by_workspace ON api_keys (workspace_id, id);
 
 -- What an upload is bound to when it is confirmed: a workflow or an assistant session. (The context types "playground"
--- and "workspace" are the workspace itself and have no row here.)
+-- and "workspace" are the workspace itself and have no row here.) A deleted one's row goes; its uploads keep its id.
 CREATE TABLE contexts (
   id                TEXT PRIMARY KEY CHECK (length(id) = 36),
   type              TEXT NOT NULL CHECK (type IN ('workflow', 'assistant_session')),
@@ -111,10 +112,10 @@ CREATE TABLE contexts (
   description       TEXT,
   definition_json   TEXT NOT NULL,
   created_at_ms     INTEGER NOT NULL,
-  updated_at_ms     INTEGER NOT NULL,
-  deleted_at_ms     INTEGER
+  updated_at_ms     INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX contexts_by_workspace ON contexts (workspace_id, type, updated_at_ms, id) WHERE deleted_at_ms IS NULL;
+-- With all that a list orders and searches by: a row is long, and its last column lies behind its definition.
+CREATE INDEX contexts_by_workspace ON contexts (workspace_id, type, updated_at_ms, id, name);
 
 -- A key has the form  staging|final / <installation> / <upload id> / <32 hex digits>.  It names its upload by its form, so
 -- "one key, one upload" holds in both directions without an index.
@@ -143,13 +144,19 @@ CREATE TABLE uploads (
   created_at_ms       INTEGER NOT NULL,
   -- Of a confirmed row the time of its confirm: nothing changes it later.
   updated_at_ms       INTEGER NOT NULL,
+  -- What is known to lie under the staging key of a pending row, written a moment after the PUT; NULL: nothing is known.
+  -- No books rest on it: it bounds what one owner may have staged.
+  staged_size_bytes   INTEGER CHECK (staged_size_bytes BETWEEN 0 AND 9007199254740991),
   CHECK ((status = 'uploaded') = (size_bytes IS NOT NULL)),
   CHECK (status = 'pending' OR workspace_id IS NOT NULL)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX uploads_by_workspace ON uploads (workspace_id, id);
+-- With what lists filter by, so that a filter that few rows match needs no row to pass the others.
+CREATE INDEX uploads_by_workspace ON uploads (workspace_id, id, status, category);
+CREATE INDEX uploads_personal ON uploads (user_id, id, status, category, workspace_id) WHERE workspace_id IS NULL;
 CREATE INDEX uploads_by_context ON uploads (context_id, id) WHERE context_id IS NOT NULL;
--- With the stated size, so that the usage figures need no row.
-CREATE INDEX uploads_pending_by_owner ON uploads (workspace_id, user_id, stated_size_bytes) WHERE status = 'pending';
+-- With the sizes, so that neither the usage figures nor the bound of what is staged need a row.
+CREATE INDEX uploads_pending_by_owner ON uploads (workspace_id, user_id, stated_size_bytes, staged_size_bytes)
+ WHERE status = 'pending';
 CREATE INDEX uploads_pending_by_expiry ON uploads (expires_at_ms) WHERE status = 'pending';
 -- The usage figures of scripts, by the time of their confirm, without a look at a row.
 CREATE INDEX uploads_scripts_by_confirm ON uploads (workspace_id, updated_at_ms, char_count, line_count)
@@ -171,6 +178,8 @@ CREATE TABLE idempotency_keys (
   PRIMARY KEY (caller_id, idempotency_key)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX idempotency_keys_by_expiry ON idempotency_keys (expires_at_ms);
+-- Counts a caller's keys without a look at their rows.
+CREATE INDEX idempotency_keys_by_caller ON idempotency_keys (caller_id, expires_at_ms);
 
 -- The ledger: append-only, in the order of seq, never of time.
 CREATE TABLE storage_events (
@@ -202,9 +211,14 @@ CREATE TABLE object_removals (
   -- Set, durably, before the store is called. A confirm whose lease was taken fails, instead of charging an object that goes.
   taken_at_ms     INTEGER,
   attempts        INTEGER NOT NULL DEFAULT 0,
-  last_error      TEXT
+  last_error      TEXT,
+  -- Of a staging key that a row gave up: whose it was, and the length that its URL is good for (NULL: any). Until the
+  -- entry goes something may still be PUT there, so it counts for that workspace or person.
+  owner_id        TEXT,
+  stated_size_bytes INTEGER
 ) STRICT;
 CREATE INDEX object_removals_by_due ON object_removals (due_at_ms) WHERE taken_at_ms IS NULL;
+CREATE INDEX object_removals_by_owner ON object_removals (owner_id, stated_size_bytes) WHERE owner_id IS NOT NULL;
 
 -- workspaces ----------------------------------------------------------------------------------------------------------
 
@@ -289,9 +303,11 @@ BEGIN
     FROM workspaces WHERE id = NEW.workspace_id;
   -- UPDATE OR IGNORE reaches into this trigger: an insert that it skipped must not pass unseen.
   SELECT RAISE(ABORT, 'a confirm books its charge') WHERE changes() IS NOT 1;
-  -- The staging object goes now, and once more when its URL has expired: a PUT may have begun before.
-  INSERT INTO object_removals (object_key, upload_id, size_bytes, entered_at_ms, due_at_ms, again_at_ms)
-  VALUES (OLD.object_key, OLD.id, NEW.size_bytes, CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER), 0, OLD.url_expires_at_ms);
+  -- The staging object goes now, and once more when its URL has expired: a PUT may have begun before. Its owner is who was
+  -- given the URL, also if a person's upload is confirmed into a workspace: their place, not a new one of the workspace's.
+  INSERT INTO object_removals (object_key, upload_id, size_bytes, entered_at_ms, due_at_ms, again_at_ms, owner_id, stated_size_bytes)
+  VALUES (OLD.object_key, OLD.id, NEW.size_bytes, CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER), 0, OLD.url_expires_at_ms,
+          coalesce(OLD.workspace_id, OLD.user_id), OLD.stated_size_bytes);
   SELECT RAISE(ABORT, 'a confirm gives up its staging key') WHERE changes() IS NOT 1;
 END;
 
@@ -301,9 +317,11 @@ BEGIN
   SELECT id, OLD.id, 'release', -OLD.size_bytes, storage_bytes_used - OLD.size_bytes, CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)
     FROM workspaces WHERE id = OLD.workspace_id AND OLD.status = 'uploaded';
   SELECT RAISE(ABORT, 'a delete books its release') WHERE changes() IS NOT (OLD.status = 'uploaded');
-  INSERT INTO object_removals (object_key, upload_id, size_bytes, entered_at_ms, due_at_ms, again_at_ms)
+  INSERT INTO object_removals (object_key, upload_id, size_bytes, entered_at_ms, due_at_ms, again_at_ms, owner_id, stated_size_bytes)
   VALUES (OLD.object_key, OLD.id, OLD.size_bytes, CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER), 0,
-          CASE OLD.status WHEN 'pending' THEN OLD.url_expires_at_ms END);
+          CASE OLD.status WHEN 'pending' THEN OLD.url_expires_at_ms END,
+          CASE OLD.status WHEN 'pending' THEN coalesce(OLD.workspace_id, OLD.user_id) END,
+          CASE OLD.status WHEN 'pending' THEN OLD.stated_size_bytes END);
   SELECT RAISE(ABORT, 'a delete gives up its key') WHERE changes() IS NOT 1;
 END;
 

@@ -79,7 +79,8 @@ export async function openApp(options: AppOptions): Promise<App> {
     closers.push(metrics.close);
     const core = openCore({ config, log, now, migrate: true, onFatal, onGroup: metrics.onGroup });
     closers.push(() => core.db.close());
-    const { workspaces, uploads, removals, idempotency, contexts, keys, users } = core;
+    closers.push(() => core.unconfirmed.flushNotes().catch((error) => log.warn("staged_sizes_not_written", { error })));
+    const { workspaces, rights, uploads, removals, idempotency, contexts, keys, users } = core;
     const installationId = workspaces.installationId();
 
     // Known only once the port is, where it was left to the system.
@@ -88,7 +89,7 @@ export async function openApp(options: AppOptions): Promise<App> {
       config,
       installationId,
       publicUrl: () => url,
-      isPendingKey: uploads.isPendingKey,
+      staging: core.staging,
       onS3Call: metrics.onStoreCall,
       ...(options.s3 === undefined ? {} : { s3: options.s3 }),
       serves: true,
@@ -104,6 +105,7 @@ export async function openApp(options: AppOptions): Promise<App> {
     const cleaner = createCleaner({
       removals,
       uploads,
+      noteStaged: core.unconfirmed.noteStaged,
       idempotency,
       objects,
       guard: createLedgerGuard({ objects, ledger: core.ledger, installationId, log, now, monotonicNow }),
@@ -126,7 +128,7 @@ export async function openApp(options: AppOptions): Promise<App> {
     });
 
     const confirm = createConfirm({
-      ...{ uploads, contexts, workspaces, removals, idempotency, objects, now, log },
+      ...{ uploads, contexts, workspaces, rights, removals, idempotency, objects, now, log },
       maxUploadBytes: config.maxUploadBytes,
       ...(options.leaseMs === undefined ? {} : { leaseMs: options.leaseMs }),
     });
@@ -145,7 +147,7 @@ export async function openApp(options: AppOptions): Promise<App> {
       config,
     });
     const serverOptions: Omit<HttpOptions, "routes"> = {
-      authenticate: createAuth({
+      ...createAuth({
         ...{ keys, users, workspaces, sessions, now },
         rateLimit: createRateLimit({ defaultPerMin: config.rateLimitPerMin, monotonicNow }),
       }),

@@ -1,3 +1,4 @@
+import type { Writable } from "node:stream";
 import { timestamp } from "./timestamp.ts";
 
 /** Writes what happened to stderr: one JSON line an event, or a short readable line where a person watches a terminal. */
@@ -15,9 +16,17 @@ export interface Log {
   flush(): void;
 }
 
-export interface LogOptions {
-  level: LogLevel;
+/** Where lines go. */
+export interface LogSink {
   write: (text: string) => void;
+  /** Bytes that were written and that the reader has not taken. Left out: it always takes them at once. */
+  untakenBytes?: () => number;
+  /** Calls back, once, when the reader has taken everything. */
+  onceTaken?: (callback: () => void) => void;
+}
+
+export interface LogOptions extends LogSink {
+  level: LogLevel;
   /** Readable lines instead of JSON. */
   pretty?: boolean;
   now?: () => number;
@@ -25,32 +34,72 @@ export interface LogOptions {
 
 /** What needs no quotes in a readable line. */
 const PLAIN_TEXT = /^[\x21-\x7e]+$/;
+/**
+ * What a reader may leave untaken. Beyond it lines are dropped: they lie in memory, and a reader that stands still must not
+ * take the service with it. 4 MiB are some 15,000 requests.
+ */
+const UNTAKEN_BYTES_MAX = 4 * 1024 * 1024;
 /** Errors in a chain of causes that are told; a chain may be a ring. */
 const CAUSES_MAX = 5;
 
 const RANK: Record<LogLevel, number> = { debug: 0, info: 1, warn: 2, error: 3, silent: 4 };
 
-/** Lines are written together at the end of an event loop's turn: under load one system call serves many requests. */
-export function createLog({ level, write, pretty = false, now = Date.now }: LogOptions): Log {
+/**
+ * Lines are written together at the end of an event loop's turn: under load one system call serves many requests. While
+ * the reader is far behind lines are dropped, and once it has taken the rest a line says how many.
+ */
+export function createLog(options: LogOptions): Log {
+  const { level, write, untakenBytes = () => 0, onceTaken = () => {}, pretty = false, now = Date.now } = options;
+  const format = pretty ? prettyLine : jsonLine;
   let held = "";
+  let isBehind = false;
+  let dropped = 0;
 
   function flush(): void {
     if (held === "") return;
     const text = held;
     held = "";
     write(text);
+    if (isBehind || untakenBytes() <= UNTAKEN_BYTES_MAX) return;
+    isBehind = true;
+    onceTaken(goOn);
+  }
+
+  function goOn(): void {
+    isBehind = false;
+    if (dropped > 0) {
+      const hint = "whatever reads the log stood still, or is slower than it is written";
+      held += format(now(), "warn", "log_lines_dropped", { dropped, hint });
+    }
+    dropped = 0;
+    flush();
   }
 
   function logger(name: Exclude<LogLevel, "silent">): (msg: string, fields?: LogFields) => void {
     if (RANK[name] < RANK[level]) return () => {};
     return (msg, fields) => {
+      // An error is worth twice the room.
+      if (isBehind && (name !== "error" || untakenBytes() > 2 * UNTAKEN_BYTES_MAX)) {
+        dropped++;
+        return;
+      }
       if (held === "") setImmediate(flush);
-      held += pretty ? prettyLine(now(), name, msg, fields) : jsonLine(now(), name, msg, fields);
+      held += format(now(), name, msg, fields);
       if (name === "error") flush();
     };
   }
 
   return { debug: logger("debug"), info: logger("info"), warn: logger("warn"), error: logger("error"), flush };
+}
+
+/** A stream as the place where lines go. */
+export function logTo(stream: Writable): LogSink {
+  return {
+    write: (text) => void stream.write(text),
+    untakenBytes: () => stream.writableLength,
+    // Comes whenever a stream that had asked its writer to wait is empty, and one with megabytes has asked.
+    onceTaken: (callback) => void stream.once("drain", callback),
+  };
 }
 
 function jsonLine(nowMs: number, level: string, msg: string, fields: LogFields = {}): string {
@@ -59,9 +108,9 @@ function jsonLine(nowMs: number, level: string, msg: string, fields: LogFields =
   return rest === "{}" ? `${head}}\n` : `${head},${rest.slice(1)}\n`;
 }
 
-function prettyLine(nowMs: number, level: string, msg: string, fields: LogFields | undefined): string {
+function prettyLine(nowMs: number, level: string, msg: string, fields: LogFields = {}): string {
   let line = `${timestamp(nowMs).slice(11, 23)} ${level.padEnd(5)} ${msg}`;
-  for (const [name, value] of Object.entries(fields ?? {})) {
+  for (const [name, value] of Object.entries(fields)) {
     if (value === undefined || value === null) continue;
     line += ` ${name}=${prettyValue(value)}`;
   }

@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import Database from "better-sqlite3";
+import { abuseNames, measureAbuse } from "./bench/abuse.ts";
 import { startCeiling } from "./bench/children.ts";
 import type { BenchContext } from "./bench/context.ts";
 import { measureCreates } from "./bench/creates.ts";
@@ -16,12 +17,17 @@ import { measureNoLeak } from "./bench/no_leak.ts";
 import { pairedRatio, printEnvironment, printTargets, type Target } from "./bench/report.ts";
 import { measureS3 } from "./bench/s3.ts";
 
-const PARTS = ["delete", "create", "memory", "no-leak", "s3"];
-const USAGE = `Usage: npm run bench -- [--quick] [--dir FOLDER] [--only delete,create,memory,no-leak,s3]
+const PARTS = ["delete", "create", "memory", "no-leak", "s3", "abuse"];
+/** A shorter run of abuse has no part in which memory could be called flat. */
+const SECONDS_MIN = 20;
+const USAGE = `Usage: npm run bench -- [--quick] [--dir FOLDER] [--only delete,create,memory,no-leak,s3,abuse]
+                      [--seconds SECONDS] [--abuse TEXT,TEXT …]
 
 Starts the service and a ceiling program (bare node:http, the same statements, grouped, synchronous=FULL) and measures
 both in turn; the part s3 starts a MinIO, if there is one, and measures the service on it. Half an hour or so on a quiet machine. --quick: fewer rows, requests and rounds, to see that it works; the figures do not count.
 --dir: a folder on the disk to measure (default: the system's temporary folder).
+The part abuse measures honest clients alone and beside abusive ones, for --seconds in all (60); --abuse: only the abuses whose
+names have one of these texts in them. It fails if the service breaks a promise, but not for being slow.
 `;
 
 const { values: options } = parseArgs({
@@ -29,13 +35,22 @@ const { values: options } = parseArgs({
     quick: { type: "boolean", default: false },
     dir: { type: "string", default: tmpdir() },
     only: { type: "string", default: PARTS.join(",") },
+    seconds: { type: "string", default: "60" },
+    abuse: { type: "string", default: "" },
     help: { type: "boolean", default: false },
   },
 });
 
 async function main(): Promise<void> {
   const parts = options.only.split(",");
-  if (options.help || !parts.every((part) => PARTS.includes(part))) return void console.log(USAGE);
+  const seconds = Number(options.seconds);
+  const abuses = options.abuse.split(",").filter((text) => text !== "");
+  const isUnderstood =
+    parts.every((part) => PARTS.includes(part)) &&
+    Number.isInteger(seconds) &&
+    seconds >= SECONDS_MIN &&
+    abuseNames(abuses).length > 0;
+  if (options.help || !isUnderstood) return void console.log(USAGE);
   const folder = await mkdtemp(join(options.dir, "stowage-bench-"));
   // The servers get the same signal from the terminal.
   process.once("SIGINT", () => {
@@ -51,7 +66,8 @@ async function main(): Promise<void> {
     };
     const few = 10_000;
     const many = options.quick ? 50_000 : 1_000_000;
-    const generatorPerSecond = await measureGenerator(context);
+    // Abuse has generators of its own.
+    const generatorPerSecond = parts.join() === "abuse" ? null : await measureGenerator(context);
     printEnvironment({ ...context, sqlite: sqliteVersion(), generator: context.load.name, generatorPerSecond });
     const targets: Target[] = [];
     if (parts.includes("delete")) targets.push(...(await deletes(context, [few, many])));
@@ -59,6 +75,17 @@ async function main(): Promise<void> {
     if (parts.includes("memory")) targets.push(...(await memory(context, options.quick)));
     if (parts.includes("no-leak")) targets.push(...(await noLeak(context)));
     if (parts.includes("s3")) targets.push(...(await measureS3(context, options.quick)));
+    if (parts.includes("abuse")) {
+      const figures = await measureAbuse(folder, {
+        seconds,
+        only: abuses,
+        listedRows: options.quick ? 10_000 : 100_000,
+      });
+      targets.push(...figures.targets);
+      for (const what of figures.broken) console.log(`  BROKEN: ${what}`);
+      if (figures.broken.length > 0) process.exitCode = 1;
+      else console.log("  abuse: nothing is broken\n");
+    }
     printTargets(targets);
   } finally {
     await rm(folder, { recursive: true, force: true });

@@ -7,7 +7,12 @@ import { Readable } from "node:stream";
 import type { TestContext } from "node:test";
 import { newId, newObjectKey } from "../lib/ids.ts";
 import { createLog } from "../lib/log.ts";
-import { createDiskStore, type DiskStore, type DiskStoreOptions } from "../lib/store/disk/objects_disk.ts";
+import {
+  createDiskStore,
+  type DiskStore,
+  type DiskStoreOptions,
+  type Staging,
+} from "../lib/store/disk/objects_disk.ts";
 import type { ObjectStat } from "../lib/store/objects.ts";
 
 export const INSTALLATION_ID = "0123456789abcdef";
@@ -40,7 +45,7 @@ export async function openTestStore(t: TestContext, changes: Partial<DiskStoreOp
     signingKey: randomBytes(32),
     maxUploadBytes: 1024 * 1024,
     minFreeBytes: 0,
-    isPendingKey: (objectKey) => pending.has(objectKey),
+    staging: stagingOf((objectKey) => pending.has(objectKey)),
     sweep: true,
     now: Date.now,
     log: createLog({ level: "silent", write: () => {} }),
@@ -81,6 +86,17 @@ export async function openTestStore(t: TestContext, changes: Partial<DiskStoreOp
         .map((entry) => join(entry.parentPath, entry.name).slice(objectsDir.length + 1))
         .sort(),
   };
+}
+
+/** One owner's uploads, as far as a store sees them. */
+export function stagingOf(isPending: (objectKey: string) => boolean, ownerId = "owner"): Staging {
+  return uncounted((objectKey) => (isPending(objectKey) ? ownerId : null));
+}
+
+/** As if nobody were bounded in what they stage. */
+export function uncounted(ownerOf: Staging["ownerOf"]): Staging {
+  const put = { growTo: () => {}, stored: () => {}, end: () => {} };
+  return { ownerOf, stagedBytes: () => 0, beginPut: () => put };
 }
 
 /** The final key for the upload of a staging key. */

@@ -4,6 +4,7 @@ import { writeSync } from "node:fs";
 import { Readable } from "node:stream";
 import { createLog } from "../lib/log.ts";
 import { createDiskStore } from "../lib/store/disk/objects_disk.ts";
+import { uncounted } from "./_disk_store.ts";
 
 const [objectsDir = "", stagingKey = "", finalKey = "", mib = "0"] = process.argv.slice(2);
 const store = await createDiskStore({
@@ -13,7 +14,7 @@ const store = await createDiskStore({
   signingKey: Buffer.alloc(32),
   maxUploadBytes: 1024 ** 3,
   minFreeBytes: 0,
-  isPendingKey: () => true,
+  staging: uncounted(() => "owner"),
   sweep: true,
   now: Date.now,
   log: createLog({ level: "silent", write: () => {} }),

@@ -189,13 +189,29 @@ export function hostileStatements(installation: string): HostileStatement[] {
     ignored(
       `UPDATE uploads SET id = id, status = status, size_bytes = size_bytes, object_key = object_key, workspace_id = workspace_id`,
     ),
+    // Notes of what is staged may say anything: no books rest on them.
+    allowed(`UPDATE uploads SET staged_size_bytes = 5, stated_size_bytes = NULL`),
+    allowed(`PRAGMA ignore_check_constraints = ON; UPDATE uploads SET staged_size_bytes = -1 WHERE id = '${a1}'`),
+    refused("CHECK", `UPDATE uploads SET staged_size_bytes = -1 WHERE id = '${a1}'`),
+    refused(TYPE, `UPDATE uploads SET staged_size_bytes = 'much' WHERE id = '${a1}'`),
+    refused(CHANGE, `UPDATE uploads SET staged_size_bytes = 5, size_bytes = 5 WHERE id = '${a3}'`),
+    allowed(`UPDATE uploads SET staged_size_bytes = 900 WHERE id = '${a1}'; ${confirm("UPDATE", a1, 5)}`, {
+      shows: usedIs(a, 505),
+    }),
     allowed(`UPDATE uploads SET filename = 'b.txt', url_expires_at_ms = 0, user_id = '${OTHER_USER}'`),
 
     // A confirm.
     allowed(confirm("UPDATE", a1, 500), { shows: usedIs(a, 1000) }),
     allowed(confirm("UPDATE OR IGNORE", a1, 10), { shows: isEntered(staging(a1)) }),
     allowed(confirm("UPDATE OR REPLACE", a2, 0), {
-      shows: entryIs(staging(a2), "due_at_ms = 0 AND again_at_ms = 5000"),
+      shows: entryIs(staging(a2), `due_at_ms = 0 AND again_at_ms = 5000 AND owner_id = '${a}'`),
+    }),
+    allowed(`UPDATE uploads SET stated_size_bytes = 7 WHERE id = '${a2}'; DELETE FROM uploads WHERE id = '${a2}'`, {
+      shows: entryIs(staging(a2), `owner_id = '${a}' AND stated_size_bytes = 7`),
+    }),
+    // A person's place, also if the upload goes to a workspace.
+    allowed(`${confirm("UPDATE", p1, 5).replace("status =", `workspace_id = '${empty}', status =`)}`, {
+      shows: entryIs(staging(p1), `owner_id = '${USER}' AND stated_size_bytes IS NULL`),
     }),
     allowed(`PRAGMA recursive_triggers = ON; PRAGMA trusted_schema = OFF; ${confirm("UPDATE OR FAIL", b1, 400)}`, {
       shows: usedIs(b, 500),
@@ -512,6 +528,8 @@ export function hostileStatements(installation: string): HostileStatement[] {
     allowed(
       `UPDATE object_removals SET due_at_ms = 99, again_at_ms = NULL, taken_at_ms = 5, attempts = 7, last_error = 'x'`,
     ),
+    allowed(`UPDATE object_removals SET owner_id = 'nobody', stated_size_bytes = -5`),
+    refused(KEEP_ENTRY, `UPDATE object_removals SET owner_id = 'nobody', upload_id = '${fresh}'`),
 
     // Other ways in.
     allowed(`DELETE FROM s.uploads WHERE id = '${a3}'`, { attached: true, shows: usedIs(a, 200) }),
@@ -653,7 +671,7 @@ export function hostileStatements(installation: string): HostileStatement[] {
     }),
     allowed(`DELETE FROM uploads WHERE id = '${a3}'`, { shows: usedIs(a, 200) }),
     allowed(`DELETE FROM uploads WHERE id = '${a3}' RETURNING id, size_bytes`, {
-      shows: entryIs(final(a3), "due_at_ms = 0 AND again_at_ms IS NULL"),
+      shows: entryIs(final(a3), "due_at_ms = 0 AND again_at_ms IS NULL AND owner_id IS NULL"),
     }),
     allowed(`DELETE FROM uploads WHERE id = '${a2}'`, {
       shows: entryIs(staging(a2), "due_at_ms = 0 AND again_at_ms = 5000"),

@@ -46,6 +46,11 @@ export function createModel(workspaces: ModelWorkspace[]) {
   const pendingOf = (workspace: ModelWorkspace) =>
     all().filter((upload) => upload.workspace === workspace && upload.status === "pending").length;
 
+  const stagedBytes = (workspace: ModelWorkspace) =>
+    all()
+      .filter((upload) => upload.workspace === workspace && upload.status === "pending")
+      .reduce((sum, { bytes }) => sum + (bytes?.length ?? 0), 0);
+
   function remove(upload: ModelUpload): void {
     if (!uploads.delete(upload.id)) return;
     graves.push(upload);
@@ -111,5 +116,5 @@ export function createModel(workspaces: ModelWorkspace[]) {
     assert.deepEqual(raw.halfWritten(), [], "nothing half-written is kept");
   }
 
-  return { workspaces, uploads, graves, strays, all, usedBytes, pendingOf, remove, expire, check };
+  return { workspaces, uploads, graves, strays, all, usedBytes, pendingOf, stagedBytes, remove, expire, check };
 }

@@ -64,6 +64,7 @@ export function createRaces(world: World, operations: Operations) {
     expectStatus("confirm that races a delete", answer, expected);
     assert.ok(answer.status !== 503 || hasFailed(upload));
     model.remove(upload);
+    if (byHand) world.countAnew(upload.workspace);
   }
 
   async function raceConfirmAndPut(): Promise<void> {

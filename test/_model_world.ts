@@ -139,8 +139,14 @@ export function createWorld(parts: WorldParts) {
     assert.equal(answer.json.data.size_bytes, upload.bytes?.length);
   }
 
+  /** Another process has written to the database: what the service remembers of the workspace may be too much. */
+  function countAnew({ owner }: ModelWorkspace): void {
+    its.app.core.unconfirmed.forget(owner);
+  }
+
   return {
     ...parts,
+    countAnew,
     anyWorkspace,
     anyPending,
     anyUpload,

@@ -8,7 +8,7 @@ import { type Answer, type Json, temporaryFolder } from "./_app.ts";
 import { afterwards } from "./_db.ts";
 import { collectOutput } from "./_output.ts";
 
-const PROGRAM = fileURLToPath(new URL("../server.ts", import.meta.url));
+export const PROGRAM = fileURLToPath(new URL("../server.ts", import.meta.url));
 
 export interface Ended {
   /** Null where a signal ended it. */

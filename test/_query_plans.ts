@@ -22,6 +22,7 @@ export function queryPlans(databasePath: string, make: (db: Db) => unknown): Que
       },
       write: () => Promise.reject(new TypeError("Nothing is written here")),
       writeStatement: () => Promise.reject(new TypeError("Nothing is written here")),
+      checkFreeSpace: () => {},
       close: async () => {},
     };
     make(db);

@@ -96,7 +96,10 @@ export async function startHttpServer(
   options: Partial<HttpOptions> & Pick<HttpOptions, "routes">,
 ): Promise<{ url: string; close: () => Promise<void> }> {
   const server = createHttpServer({
-    authenticate: () => ({ authKind: "api_key", userId: "u", workspaceId: "w", apiKeyId: "k", scopes: [] }),
+    authenticate: () => ({
+      ...{ authKind: "api_key", userId: "u", workspaceId: "w", apiKeyId: "k", scopes: [], checkedAtMs: 0 },
+    }),
+    askAgain: (_req, _access, known) => known,
     describe: ({ userId }) => ({ user_id: userId }),
     corsOrigins: [],
     bodyBytesPer10sMin: 0,

@@ -24,7 +24,8 @@ const ISSUER_RULE = "must be the issuer's URL as its tokens have it, such as htt
 const range = (min: number, max: number) => `must be a whole number from ${min} to ${max}`;
 
 /** For each variable what it may be, and values that it may not have. */
-const BUCKET_RULE = "must be a bucket's name: 3 to 63 lower-case letters, digits, dots or hyphens";
+const BUCKET_RULE =
+  "must be a bucket's name: 3 to 63 lower-case letters, digits, hyphens or single dots, and no IP address";
 const BAD_VALUES: Record<string, [rule: string, values: string[]]> = {
   HOST: [HOST_RULE, ["127.0.0.1:8000", "[::1]:8000", "http://localhost", "a b", "-x", "*", "::1::", "[]"]],
   PORT: [range(0, 65_535), ["65536", "-1", "80.5", "http", " 80", "0x50", "1e3", "٣"]],
@@ -47,7 +48,7 @@ const BAD_VALUES: Record<string, [rule: string, values: string[]]> = {
   STORE: ['must be "disk" or "s3"', ["Disk", "minio"]],
   S3_ENDPOINT: [URL_RULE, ["minio:9000", "s3://bucket"]],
   S3_PUBLIC_ENDPOINT: [URL_RULE, ["files.example.com", "https://key:secret@files.example.com"]],
-  S3_BUCKET: [BUCKET_RULE, ["ab", "Stowage", "under_score", "ends-", "a/b"]],
+  S3_BUCKET: [BUCKET_RULE, ["ab", "Stowage", "under_score", "ends-", "a/b", "a..b", "10.0.0.12"]],
   S3_VIRTUAL_HOST: ["must be true or false", ["yes", "1"]],
   CLERK_ISSUER: [ISSUER_RULE, ["clerk.example.com", "ftp://x", "https://x?a=b", "https://me@x"]],
   CLERK_JWKS_URL: [URL_RULE, ["clerk.example.com/jwks", "file:///etc/jwks.json"]],
@@ -63,7 +64,10 @@ const BAD_VALUES: Record<string, [rule: string, values: string[]]> = {
     "must be IP addresses or networks such as 10.0.0.0/8, separated by commas",
     ["proxy", "10.0.0.0/33", "10.0.0/8", "::1/129", "10.0.0.1/8/8", "10.0.0.1/"],
   ],
+  WORKFLOWS_PER_WORKSPACE_MAX: [range(1, 100_000), ["0", "100001"]],
+  IDEMPOTENCY_KEYS_MAX: [range(1, 100_000_000), ["0", "100000001"]],
   PENDING_UPLOADS_MAX: [range(1, 100_000_000), ["0", "100000001"]],
+  STAGED_BYTES_MAX: [range(0, Number.MAX_SAFE_INTEGER), ["-1", "9007199254740992"]],
   RATE_LIMIT_PER_MIN: [range(0, 1_000_000), ["-1", "1000001", "60/min"]],
   MIN_FREE_BYTES: [range(0, Number.MAX_SAFE_INTEGER), ["-1", "1 GiB"]],
   CORS_ORIGINS: [

@@ -193,12 +193,12 @@ test("a workspace has so many members and no more", async (t) => {
 
 test("finding someone by address, a person's workspaces, or what is to be emptied, walks no table", async (t) => {
   const app = await startPeopleApp(t);
-  const { workspaces, removals, idempotency } = app.app.core;
-  const options = { uploadUrlTtlMs: 1, pendingTtlMs: 1, pendingUploadsMax: 1 };
+  const { workspaces, rights, removals, idempotency, unconfirmed } = app.app.core;
+  const options = { uploadUrlTtlMs: 1, pendingTtlMs: 1 };
   const plans = queryPlans(join(app.dataDir, DATABASE_FILE), (db) => {
     createMembers(db, { workspaces, now: Date.now });
     createWorkspaces(db, Date.now);
-    createUploads(db, { workspaces, removals, idempotency, now: Date.now, options });
+    createUploads(db, { workspaces, rights, removals, idempotency, unconfirmed, now: Date.now, options });
   });
   // Whether there is a workspace at all is the first entry of an index that holds none but those in use.
   const few = /FROM installation|json_tree|ORDER BY id$|SELECT 1 FROM workspaces WHERE deleted_at_ms IS NULL LIMIT 1$/;

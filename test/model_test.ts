@@ -18,6 +18,8 @@ import {
 } from "./_model_world.ts";
 import { createRandom, testCount, testSeed } from "./_random.ts";
 import { checkRawDrained } from "./_raw_store.ts";
+import { IS_S3 } from "./_test_store.ts";
+import { checkUnconfirmed } from "./_unconfirmed_figures.ts";
 
 const STEPS = testCount("STOWAGE_TEST_STEPS", process.env.CI === "true" ? 6_000 : 2_000);
 const WORKSPACES = 3;
@@ -90,6 +92,13 @@ test(`the books are the model's after each of ${STEPS} random steps`, async (t) 
   const world = createWorld({ its, model, random });
   const deck = stepsOf(world).flatMap((step) => Array.from({ length: step.weight }, () => step));
 
+  async function checkFigures(workspace: ModelWorkspace): Promise<void> {
+    const { workspaceId: ownerId } = workspace.owner;
+    // Counted at once, before any note of it is written.
+    if (!IS_S3) assert.equal(its.app.core.unconfirmed.figuresOf(ownerId).stagedBytes, model.stagedBytes(workspace));
+    await checkUnconfirmed(its.app, its.sql, { ownerId, onS3: IS_S3 });
+  }
+
   const done = new Map<string, number>();
   for (let i = 1; i <= STEPS; i++) {
     const step = random.pick(deck) ?? assert.fail();
@@ -99,6 +108,7 @@ test(`the books are the model's after each of ${STEPS} random steps`, async (t) 
       await step.run();
       its.heal();
       await model.check(its.sql, its.raw, { thoroughly: i % THOROUGH_EVERY === 0 });
+      for (const workspace of workspaces) await checkFigures(workspace);
     } catch (error) {
       throw new Error(`Step ${i}, "${step.name}", broke something`, { cause: error });
     }

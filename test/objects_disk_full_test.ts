@@ -1,15 +1,19 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { PassThrough, Readable } from "node:stream";
 import { type TestContext, test } from "node:test";
+import { setImmediate as turn } from "node:timers/promises";
 import type { DiskStoreOptions } from "../lib/store/disk/objects_disk.ts";
-import { openTestStore, type TestStore } from "./_disk_store.ts";
+import { createDiskSpace } from "../lib/store/disk/space.ts";
+import { openTestStore, type TestStore, uncounted } from "./_disk_store.ts";
 import { skipLoudly } from "./_loud_skip.ts";
 
 const MIB = 1024 * 1024;
+/** Each upload is of another workspace. */
+const eachKeyItsOwner = uncounted((objectKey) => objectKey);
 const FULL = { name: "AppError", code: "insufficient_storage" };
 
 /** A store on a small file system of its own. */
@@ -17,17 +21,24 @@ async function openSmallStore(
   t: TestContext,
   { mountOptions, ...changes }: Partial<DiskStoreOptions> & { mountOptions: string },
 ): Promise<TestStore | null> {
+  const folder = mountSmall(t, mountOptions);
+  if (folder === null) return null;
+  return openTestStore(t, { objectsDir: join(folder, "objects"), maxUploadBytes: 1024 * MIB, ...changes });
+}
+
+/** A fresh small file system; null, said loudly, where none can be mounted. */
+function mountSmall(t: TestContext, mountOptions: string): string | null {
   if (process.platform !== "linux" || process.getuid?.() !== 0) {
     skipLoudly(t, "mounting a small file system needs Linux and root", "run the tests as root on Linux");
     return null;
   }
-  const folder = await mkdtemp(join(tmpdir(), "stowage_test_full_"));
+  const folder = mkdtempSync(join(tmpdir(), "stowage_test_full_"));
   execFileSync("mount", ["-t", "tmpfs", "-o", mountOptions, "tmpfs", folder]);
-  t.after(async () => {
+  t.after(() => {
     execFileSync("umount", [folder]);
-    await rm(folder, { recursive: true });
+    rmSync(folder, { recursive: true });
   });
-  return openTestStore(t, { objectsDir: join(folder, "objects"), maxUploadBytes: 1024 * MIB, ...changes });
+  return folder;
 }
 
 function receive(s: TestStore, bytes: number, contentLength: number | null = bytes) {
@@ -43,36 +54,76 @@ function* chunks(bytes: number): Generator<Buffer> {
 }
 
 test("an upload that would leave less than the minimum free is refused before it is read; smaller ones are taken", async (t) => {
-  const s = await openSmallStore(t, { mountOptions: "size=32m", minFreeBytes: 16 * MIB });
+  const s = await openSmallStore(t, { mountOptions: "size=48m", minFreeBytes: 16 * MIB });
   if (s === null) return;
   const untouched = new Readable({ read: () => assert.fail("read a body that has no room") });
-  const limits = { sizeBytes: null, maxBytes: 64 * MIB, contentLength: 17 * MIB };
+  const limits = { sizeBytes: null, maxBytes: 64 * MIB, contentLength: 33 * MIB };
   await assert.rejects(s.store.receive(s.newPendingKey(), untouched, limits), FULL);
   await assert.rejects(
-    s.store.receive(s.newPendingKey(), untouched, { sizeBytes: 17 * MIB, maxBytes: 17 * MIB, contentLength: null }),
+    s.store.receive(s.newPendingKey(), untouched, { sizeBytes: 33 * MIB, maxBytes: 33 * MIB, contentLength: null }),
     FULL,
   );
   assert.deepEqual(s.files(), []);
   assert.equal((await receive(s, 12 * MIB)).sizeBytes, 12 * MIB);
-  await assert.rejects(receive(s, 5 * MIB), FULL);
+  await assert.rejects(receive(s, 21 * MIB), FULL);
   assert.equal((await receive(s, 1 * MIB)).sizeBytes, 1 * MIB);
 });
 
-test("room that was promised to an upload in flight is not promised again", async (t) => {
-  const s = await openSmallStore(t, { mountOptions: "size=32m", minFreeBytes: 0 });
+test("uploads in flight hold the room of what they have sent and little more, whatever they announced", async (t) => {
+  const s = await openSmallStore(t, { mountOptions: "size=32m", minFreeBytes: 0, staging: eachKeyItsOwner });
   if (s === null) return;
-  const body = new PassThrough();
-  const limits = { sizeBytes: null, maxBytes: 64 * MIB, contentLength: 20 * MIB };
-  const inFlight = s.store.receive(s.newPendingKey(), body, limits);
-  await assert.rejects(receive(s, 20 * MIB), FULL);
-  assert.equal((await receive(s, 5 * MIB)).sizeBytes, 5 * MIB);
-  body.destroy();
-  await assert.rejects(inFlight, { code: "bad_request" });
-  assert.equal((await receive(s, 20 * MIB)).sizeBytes, 20 * MIB, "what was not used is free again");
+  const idle = Array.from({ length: 5 }, () => new PassThrough());
+  const limits = { sizeBytes: null, maxBytes: 64 * MIB, contentLength: 14 * MIB };
+  const inFlight = idle.map((body) => s.store.receive(s.newPendingKey(), body, limits));
+  for (const body of idle) body.write("x");
+  while (s.files().length < idle.length) await turn();
+  assert.equal((await receive(s, 12 * MIB)).sizeBytes, 12 * MIB);
+  for (const body of idle) body.destroy();
+  const ended = await Promise.allSettled(inFlight);
+  assert.ok(ended.every(({ status }) => status === "rejected"));
+  assert.equal((await receive(s, 9 * MIB)).sizeBytes, 9 * MIB, "what was not used is free again");
+});
+
+test("room that was promised is not promised again until it is given back", async (t) => {
+  const folder = mountSmall(t, "size=32m");
+  if (folder === null) return;
+  const space = createDiskSpace({ folder, minFreeBytes: 28 * MIB, stagedBytes: () => 0 });
+  const [a, b, c] = ["a", "b", "c"].map((ownerId) => space.reserve(ownerId, null));
+  assert.ok(a !== undefined && b !== undefined && c !== undefined);
+  a.take(1);
+  b.take(1);
+  c.take(1);
+  const d = space.reserve("d", null);
+  assert.throws(() => d.take(1), FULL);
+  assert.throws(() => space.reserve("d", 2 * MIB), FULL);
+  a.release();
+  a.check();
+  d.take(1);
+});
+
+test("one owner's uploads get half of the room, with what they have staged; another's are taken", async (t) => {
+  const folder = mountSmall(t, "size=32m");
+  if (folder === null) return;
+  // As if 4 MiB of the disk's use were a's.
+  const stagedBytes = (ownerId: string) => (ownerId === "a" ? 4 * MIB : 0);
+  const space = createDiskSpace({ folder, minFreeBytes: 16 * MIB, stagedBytes });
+  const share = { ...FULL, message: /4194304 bytes of the server's disk, and at the moment 10485760 are the most/ };
+  assert.throws(() => space.reserve("a", 7 * MIB), share);
+  const announced = space.reserve("a", 6 * MIB);
+  const unknown = space.reserve("a", null);
+  for (let taken = 0; taken < 6; taken++) {
+    unknown.take(MIB);
+    writeFileSync(join(folder, `${taken}`), Buffer.alloc(MIB));
+  }
+  assert.throws(() => unknown.take(1), FULL);
+  assert.throws(() => announced.take(1), FULL);
+  space.reserve("b", 5 * MIB).take(MIB);
+  unknown.release();
+  announced.take(1);
 });
 
 test("an upload of unknown length is stopped on its way when the room runs out, and nothing of it is kept", async (t) => {
-  const s = await openSmallStore(t, { mountOptions: "size=32m", minFreeBytes: 4 * MIB });
+  const s = await openSmallStore(t, { mountOptions: "size=48m", minFreeBytes: 4 * MIB });
   if (s === null) return;
   // More than may be used, and less than there is: the kernel would not refuse it.
   await assert.rejects(receive(s, 30 * MIB, null), FULL);
@@ -86,10 +137,10 @@ test("an upload is stopped on its way when others take the room that was promise
   const filler = join(s.objectsDir, "..", "filler");
   function* body(): Generator<Buffer> {
     yield* chunks(4 * MIB);
-    execFileSync("dd", ["if=/dev/zero", `of=${filler}`, "bs=1M", "count=8", "status=none"]);
-    yield* chunks(32 * MIB);
+    execFileSync("dd", ["if=/dev/zero", `of=${filler}`, "bs=1M", "count=24", "status=none"]);
+    yield* chunks(14 * MIB);
   }
-  const limits = { sizeBytes: null, maxBytes: 64 * MIB, contentLength: 36 * MIB };
+  const limits = { sizeBytes: null, maxBytes: 64 * MIB, contentLength: 18 * MIB };
   await assert.rejects(s.store.receive(s.newPendingKey(), Readable.from(body()), limits), FULL);
   assert.deepEqual(s.files(), []);
 });

@@ -107,6 +107,28 @@ for (const version of [1]) {
   });
 }
 
+test("of an old file, deleted workflows and what deleted workspaces still had go; all else stays", async (t) => {
+  const dataDir = temporaryFolder(t);
+  const id = (n: number) => `01900000-0000-7000-8000-${String(n).padStart(12, "0")}`;
+  const workspace = (n: number, deletedAtMs: number | null) =>
+    `INSERT INTO workspaces (id, name, slug, created_by, storage_bytes_quota, created_at_ms, updated_at_ms, deleted_at_ms, emptied_at_ms)
+     VALUES ('${id(n)}', 'w', 'w${n}', '${id(1)}', 1, 1, 1, ${deletedAtMs}, ${deletedAtMs});
+     INSERT INTO memberships VALUES ('${id(n)}', '${id(1)}', 'admin', 1);`;
+  const workflow = (n: number, workspaceId: string, deletedAtMs: number | null) =>
+    `INSERT INTO contexts VALUES ('${id(n)}', 'workflow', '${workspaceId}', '${id(1)}', 'f', 'user', NULL, '{}', 1, 1, ${deletedAtMs});`;
+  makeFile(
+    dataDir,
+    `${readFileSync(new URL("./_schema_1.sql", import.meta.url), "utf8")}; PRAGMA user_version = 1;
+     INSERT INTO users (id, created_at_ms) VALUES ('${id(1)}', 1);
+     ${workspace(2, null)} ${workspace(3, 5)}
+     ${workflow(4, id(2), null)} ${workflow(5, id(2), 5)} ${workflow(6, id(3), null)}`,
+  );
+  const { second } = openTestDb(t, { dataDir });
+  assert.deepEqual(second.prepare("SELECT id FROM contexts").pluck().all(), [id(4)]);
+  assert.deepEqual(second.prepare("SELECT workspace_id FROM memberships").pluck().all(), [id(2)]);
+  assert.equal(second.prepare("SELECT count(*) FROM workspaces").pluck().get(), 2);
+});
+
 test("an older file is refused by whoever may not migrate, and left alone", (t) => {
   const dataDir = temporaryFolder(t);
   const path = makeFile(dataDir, "CREATE TABLE of_the_past (x)");

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { type Answer, type Json, startTestApp, type TestApp } from "./_app.ts";
-import { EMBEDDED_ONLY } from "./_test_store.ts";
+import { EMBEDDED_ONLY, IS_S3 } from "./_test_store.ts";
 
 const UPLOADS = "/api/v1/uploads";
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[47][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
@@ -185,6 +185,13 @@ test("a stated size that can never fit is 402 at create; one that just fits is n
   assert.equal(app.sql.prepare("SELECT count(*) FROM uploads WHERE status = 'pending'").pluck().get(), 2);
 });
 
+/** An S3 server takes PUTs to an upload's URL until it has expired, so until then the upload keeps its place. */
+async function urlsExpire(app: TestApp): Promise<void> {
+  if (!IS_S3) return;
+  app.clock.advance(app.config.uploadUrlTtlSeconds * 1_000);
+  for (let pass = 0; pass < 2; pass++) await app.app.cleaner.runOnce();
+}
+
 test("at most so many uploads may be pending; confirmed and deleted ones make room", async (t) => {
   const app = await startTestApp(t, { env: { STOWAGE_PENDING_UPLOADS_MAX: "3" } });
   const ids: string[] = [];
@@ -197,14 +204,17 @@ test("at most so many uploads may be pending; confirmed and deleted ones make ro
   const other = await app.addOwner();
   assert.ok(await app.createUpload({ key: other.key }), "another workspace has its own");
   assert.equal((await app.call("DELETE", `${UPLOADS}/${ids[0]}`)).status, 200);
+  await urlsExpire(app);
   const { id, uploadUrl } = await app.createUpload();
   await app.put(uploadUrl, "x");
   assert.equal((await app.confirm(id)).status, 200);
+  await urlsExpire(app);
   await app.createUpload();
   assert.equal((await app.call("POST", UPLOADS, { body: { filename: "a", category: "file" } })).status, 429);
   const burst = await Promise.all(
     Array.from({ length: 10 }, async () => {
       await app.call("DELETE", `${UPLOADS}/${ids[1]}`);
+      await urlsExpire(app);
       return (await app.call("POST", UPLOADS, { body: { filename: "a", category: "file" } })).status;
     }),
   );

@@ -38,7 +38,7 @@ function seedUploads(sql: Database.Database, workspaceId: string, count: number)
 }
 
 const keyOf = ({ workspaceId, userId, apiKeyId }: Owner): Principal => ({
-  ...{ authKind: "api_key", workspaceId, userId, apiKeyId, scopes: [] },
+  ...{ authKind: "api_key", workspaceId, userId, apiKeyId, scopes: [], checkedAtMs: performance.now() },
 });
 
 const count = (sql: Database.Database, workspaceId: string) =>
@@ -161,6 +161,34 @@ test("one pass sees to any number of workspaces that had no uploads", async (t) 
   assert.equal(left.get(), 25);
   await app.app.cleaner.runOnce();
   assert.equal(left.get(), 0);
+});
+
+test("its workflows go in the same steps, its members with the last one, and those of others stay", async (t) => {
+  const app = await startTestApp(t, { cleansInBackground: false });
+  const other = await app.addOwner();
+  const { workspaceId } = app.owner;
+  seedUploads(app.sql, workspaceId, 3);
+  const made: Answer[] = [];
+  for (let i = 0; i < 7; i++) made.push(await app.call("POST", "/api/v1/workflows", { body: {} }));
+  made.push(await app.call("POST", "/api/v1/workflows", { key: other.key, body: {} }));
+  assert.deepEqual(new Set(made.map(({ status }) => status)), new Set([201]));
+  const { uploads, workspaces } = app.app.core;
+  await workspaces.removeAny(workspaceId);
+  const left = (table: string, id: string) =>
+    app.sql.prepare(`SELECT count(*) FROM ${table} WHERE workspace_id = ?`).pluck().get(id);
+  const steps: unknown[] = [];
+  for (let removed = await uploads.removeOfDeletedWorkspaces(20); removed !== null; ) {
+    steps.push([left("uploads", workspaceId), left("contexts", workspaceId), left("memberships", workspaceId)]);
+    removed = await uploads.removeOfDeletedWorkspaces(20);
+  }
+  // A workflow may be large, so that a step has fewer of them.
+  assert.deepEqual(steps, [
+    [0, 5, 1],
+    [0, 3, 1],
+    [0, 1, 1],
+    [0, 0, 0],
+  ]);
+  assert.deepEqual([left("contexts", other.workspaceId), left("memberships", other.workspaceId)], [1, 1]);
 });
 
 test("a workspace that is brought back by hand and deleted once more is emptied once more", async (t) => {

@@ -1,7 +1,8 @@
 import type { IncomingMessage } from "node:http";
-import { type Keys, type KnownKey, parseScopes } from "../core/keys.ts";
+import { checkKeyHolds, type Keys, type KnownKey, parseScopes } from "../core/keys.ts";
 import { authorize, PERMISSIONS, type Permission } from "../core/permissions.ts";
 import { type ApiKeyPrincipal, type Principal, SCOPES, type SessionPrincipal } from "../core/principals.ts";
+import { notOfYours } from "../core/rights.ts";
 import type { Users } from "../core/users.ts";
 import type { Workspaces } from "../core/workspaces.ts";
 import { AppError } from "../errors.ts";
@@ -31,6 +32,8 @@ export function createAuth({ keys, users, workspaces, sessions, rateLimit, now }
   /** Parsed scopes by their stored text: few texts exist, and parsing one for each request would be waste. */
   const scopesByJson = new Map<string, readonly string[]>();
   const foundThisTurn = new Map<string, KnownKey>();
+  /** When the first credential of this turn of the event loop was looked at; infinite as long as none was. */
+  let turnBeganMs = Number.POSITIVE_INFINITY;
 
   /**
    * Who asks, and whether they may. Throws `invalid_api_key` or `unauthorized` for a credential that does not hold,
@@ -39,36 +42,56 @@ export function createAuth({ keys, users, workspaces, sessions, rateLimit, now }
    * where the key, or a session's user, has asked too often. Only for sessions it has to wait.
    */
   function authenticate(req: IncomingMessage, access: Exclude<Access, "public">): Principal | Promise<Principal> {
+    return identify(req, access, checkRate);
+  }
+
+  /**
+   * Whether the request's credential still holds, and for the same things; without a look in the turn of the event loop in
+   * which `known` was found. Counts towards no limit. Throws as `authenticate` does.
+   */
+  function askAgain(
+    req: IncomingMessage,
+    access: Exclude<Access, "public">,
+    known: Principal,
+  ): Principal | Promise<Principal> {
+    return known.checkedAtMs >= turnBeganMs ? known : identify(req, access, countNothing);
+  }
+
+  function identify(
+    req: IncomingMessage,
+    access: Exclude<Access, "public">,
+    count: Count,
+  ): Principal | Promise<Principal> {
     const permission = access === "any" ? PERMISSIONS.identify : access;
     const token = bearerToken(req.headers.authorization);
     const header = req.headers["x-workspace-id"];
-    return token.startsWith("op_") ? byApiKey(token, header, permission) : bySession(token, header, permission);
+    return token.startsWith("op_")
+      ? byApiKey(token, header, permission, count)
+      : bySession(token, header, permission, count);
   }
 
-  function byApiKey(token: string, header: Header, permission: Permission): ApiKeyPrincipal {
-    const principal = fromApiKey(token);
+  function byApiKey(token: string, header: Header, permission: Permission, count: Count): ApiKeyPrincipal {
+    const principal = fromApiKey(token, count);
     checkNamesOwn(header, principal);
     authorize(principal, permission);
     return principal;
   }
 
-  function fromApiKey(token: string): ApiKeyPrincipal {
+  function fromApiKey(token: string, count: Count): ApiKeyPrincipal {
     if (!token.startsWith("op_live_")) {
       throw new AppError(
         "invalid_api_key",
         "This kind of API key is reserved: use a live key, which begins with op_live_",
       );
     }
+    const checkedAtMs = noteTurn();
     const key = API_KEY_PATTERN.test(token) ? findKey(token) : undefined;
-    if (key === undefined) throw new AppError("invalid_api_key", "This API key is not known");
-    if (key.revokedAtMs !== null) throw new AppError("invalid_api_key", "This API key was revoked");
     const nowMs = now();
-    if (key.expiresAtMs !== null && key.expiresAtMs <= nowMs)
-      throw new AppError("invalid_api_key", "This API key has expired");
+    checkKeyHolds(key, nowMs);
     keys.noteUse(key.apiKeyId, nowMs);
     const { apiKeyId, userId, workspaceId, scopesJson, rateLimitPerMin } = key;
-    checkRate(apiKeyId, rateLimitPerMin);
-    return { authKind: "api_key", apiKeyId, userId, workspaceId, scopes: scopesOf(scopesJson) };
+    count(apiKeyId, rateLimitPerMin);
+    return { authKind: "api_key", apiKeyId, userId, workspaceId, scopes: scopesOf(scopesJson), checkedAtMs };
   }
 
   /**
@@ -80,12 +103,29 @@ export function createAuth({ keys, users, workspaces, sessions, rateLimit, now }
     if (known !== undefined) return known;
     const found = keys.find(token);
     if (found === undefined) return undefined;
-    if (foundThisTurn.size === 0) setImmediate(() => foundThisTurn.clear());
     foundThisTurn.set(token, found);
     return found;
   }
 
-  async function bySession(token: string, header: Header, permission: Permission): Promise<SessionPrincipal> {
+  /** Notes that a credential is looked at, and returns the moment. */
+  function noteTurn(): number {
+    const nowMs = performance.now();
+    if (turnBeganMs === Number.POSITIVE_INFINITY) {
+      turnBeganMs = nowMs;
+      setImmediate(() => {
+        turnBeganMs = Number.POSITIVE_INFINITY;
+        foundThisTurn.clear();
+      });
+    }
+    return nowMs;
+  }
+
+  async function bySession(
+    token: string,
+    header: Header,
+    permission: Permission,
+    count: Count,
+  ): Promise<SessionPrincipal> {
     if (sessions === null) {
       throw new AppError(
         "unauthorized",
@@ -93,10 +133,11 @@ export function createAuth({ keys, users, workspaces, sessions, rateLimit, now }
       );
     }
     const userId = await users.ofSession(await sessions.verify(token));
-    checkRate(userId, null);
+    count(userId, null);
+    const checkedAtMs = noteTurn();
     const selected = permission.workspace === "in_path" ? null : selectedBy(header, userId);
     const principal: SessionPrincipal = {
-      ...{ authKind: "clerk", userId, workspaceId: null, role: null, apiKeyId: null, scopes: ALL_SCOPES },
+      ...{ authKind: "clerk", userId, workspaceId: null, role: null, apiKeyId: null, scopes: ALL_SCOPES, checkedAtMs },
       ...selected,
     };
     authorize(principal, permission);
@@ -117,7 +158,7 @@ export function createAuth({ keys, users, workspaces, sessions, rateLimit, now }
       throw new AppError("bad_request", "X-Workspace-Id must be the UUID of one workspace, or be left out");
     }
     const role = workspaces.roleOf(text, userId);
-    if (role === undefined) throw new AppError("not_found", "X-Workspace-Id names no workspace of yours");
+    if (role === undefined) throw notOfYours();
     return { workspaceId: text, role };
   }
 
@@ -130,10 +171,14 @@ export function createAuth({ keys, users, workspaces, sessions, rateLimit, now }
     return scopes;
   }
 
-  return authenticate;
+  return { authenticate, askAgain };
 }
 
 type Header = string | string[] | undefined;
+/** Counts a request of a caller; `ownPerMin`: the caller's own limit, if there is one. Throws `rate_limited`. */
+type Count = (callerId: string, ownPerMin: number | null) => void;
+
+function countNothing(): void {}
 
 function tooManyRequests(perMin: number, waitSeconds: number): AppError {
   return new AppError(

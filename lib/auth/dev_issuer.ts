@@ -6,7 +6,7 @@ import { type Command, UsageError } from "../commands/command_line.ts";
 import { runUntilSignal } from "../commands/run.ts";
 import { AppError } from "../errors.ts";
 import { listenProblem } from "../http/listen_problem.ts";
-import { createLog } from "../log.ts";
+import { createLog, logTo } from "../log.ts";
 import { ALGORITHMS, type Algorithm } from "./jwks.ts";
 
 /** Next to the service's own. Fixed, because it is part of the issuer's name. */
@@ -191,7 +191,7 @@ export const DEV_ISSUER_COMMAND: Command = {
     const log = createLog({
       level: "info",
       pretty: process.stderr.isTTY === true,
-      write: (text) => process.stderr.write(text),
+      ...logTo(process.stderr),
     });
     const algorithm = oneOf(ALGORITHMS, args.text("algorithm") ?? "RS256");
     const azp = args.text("azp");

@@ -1,7 +1,7 @@
 import { type Config, readConfig } from "../config/config.ts";
 import { type Core, openCore } from "../core/core.ts";
 import { checkInitialised } from "../db/data_dir.ts";
-import { createLog, type Log } from "../log.ts";
+import { createLog, type Log, logTo } from "../log.ts";
 import { timestamp } from "../timestamp.ts";
 import type { Arguments, Terminal } from "./command_line.ts";
 
@@ -34,7 +34,7 @@ export function stderrLog({ logLevel }: Config): Log {
   return createLog({
     level: logLevel,
     pretty: process.stderr.isTTY === true,
-    write: (text) => process.stderr.write(text),
+    ...logTo(process.stderr),
   });
 }
 

@@ -1,7 +1,10 @@
+import { setTimeout as delay } from "node:timers/promises";
 import type { Log } from "../log.ts";
 
 /** Exit code of a process that a second signal ended before it had finished. */
 const EXIT_CUT_SHORT = 130;
+/** How long the last lines wait for a reader: one that stands still would keep the process from ending. */
+const LAST_LINES_MS = 2_000;
 
 /**
  * Runs what `open` opens until SIGTERM or SIGINT, then closes it and resolves: requests in flight are finished, queued
@@ -45,4 +48,12 @@ export async function runUntilSignal(
   await running.close();
   log.info("stopped");
   log.flush();
+  if (!(await isTaken(process.stderr))) process.exit();
+}
+
+/** Resolves when all that was written is taken, or with false after a while. */
+async function isTaken(stream: NodeJS.WriteStream): Promise<boolean> {
+  const untilMs = performance.now() + LAST_LINES_MS;
+  while (stream.writableLength > 0 && performance.now() < untilMs) await delay(20);
+  return stream.writableLength === 0;
 }

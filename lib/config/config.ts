@@ -180,6 +180,12 @@ const SETTINGS = {
     default: "100",
     describe: "Workspaces that one person may own by sessions; 0: only the command line makes workspaces.",
   },
+  workflowsPerWorkspaceMax: {
+    name: "WORKFLOWS_PER_WORKSPACE_MAX",
+    schema: integer(1, 100_000),
+    default: "1000",
+    describe: "Workflows that a workspace may have. No quota counts them, and each takes up to 64 KiB of the database.",
+  },
   pendingTtlSeconds: {
     name: "PENDING_TTL_SECONDS",
     schema: integer(60, 31_536_000),
@@ -193,6 +199,20 @@ const SETTINGS = {
     describe:
       "Unconfirmed uploads that a workspace, or a person without one, may have at once: their bytes are not charged yet, so they are bounded.",
   },
+  stagedBytesMax: {
+    name: "STAGED_BYTES_MAX",
+    schema: integer(0, Number.MAX_SAFE_INTEGER),
+    default: null,
+    describe:
+      "Bytes that the unconfirmed uploads of a workspace, or of a person without one, may have at once. Default: what is left of the workspace's quota (for a person, `STOWAGE_DEFAULT_QUOTA_BYTES`) and 64 MiB more.",
+  },
+  idempotencyKeysMax: {
+    name: "IDEMPOTENCY_KEYS_MAX",
+    schema: integer(1, 100_000_000),
+    default: "100000",
+    describe:
+      "Different `Idempotency-Key`s that are remembered of each API key, and of each person by sessions, within 24 hours. Above it a create with a new one is refused with 429.",
+  },
   rateLimitPerMin: {
     name: "RATE_LIMIT_PER_MIN",
     schema: integer(0, RATE_LIMIT_PER_MIN_MAX),
@@ -205,7 +225,7 @@ const SETTINGS = {
     schema: integer(0, Number.MAX_SAFE_INTEGER),
     default: String(GIB),
     describe:
-      "The embedded store takes no file that would leave less free on the disk, so that uploads never stop the database.",
+      "With less than this free on the disk of the data directory, new uploads, workflows, workspaces, members and users are refused with 507, and the embedded store takes no file that would leave less. Deletes and confirms go on.",
   },
   uploadBytesPer10sMin: {
     name: "UPLOAD_BYTES_PER_10S_MIN",

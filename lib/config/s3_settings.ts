@@ -2,12 +2,12 @@ import * as z from "zod";
 import type { Setting } from "./config.ts";
 
 const text = z.string();
-/** What every S3 server takes; others are refused by some of them. */
+/** What every S3 server takes; others are refused by some of them, and by the client library. */
 const bucketName = z
   .string()
-  .regex(
-    /^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/,
-    "must be a bucket's name: 3 to 63 lower-case letters, digits, dots or hyphens",
+  .refine(
+    (name) => /^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/.test(name) && !name.includes("..") && !/\d\.\d+\.\d+\.\d/.test(name),
+    "must be a bucket's name: 3 to 63 lower-case letters, digits, hyphens or single dots, and no IP address",
   );
 
 /** The settings of the S3 store, read where `STOWAGE_STORE` is `s3`. */

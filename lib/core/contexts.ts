@@ -1,8 +1,11 @@
 import type { Db } from "../db/db.ts";
 import { AppError } from "../errors.ts";
 import { newId } from "../ids.ts";
-import { checkRole, selectedWorkspace } from "./permissions.ts";
+import { checkRole, PERMISSIONS, selectedWorkspace } from "./permissions.ts";
+import { createPlaces } from "./places.ts";
 import type { Principal } from "./principals.ts";
+import type { Rights } from "./rights.ts";
+import { createWorkflowList, type WorkflowFilter } from "./workflow_list.ts";
 import type { Workspaces } from "./workspaces.ts";
 
 /** What an upload can be bound to. `playground` and `workspace` are the workspace itself. */
@@ -29,14 +32,6 @@ export interface NewWorkflow {
   definition?: unknown;
 }
 
-export interface WorkflowFilter {
-  search?: string | undefined;
-  /** Column and direction, the most important first; ties are broken by id. */
-  order: readonly { by: "name" | "updated_at"; direction: "asc" | "desc" }[];
-  offset: number;
-  limit: number;
-}
-
 /** What a confirm names, and where the upload lies. */
 export interface ContextToBind {
   contextType: ContextType;
@@ -47,7 +42,21 @@ export interface ContextToBind {
 export type Contexts = ReturnType<typeof createContexts>;
 
 /** Workflows and sessions: what uploads are bound to when they are confirmed. */
-export function createContexts(db: Db, { workspaces, now }: { workspaces: Workspaces; now: () => number }) {
+export function createContexts(
+  db: Db,
+  {
+    workspaces,
+    rights,
+    now,
+    workflowsMax,
+  }: {
+    workspaces: Workspaces;
+    rights: Rights;
+    now: () => number;
+    /** How many workflows a workspace may have. No quota counts them, so their number is bounded. */
+    workflowsMax: number;
+  },
+) {
   const columns = `
     id AS workflowId, user_id AS userId, name, name_source AS nameSource, description, definition_json AS definitionJson,
     created_at_ms AS createdAtMs, updated_at_ms AS updatedAtMs`;
@@ -56,10 +65,10 @@ export function createContexts(db: Db, { workspaces, now }: { workspaces: Worksp
     VALUES (:workflowId, 'workflow', :workspaceId, :userId, :name, :nameSource, :description, :definitionJson, :createdAtMs, :updatedAtMs)`);
   const selectWorkflow = db.prepare<{ workflowId: string; workspaceId: string }, Workflow>(`
     SELECT ${columns} FROM contexts
-     WHERE id = :workflowId AND workspace_id = :workspaceId AND type = 'workflow' AND deleted_at_ms IS NULL`);
+     WHERE id = :workflowId AND workspace_id = :workspaceId AND type = 'workflow'`);
   const selectContext = db.prepare<{ contextId: string; contextType: string }, { workspaceId: string }>(`
     SELECT workspace_id AS workspaceId FROM contexts
-     WHERE id = :contextId AND type = :contextType AND deleted_at_ms IS NULL`);
+     WHERE id = :contextId AND type = :contextType`);
   const updateWorkflow = db.prepare<
     {
       workflowId: string;
@@ -78,28 +87,18 @@ export function createContexts(db: Db, { workspaces, now }: { workspaces: Worksp
            description = CASE WHEN :setDescription THEN :description ELSE description END,
            definition_json = coalesce(:definitionJson, definition_json),
            updated_at_ms = :nowMs
-     WHERE id = :workflowId AND workspace_id = :workspaceId AND type = 'workflow' AND deleted_at_ms IS NULL
+     WHERE id = :workflowId AND workspace_id = :workspaceId AND type = 'workflow'
     RETURNING ${columns}`);
-  const softDelete = db.prepare<{ workflowId: string; workspaceId: string; nowMs: number }, { workflowId: string }>(`
-    UPDATE contexts
-       SET deleted_at_ms = :nowMs
-     WHERE id = :workflowId AND workspace_id = :workspaceId AND type = 'workflow' AND deleted_at_ms IS NULL
+  const deleteWorkflow = db.prepare<{ workflowId: string; workspaceId: string }, { workflowId: string }>(`
+    DELETE FROM contexts
+     WHERE id = :workflowId AND workspace_id = :workspaceId AND type = 'workflow'
     RETURNING id AS workflowId`);
-  const countWorkflows = db.prepare<{ workspaceId: string; search: string | null }, { total: number }>(`
-    SELECT count(*) AS total FROM contexts
-     WHERE workspace_id = :workspaceId AND type = 'workflow' AND deleted_at_ms IS NULL
-       AND (:search IS NULL OR instr(lower(name), lower(:search)) > 0)`);
+  const countAll = db.prepare<[string], { workflows: number }>(`
+    SELECT count(*) AS workflows FROM contexts WHERE workspace_id = ? AND type = 'workflow'`);
+  const places = createPlaces({ max: workflowsMax, count: (id) => countAll.get(id)?.workflows ?? 0, now });
+  const listOfWorkspace = createWorkflowList(db);
 
-  /** One statement for each order that can be asked for; the columns come from a closed list, never from a client's text. */
-  const listings = new Map<string, ReturnType<typeof prepareListing>>();
-  function prepareListing(orderBy: string) {
-    return db.prepare<{ workspaceId: string; search: string | null; offset: number; limit: number }, Workflow>(`
-      SELECT ${columns} FROM contexts
-       WHERE workspace_id = :workspaceId AND type = 'workflow' AND deleted_at_ms IS NULL
-         AND (:search IS NULL OR instr(lower(name), lower(:search)) > 0)
-       ORDER BY ${orderBy} LIMIT :limit OFFSET :offset`);
-  }
-
+  /** Throws `storage_limit_exceeded` if the workspace has as many as it may have, `insufficient_storage`. */
   async function createWorkflow(
     principal: Principal,
     { name, description, definition }: NewWorkflow,
@@ -116,7 +115,10 @@ export function createContexts(db: Db, { workspaces, now }: { workspaces: Worksp
       createdAtMs: nowMs,
       updatedAtMs: nowMs,
     };
+    db.checkFreeSpace();
     return db.writeStatement(() => {
+      rights.checkIfStale(principal, PERMISSIONS.writeWorkflows);
+      if (!places.take(workspaceId)) throw tooManyWorkflows(workflowsMax);
       insertWorkflow.run({ ...workflow, workspaceId });
       return workflow;
     });
@@ -129,26 +131,19 @@ export function createContexts(db: Db, { workspaces, now }: { workspaces: Worksp
     return workflow;
   }
 
-  function listWorkflows(principal: Principal, filter: WorkflowFilter): { workflows: Workflow[]; total: number } {
-    const workspaceId = selectedWorkspace(principal);
-    const { order, offset, limit } = filter;
-    const search = filter.search ?? null;
-    const terms = order.map(
-      ({ by, direction }) => `${by === "name" ? "name" : "updated_at_ms"} ${direction.toUpperCase()}`,
-    );
-    const orderBy = [...new Set(terms), "id DESC"].join(", ");
-    const listing = listings.get(orderBy) ?? prepareListing(orderBy);
-    listings.set(orderBy, listing);
-    return {
-      workflows: listing.all({ workspaceId, search, offset, limit }),
-      total: countWorkflows.get({ workspaceId, search })?.total ?? 0,
-    };
+  function listWorkflows(
+    principal: Principal,
+    filter: WorkflowFilter,
+  ): Promise<{ workflows: Workflow[]; total: number }> {
+    return listOfWorkspace(selectedWorkspace(principal), filter);
   }
 
-  /** Changes what is given. Throws `not_found`. */
+  /** Changes what is given. Throws `not_found`, `insufficient_storage`. */
   async function patchWorkflow(principal: Principal, workflowId: string, patch: NewWorkflow): Promise<Workflow> {
     const workspaceId = selectedWorkspace(principal);
+    db.checkFreeSpace();
     return db.writeStatement(() => {
+      rights.checkIfStale(principal, PERMISSIONS.writeWorkflows);
       const workflow = updateWorkflow.get({
         workflowId,
         workspaceId,
@@ -163,12 +158,17 @@ export function createContexts(db: Db, { workspaces, now }: { workspaces: Worksp
     });
   }
 
-  /** Hides a workflow; its uploads stay, charged, and can be deleted one by one. Throws `not_found`. */
+  /**
+   * Deletes a workflow. Its uploads stay, charged, with its id as their `context_id`, and can be deleted one by one. Throws
+   * `not_found`.
+   */
   async function removeWorkflow(principal: Principal, workflowId: string): Promise<void> {
     const workspaceId = selectedWorkspace(principal);
-    return db.writeStatement(() => {
-      if (softDelete.get({ workflowId, workspaceId, nowMs: now() }) === undefined) throw noWorkflow();
+    await db.writeStatement(() => {
+      rights.checkIfStale(principal, PERMISSIONS.writeWorkflows);
+      if (deleteWorkflow.get({ workflowId, workspaceId }) === undefined) throw noWorkflow();
     });
+    places.forget(workspaceId);
   }
 
   /**
@@ -196,6 +196,13 @@ export function createContexts(db: Db, { workspaces, now }: { workspaces: Worksp
 
 function noWorkflow(): AppError {
   return new AppError("not_found", "There is no such workflow");
+}
+
+function tooManyWorkflows(workflowsMax: number): AppError {
+  return new AppError(
+    "storage_limit_exceeded",
+    `The workspace has ${workflowsMax} workflows, which is the most allowed: delete one to make room for another`,
+  );
 }
 
 function noContext(contextType: ContextType): AppError {

@@ -7,7 +7,9 @@ import { createKeys } from "./keys.ts";
 import { createLedger } from "./ledger.ts";
 import { createMembers } from "./members.ts";
 import { createRemovals } from "./removals.ts";
+import { createRights } from "./rights.ts";
 import { createTotals } from "./totals.ts";
+import { createUnconfirmed } from "./unconfirmed.ts";
 import { createUploads } from "./uploads.ts";
 import { createUsage } from "./usage.ts";
 import { createUsers } from "./users.ts";
@@ -28,25 +30,49 @@ export type Core = ReturnType<typeof openCore>;
 
 /** Opens the database and everything that stands on it alone: what `serve` and the commands share. */
 export function openCore({ config, log, now, migrate, onFatal, onGroup }: CoreOptions) {
-  const db = openDb({ dataDir: config.dataDir, log, migrate, onFatal, onGroup });
+  const db = openDb({
+    ...{ dataDir: config.dataDir, minFreeBytes: config.minFreeBytes, log, migrate, onFatal },
+    onGroup(group) {
+      if (group.commitMs === null) unconfirmed.forgetAll();
+      onGroup?.(group);
+    },
+  });
   const workspaces = createWorkspaces(db, now);
-  const removals = createRemovals(db);
-  const idempotency = createIdempotency(db, now);
+  const unconfirmed = createUnconfirmed(db, {
+    ...{ workspaces, log },
+    options: {
+      pendingUploadsMax: config.pendingUploadsMax,
+      stagedBytesMax: config.stagedBytesMax,
+      defaultQuotaBytes: config.defaultQuotaBytes,
+      // The embedded store looks for the row before it keeps a PUT.
+      urlsOutliveUploads: config.store !== "disk",
+    },
+  });
+  const removals = createRemovals(db, { releaseUrl: unconfirmed.releaseUrl });
+  const idempotency = createIdempotency(db, { now, keysMax: config.idempotencyKeysMax });
+  const rights = createRights(db, { workspaces, now });
   const uploads = createUploads(db, {
     workspaces,
+    rights,
     removals,
     idempotency,
+    unconfirmed,
     now,
     options: {
       uploadUrlTtlMs: config.uploadUrlTtlSeconds * 1000,
       pendingTtlMs: config.pendingTtlSeconds * 1000,
-      pendingUploadsMax: config.pendingUploadsMax,
     },
   });
   return {
-    ...{ db, workspaces, removals, idempotency, uploads },
+    ...{ db, workspaces, rights, removals, idempotency, unconfirmed, uploads },
+    /** What the embedded store asks about the uploads that it takes in. */
+    staging: {
+      ownerOf: uploads.ownerOfPendingKey,
+      stagedBytes: (ownerId: string): number => unconfirmed.figuresOf(ownerId).stagedBytes,
+      beginPut: unconfirmed.beginPut,
+    },
     keys: createKeys(db, now),
-    contexts: createContexts(db, { workspaces, now }),
+    contexts: createContexts(db, { workspaces, rights, now, workflowsMax: config.workflowsPerWorkspaceMax }),
     users: createUsers(db, now),
     members: createMembers(db, { workspaces, now }),
     usage: createUsage(db),

@@ -3,6 +3,8 @@ import { invalidField } from "../errors.ts";
 
 /** Characters (code points) of a filename. */
 const FILENAME_CHARS_MAX = 255;
+/** Composing makes at most four code points one, each of two units: what is longer cannot become a name. */
+const RAW_UNITS_MAX = FILENAME_CHARS_MAX * 4 * 2;
 
 const SCRIPT_TYPES: ReadonlyMap<string, string> = new Map([
   ["txt", "text/plain"],
@@ -39,8 +41,7 @@ export interface FileType {
  */
 export function fileType(rawFilename: string, category: Category): FileType {
   const filename = cleanFilename(rawFilename);
-  // A dot at the beginning hides a file and begins no extension: ".txt" has none, "a..txt" has.
-  const extension = /[^.].*\.([^.\s]+)$/u.exec(filename)?.[1]?.toLowerCase() ?? null;
+  const extension = extensionOf(filename);
   if (category === "file") {
     const contentType = (extension === null ? null : mime.getType(extension)) ?? "application/octet-stream";
     return { filename, contentType, format: extension };
@@ -57,6 +58,14 @@ export function fileType(rawFilename: string, category: Category): FileType {
   return { filename, contentType, format: extension };
 }
 
+/** What follows the last dot, in lower case. A dot at the beginning hides a file: ".txt" has no extension, "a..txt" has. */
+function extensionOf(filename: string): string | null {
+  const dot = filename.lastIndexOf(".");
+  const extension = filename.slice(dot + 1);
+  const hasStem = dot > 0 && /[^.]/.test(filename.slice(0, dot));
+  return hasStem && extension !== "" && !/\s/.test(extension) ? extension.toLowerCase() : null;
+}
+
 /**
  * Control characters, and those that reorder or hide text. Not the two joiners: words of several scripts and many emoji
  * are written with them.
@@ -66,7 +75,8 @@ const UNWANTED = /[\p{Cc}\p{Zl}\p{Zp}[\p{Cf}--[\u200c\u200d]]]/gv;
 /** Keeps the last part of a path, in Unicode's composed form, without what is unwanted and without space around it. */
 function cleanFilename(raw: string): string {
   if (!raw.isWellFormed()) throw invalidField("filename", "must be valid Unicode: it has half of a surrogate pair");
-  const composed = raw.normalize("NFC");
+  // Composing takes time that grows with the square of a run of combining marks: 1 s for 64 KB of them.
+  const composed = raw.length > RAW_UNITS_MAX ? raw : raw.normalize("NFC");
   if ([...composed].length > FILENAME_CHARS_MAX) {
     throw invalidField("filename", `must have 1 to ${FILENAME_CHARS_MAX} characters`);
   }

@@ -1,6 +1,7 @@
 import type { Db } from "../db/db.ts";
-import { invalidField } from "../errors.ts";
+import { AppError, invalidField } from "../errors.ts";
 import { sha256Hex } from "../ids.ts";
+import { createPlaces } from "./places.ts";
 import type { Principal } from "./principals.ts";
 
 /** How long a success is kept for requests that repeat it. */
@@ -21,6 +22,12 @@ export interface RepeatableRequest {
   status: number;
 }
 
+export interface IdempotencyOptions {
+  now: () => number;
+  /** How many keys of each caller are remembered at once. */
+  keysMax: number;
+}
+
 /** What a request with this key has done. */
 interface Done {
   uploadId: string;
@@ -35,7 +42,7 @@ export type Idempotency = ReturnType<typeof createIdempotency>;
  * Remembers what requests with an Idempotency-Key have done, in the transaction that does it: so one of two that come at once
  * does it, and after a crash either both the deed and the memory are there or neither is. Failures are not remembered.
  */
-export function createIdempotency(db: Db, now: () => number) {
+export function createIdempotency(db: Db, { now, keysMax }: IdempotencyOptions) {
   const selectDone = db.prepare<RepeatableRequest & { nowMs: number }, Done>(`
     SELECT upload_id AS uploadId, staging_key AS stagingKey, request_sha256 AS requestSha256
       FROM idempotency_keys
@@ -46,12 +53,20 @@ export function createIdempotency(db: Db, now: () => number) {
   >(`
     INSERT OR REPLACE INTO idempotency_keys (caller_id, idempotency_key, request_sha256, status, upload_id, staging_key, expires_at_ms)
     VALUES (:callerId, :idempotencyKey, :requestSha256, :status, :uploadId, :stagingKey, :expiresAtMs)`);
+  const countKept = db.prepare<{ callerId: string; nowMs: number }, { kept: number }>(`
+    SELECT count(*) AS kept FROM idempotency_keys WHERE caller_id = :callerId AND expires_at_ms > :nowMs`);
   const selectExpired = db.prepare<[number], { found: number }>(`
     SELECT 1 AS found FROM idempotency_keys WHERE expires_at_ms <= ? LIMIT 1`);
   const deleteExpired = db.prepare<{ nowMs: number; limit: number }>(`
     DELETE FROM idempotency_keys
      WHERE (caller_id, idempotency_key) IN (SELECT caller_id, idempotency_key FROM idempotency_keys
                                              WHERE expires_at_ms <= :nowMs ORDER BY expires_at_ms LIMIT :limit)`);
+
+  const places = createPlaces({
+    max: keysMax,
+    count: (callerId, nowMs) => countKept.get({ callerId, nowMs })?.kept ?? 0,
+    now,
+  });
 
   /** What the request has done before; undefined where nothing. Throws `validation_error` where its key came with another request. */
   function find(request: RepeatableRequest): Done | undefined {
@@ -62,9 +77,17 @@ export function createIdempotency(db: Db, now: () => number) {
     return done;
   }
 
-  /** Remembers what the request has done; again is no error. Runs inside the write that does it. Throws as `find`. */
+  /**
+   * Remembers what the request has done; again is no error. Runs inside the write that does it. Throws as `find`, and
+   * `rate_limited` for a create if the caller has as many keys as are remembered. A confirm or delete is then not remembered
+   * and done all the same: done twice, neither does more than once, and refusing it would keep bytes that are to go.
+   */
   function remember(request: RepeatableRequest, uploadId: string, stagingKey: string | null = null): void {
     if (find(request) !== undefined) return;
+    if (!places.take(request.callerId)) {
+      if (stagingKey === null) return;
+      throw tooManyKeys(keysMax);
+    }
     insertDone.run({ ...request, uploadId, stagingKey, expiresAtMs: now() + KEPT_MS });
   }
 
@@ -103,6 +126,15 @@ export function repeatable(
     requestSha256: sha256Hex(JSON.stringify([workspaceId, ...asked])),
     status,
   };
+}
+
+function tooManyKeys(keysMax: number): AppError {
+  return new AppError(
+    "rate_limited",
+    `You have sent creates, confirms and deletes with ${keysMax} different Idempotency-Keys within 24 hours, which is the most ` +
+      "that are remembered: create without one, or wait until the oldest are forgotten",
+    { retryAfterSeconds: 60 },
+  );
 }
 
 function invalidKey(message: string) {

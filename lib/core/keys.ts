@@ -184,6 +184,18 @@ export function createKeys(db: Db, now: () => number) {
   return { insert, create, find, revoke, noteUse, flushUses, list };
 }
 
+/** Throws `invalid_api_key` for a key that is not there, was revoked, or has expired. */
+export function checkKeyHolds<Key extends Pick<KnownKey, "expiresAtMs" | "revokedAtMs">>(
+  key: Key | undefined,
+  nowMs: number,
+): asserts key is Key {
+  if (key === undefined) throw new AppError("invalid_api_key", "This API key is not known");
+  if (key.revokedAtMs !== null) throw new AppError("invalid_api_key", "This API key was revoked");
+  if (key.expiresAtMs !== null && key.expiresAtMs <= nowMs) {
+    throw new AppError("invalid_api_key", "This API key has expired");
+  }
+}
+
 /** The scopes of a key as they are stored. */
 export function parseScopes(scopesJson: string): string[] {
   const scopes: unknown = JSON.parse(scopesJson);

@@ -67,9 +67,11 @@ export function createMembers(db: Db, { workspaces, now }: { workspaces: Workspa
 
   /**
    * Adds someone who has been here before. Throws `not_found` (workspace or user), `forbidden` (no admin), `conflict` where
-   * they are a member already, `validation_error` where the address is more than one user's.
+   * they are a member already, `validation_error` where the address is more than one user's, `insufficient_storage`.
    */
-  function add(manager: Manager, workspaceId: string, { userId, email, role }: NewMember): Promise<Member> {
+  async function add(manager: Manager, workspaceId: string, { userId, email, role }: NewMember): Promise<Member> {
+    // An administrator at the command line sees to the disk.
+    if (manager !== "administrator") db.checkFreeSpace();
     return db.write(() => {
       checkAdmin(manager, workspaceId);
       const member = { workspaceId, userId: knownUser({ userId, email }) };

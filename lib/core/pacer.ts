@@ -1,14 +1,36 @@
-import { setImmediate as nextTurn } from "node:timers/promises";
+/** What long reads together may take of one turn of the event loop, however many are under way. */
+const TURN_MS_MAX = 2;
 
-/** The event loop gets its turn after this much work. */
-const WORK_MS_MAX = 5;
+const waiting: (() => void)[] = [];
+let isWaking = false;
 
-/** Waits for the event loop's next turn, but only after enough work since the last one. */
-export function pacer(): () => Promise<void> {
-  let sinceMs = performance.now();
-  return async () => {
-    if (performance.now() - sinceMs < WORK_MS_MAX) return;
-    await nextTurn();
-    sinceMs = performance.now();
-  };
+/**
+ * To be awaited between the steps of a long read, each of 1 ms or so. All long reads of the process take turns, first come
+ * first served: a hundred at once delay a request by no more than one does.
+ */
+export function giveWay(): Promise<void> {
+  return new Promise((resolve) => {
+    waiting.push(resolve);
+    if (isWaking) return;
+    isWaking = true;
+    setImmediate(wakeSome);
+  });
+}
+
+function wakeSome(): void {
+  const startedMs = performance.now();
+  wakeNext();
+
+  function wakeNext(): void {
+    waiting.shift()?.();
+    // A tick that is asked for by a microtask comes after all microtasks: by then the read that was woken has made its
+    // step and waits again, or its answer is made.
+    queueMicrotask(() => process.nextTick(goOn));
+  }
+
+  function goOn(): void {
+    if (waiting.length === 0) isWaking = false;
+    else if (performance.now() - startedMs < TURN_MS_MAX) wakeNext();
+    else setImmediate(wakeSome);
+  }
 }

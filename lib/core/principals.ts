@@ -20,8 +20,13 @@ export const ROLES = ["viewer", "editor", "admin"] as const;
 
 export type Role = (typeof ROLES)[number];
 
+interface Checked {
+  /** When it was looked whether the credential holds and what it may do, in milliseconds of `performance.now()`. */
+  checkedAtMs: number;
+}
+
 /** An API key acts for its workspace, by scope, and has no role. */
-export interface ApiKeyPrincipal {
+export interface ApiKeyPrincipal extends Checked {
   authKind: "api_key";
   userId: string;
   workspaceId: string;
@@ -30,7 +35,7 @@ export interface ApiKeyPrincipal {
 }
 
 /** A session acts for a person, by the role that they have in a workspace. */
-export interface SessionPrincipal {
+export interface SessionPrincipal extends Checked {
   authKind: "clerk";
   userId: string;
   /** The one that the header selects, of which the person is a member; null: none was selected. */

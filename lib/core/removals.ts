@@ -1,4 +1,5 @@
 import type { Db } from "../db/db.ts";
+import type { Unconfirmed } from "./unconfirmed.ts";
 
 /** A staging object or an abandoned copy may land this late, a day after its entry (seen on real servers). */
 const LATE_COPY_MS = 86_400_000;
@@ -31,13 +32,21 @@ export interface OutboxState {
   oldestDueEnteredAtMs: number | null;
 }
 
+export interface RemovalsOptions {
+  /**
+   * Told, inside the write, of each entry that is settled for good and stood for an upload URL: nothing comes by it any
+   * more. What it returns is called once that is durable.
+   */
+  releaseUrl: Unconfirmed["releaseUrl"];
+}
+
 export type Removals = ReturnType<typeof createRemovals>;
 
 /**
  * The outbox of objects that are to be removed. Entries are made by the schema's triggers and by `lease`; only the cleaner
  * takes and settles them.
  */
-export function createRemovals(db: Db) {
+export function createRemovals(db: Db, { releaseUrl }: RemovalsOptions) {
   // Taking is a write: a confirm whose lease ran out finds its entry taken, and fails, before the object is touched.
   const take = db.prepare<{ nowMs: number; limit: number }, TakenRemoval>(`
     UPDATE object_removals
@@ -48,9 +57,13 @@ export function createRemovals(db: Db) {
     RETURNING seq, object_key AS objectKey, attempts`);
   const untakeAll = db.prepare<[string]>(`
     UPDATE object_removals SET taken_at_ms = NULL, last_error = coalesce(last_error, ?) WHERE taken_at_ms IS NOT NULL`);
-  const settleDone = db.prepare<{ seq: number; nowMs: number }>(`
+  const settleDone = db.prepare<
+    { seq: number; nowMs: number },
+    { ownerId: string | null; statedSizeBytes: number | null }
+  >(`
     DELETE FROM object_removals
-     WHERE seq = :seq AND (again_at_ms IS NULL OR again_at_ms <= :nowMs)`);
+     WHERE seq = :seq AND (again_at_ms IS NULL OR again_at_ms <= :nowMs)
+    RETURNING owner_id AS ownerId, stated_size_bytes AS statedSizeBytes`);
   const settleAgain = db.prepare<{ seq: number }>(`
     UPDATE object_removals
        SET due_at_ms = again_at_ms, again_at_ms = NULL, taken_at_ms = NULL, attempts = 0, last_error = NULL
@@ -112,15 +125,26 @@ export function createRemovals(db: Db) {
    * Books what became of taken entries. What was removed goes, or waits for its second removal; what failed waits longer
    * each time and is never given up.
    */
-  function settle(taken: readonly TakenRemoval[], failures: ReadonlyMap<string, string>, nowMs: number): Promise<void> {
-    return db.write(() => {
+  async function settle(
+    taken: readonly TakenRemoval[],
+    failures: ReadonlyMap<string, string>,
+    nowMs: number,
+  ): Promise<void> {
+    const releases = await db.write(() => {
+      const over: (() => void)[] = [];
       for (const { seq, objectKey, attempts } of taken) {
         const error = failures.get(objectKey);
         if (error !== undefined) {
           settleFailed.run({ seq, dueAtMs: nowMs + backoffMs(attempts), error: error.slice(0, ERROR_CHARS_MAX) });
-        } else if (settleDone.run({ seq, nowMs }).changes === 0) settleAgain.run({ seq });
+          continue;
+        }
+        const done = settleDone.get({ seq, nowMs });
+        if (done === undefined) settleAgain.run({ seq });
+        else if (done.ownerId !== null) over.push(releaseUrl(done.ownerId, done.statedSizeBytes));
       }
+      return over;
     });
+    for (const release of releases) release();
   }
 
   /** Puts entries back for later, with the reason: the store is down and their attempts are not burnt. */

@@ -1,5 +1,5 @@
 import type { Db } from "../db/db.ts";
-import { pacer } from "./pacer.ts";
+import { giveWay } from "./pacer.ts";
 
 /** Rows that one statement reads: at most 1 ms. */
 const STEP_ROWS_MAX = 2_000;
@@ -85,7 +85,6 @@ export function createTotals(db: Db, options: TotalsOptions = {}) {
   }
 
   async function addUp(nowMs: number): Promise<{ totals: Totals; steps: number }> {
-    const giveWay = pacer();
     let steps = 0;
 
     let bytesUsed = 0;

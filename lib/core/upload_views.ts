@@ -1,13 +1,6 @@
 import type { Db } from "../db/db.ts";
 import { AppError } from "../errors.ts";
-import type { Category } from "./file_types.ts";
-import {
-  CHANGES_UPLOAD_SQL,
-  SEES_UPLOAD_SQL,
-  type SessionParams,
-  selectedWorkspace,
-  sessionParams,
-} from "./permissions.ts";
+import { CHANGES_UPLOAD_SQL, SEES_UPLOAD_SQL, type SessionParams, sessionParams } from "./permissions.ts";
 import type { Principal } from "./principals.ts";
 import type { Upload } from "./uploads.ts";
 
@@ -18,25 +11,6 @@ export const UPLOAD_COLUMNS = `
     context_type AS contextType, context_id AS contextId, object_key AS objectKey, url_expires_at_ms AS urlExpiresAtMs,
     expires_at_ms AS expiresAtMs, created_at_ms AS createdAtMs, updated_at_ms AS updatedAtMs`;
 
-export interface UploadFilter {
-  status?: "pending" | "uploaded" | undefined;
-  category?: Category | undefined;
-  contextId?: string | undefined;
-  offset: number;
-  limit: number;
-}
-
-interface UploadPage {
-  uploads: Upload[];
-  total: number;
-}
-
-interface FilterParams {
-  status: string | null;
-  category: string | null;
-  contextId: string | null;
-}
-
 /** What a caller sees of uploads. Nothing here writes. */
 export function createUploadViews(db: Db) {
   const selectOfWorkspace = db.prepare<{ uploadId: string; workspaceId: string }, Upload>(`
@@ -45,37 +19,9 @@ export function createUploadViews(db: Db) {
     SELECT ${UPLOAD_COLUMNS} FROM uploads WHERE id = :uploadId AND ${SEES_UPLOAD_SQL}`);
   const selectChangeable = db.prepare<SessionParams & { uploadId: string }, Upload>(`
     SELECT ${UPLOAD_COLUMNS} FROM uploads WHERE id = :uploadId AND ${CHANGES_UPLOAD_SQL}`);
-  const selectPendingKey = db.prepare<{ uploadId: string; objectKey: string }, { found: number }>(`
-    SELECT 1 AS found FROM uploads WHERE id = :uploadId AND object_key = :objectKey AND status = 'pending'`);
-  const filterSql = `
-       AND (:status IS NULL OR status = :status)
-       AND (:category IS NULL OR category = :category)
-       AND (:contextId IS NULL OR context_id = :contextId)`;
-  const listing = (whereSql: string) => ({
-    page: db.prepare<FilterParams & { ownerId: string; offset: number; limit: number }, Upload>(`
-      SELECT ${UPLOAD_COLUMNS} FROM uploads WHERE ${whereSql} ${filterSql} ORDER BY id DESC LIMIT :limit OFFSET :offset`),
-    count: db.prepare<FilterParams & { ownerId: string }, { total: number }>(`
-      SELECT count(*) AS total FROM uploads WHERE ${whereSql} ${filterSql}`),
-  });
-  const ofWorkspace = listing("workspace_id = :ownerId");
-  // A confirmed upload has a workspace: personal ones are pending.
-  const personal = listing("workspace_id IS NULL AND user_id = :ownerId AND status = 'pending'");
-  // Besides those that are bound to the workflow: those that its definition names by id, bound to another context.
-  const workflowSql = `
-      FROM uploads
-     WHERE workspace_id = :workspaceId AND status = 'uploaded'
-       AND id IN (SELECT id FROM uploads WHERE context_id = :workflowId
-                  UNION
-                  SELECT value FROM json_tree((SELECT definition_json FROM contexts WHERE id = :workflowId))
-                   WHERE type = 'text' AND length(value) = 36)`;
-  const selectOfWorkflow = db.prepare<
-    { workspaceId: string; workflowId: string; offset: number; limit: number },
-    Upload
-  >(`
-    SELECT ${UPLOAD_COLUMNS} ${workflowSql} ORDER BY created_at_ms DESC, id DESC LIMIT :limit OFFSET :offset`);
-  const countOfWorkflow = db.prepare<{ workspaceId: string; workflowId: string }, { total: number }>(
-    `SELECT count(*) AS total ${workflowSql}`,
-  );
+  const selectPendingKey = db.prepare<{ uploadId: string; objectKey: string }, { ownerId: string }>(`
+    SELECT coalesce(workspace_id, user_id) AS ownerId
+      FROM uploads WHERE id = :uploadId AND object_key = :objectKey AND status = 'pending'`);
 
   /** The upload, as far as the caller can see it. Throws `not_found`, alike for unknown, foreign and deleted ids. */
   function find(principal: Principal, uploadId: string): Upload {
@@ -99,41 +45,16 @@ export function createUploadViews(db: Db) {
     );
   }
 
-  /** Whether a pending upload names this staging key; the embedded store asks before it keeps a PUT. */
-  function isPendingKey(objectKey: string): boolean {
+  /**
+   * The workspace whose pending upload names this staging key, or the person if it is in none; null if none names it. The
+   * embedded store asks before it keeps a PUT.
+   */
+  function ownerOfPendingKey(objectKey: string): string | null {
     const uploadId = objectKey.split("/")[2] ?? "";
-    return selectPendingKey.get({ uploadId, objectKey }) !== undefined;
+    return selectPendingKey.get({ uploadId, objectKey })?.ownerId ?? null;
   }
 
-  /** The uploads of the selected workspace, newest first; where none is selected, the caller's personal ones. */
-  function list({ workspaceId, userId }: Principal, filter: UploadFilter): UploadPage {
-    const { page, count } = workspaceId === null ? personal : ofWorkspace;
-    const params = {
-      ownerId: workspaceId ?? userId,
-      status: filter.status ?? null,
-      category: filter.category ?? null,
-      contextId: filter.contextId ?? null,
-    };
-    return {
-      uploads: page.all({ ...params, offset: filter.offset, limit: filter.limit }),
-      total: count.get(params)?.total ?? 0,
-    };
-  }
-
-  /** The confirmed uploads of a workflow, newest first. */
-  function listOfWorkflow(
-    principal: Principal,
-    workflowId: string,
-    page: { offset: number; limit: number },
-  ): UploadPage {
-    const workspaceId = selectedWorkspace(principal);
-    return {
-      uploads: selectOfWorkflow.all({ workspaceId, workflowId, ...page }),
-      total: countOfWorkflow.get({ workspaceId, workflowId })?.total ?? 0,
-    };
-  }
-
-  return { find, findOrNull, findToChange, isPendingKey, list, listOfWorkflow };
+  return { find, findOrNull, findToChange, ownerOfPendingKey };
 }
 
 function found(upload: Upload | undefined): Upload {

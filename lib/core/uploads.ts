@@ -3,12 +3,16 @@ import { AppError } from "../errors.ts";
 import { newId, newObjectKey } from "../ids.ts";
 import type { ObjectStat } from "../store/objects.ts";
 import type { ContextType } from "./contexts.ts";
+import { createEmptying } from "./emptying.ts";
 import type { Category, FileType } from "./file_types.ts";
 import type { Idempotency, RepeatableRequest } from "./idempotency.ts";
-import { CHANGES_UPLOAD_SQL, type SessionParams, sessionParams } from "./permissions.ts";
+import { CHANGES_UPLOAD_SQL, PERMISSIONS, type SessionParams, sessionParams } from "./permissions.ts";
 import type { Principal } from "./principals.ts";
 import type { Removals } from "./removals.ts";
+import type { Rights } from "./rights.ts";
 import type { TextCounts } from "./text_counts.ts";
+import { GONE_COLUMNS, type GoneRow, type Unconfirmed } from "./unconfirmed.ts";
+import { createUploadLists } from "./upload_lists.ts";
 import { createUploadViews, noUpload, UPLOAD_COLUMNS } from "./upload_views.ts";
 import { noWorkspace, storageLimitExceeded, type Workspaces } from "./workspaces.ts";
 
@@ -62,13 +66,10 @@ export interface Confirmation {
 export interface UploadsOptions {
   uploadUrlTtlMs: number;
   pendingTtlMs: number;
-  pendingUploadsMax: number;
 }
 
 /** Expired rows that go in one transaction. */
 const EXPIRY_BATCH = 500;
-/** Owners whose number of pending uploads is remembered. */
-const OWNERS_HELD_MAX = 10_000;
 
 export type Uploads = ReturnType<typeof createUploads>;
 
@@ -77,41 +78,29 @@ export function createUploads(
   db: Db,
   parts: {
     workspaces: Workspaces;
+    rights: Rights;
     removals: Removals;
     idempotency: Idempotency;
+    unconfirmed: Unconfirmed;
     now: () => number;
     options: UploadsOptions;
   },
 ) {
-  const { workspaces, removals, idempotency, now, options } = parts;
+  const { workspaces, rights, removals, idempotency, unconfirmed, now, options } = parts;
   const insertPending = db.prepare<Upload>(`
     INSERT INTO uploads (id, user_id, workspace_id, filename, category, content_type, format, status, stated_size_bytes, object_key,
                          url_expires_at_ms, expires_at_ms, created_at_ms, updated_at_ms)
     VALUES (:uploadId, :userId, :workspaceId, :filename, :category, :contentType, :format, 'pending', :statedSizeBytes, :objectKey,
             :urlExpiresAtMs, :expiresAtMs, :createdAtMs, :updatedAtMs)`);
-  const countPending = db.prepare<[string], { pending: number }>(`
-    SELECT count(*) AS pending FROM uploads WHERE workspace_id = ? AND status = 'pending'`);
-  const countPersonal = db.prepare<[string], { pending: number }>(`
-    SELECT count(*) AS pending FROM uploads WHERE workspace_id IS NULL AND user_id = ? AND status = 'pending'`);
   // One statement deletes a row, gives its bytes back and enters its object for removal: the triggers do the rest.
-  const deleteOfWorkspace = db.prepare<{ uploadId: string; workspaceId: string }, { uploadId: string }>(`
-    DELETE FROM uploads WHERE id = :uploadId AND workspace_id = :workspaceId RETURNING id AS uploadId`);
-  const deleteBySession = db.prepare<SessionParams & { uploadId: string }, { uploadId: string }>(`
-    DELETE FROM uploads WHERE id = :uploadId AND ${CHANGES_UPLOAD_SQL} RETURNING id AS uploadId`);
-  const selectWorkspaceToEmpty = db.prepare<[], { workspaceId: string }>(`
-    SELECT id AS workspaceId FROM workspaces
-     WHERE deleted_at_ms IS NOT NULL AND coalesce(emptied_at_ms < deleted_at_ms, 1)
-     ORDER BY deleted_at_ms LIMIT 1`);
-  const deleteSome = db.prepare<{ workspaceId: string; limit: number }, { uploadId: string }>(`
-    DELETE FROM uploads
-     WHERE id IN (SELECT id FROM uploads WHERE workspace_id = :workspaceId ORDER BY id LIMIT :limit)
-    RETURNING id AS uploadId`);
-  const noteEmptied = db.prepare<{ workspaceId: string; nowMs: number }>(`
-    UPDATE workspaces SET emptied_at_ms = max(:nowMs, deleted_at_ms) WHERE id = :workspaceId`);
-  const deleteExpired = db.prepare<{ nowMs: number; limit: number }, { uploadId: string }>(`
+  const deleteOfWorkspace = db.prepare<{ uploadId: string; workspaceId: string }, GoneRow>(`
+    DELETE FROM uploads WHERE id = :uploadId AND workspace_id = :workspaceId RETURNING ${GONE_COLUMNS}`);
+  const deleteBySession = db.prepare<SessionParams & { uploadId: string }, GoneRow>(`
+    DELETE FROM uploads WHERE id = :uploadId AND ${CHANGES_UPLOAD_SQL} RETURNING ${GONE_COLUMNS}`);
+  const deleteExpired = db.prepare<{ nowMs: number; limit: number }, GoneRow>(`
     DELETE FROM uploads
      WHERE id IN (SELECT id FROM uploads WHERE status = 'pending' AND expires_at_ms <= :nowMs ORDER BY expires_at_ms LIMIT :limit)
-    RETURNING id AS uploadId`);
+    RETURNING ${GONE_COLUMNS}`);
   const postponeExpiry = db.prepare<{ uploadId: string; expiresAtMs: number }, { uploadId: string }>(`
     UPDATE uploads
        SET expires_at_ms = max(expires_at_ms, :expiresAtMs)
@@ -128,38 +117,51 @@ export function createUploads(
      WHERE id = :uploadId AND status = 'pending'
     RETURNING ${UPLOAD_COLUMNS}`);
   const views = createUploadViews(db);
+  const emptying = createEmptying(db, { unconfirmed, now });
   const installationId = workspaces.installationId();
-  /** How many more pending uploads a workspace or a person may have, as far as this process knows: never more than there really are. */
-  const pendingLeft = new Map<string, number>();
 
   /**
    * Makes a pending upload; of a session that selects no workspace it is a personal one. Throws `rate_limited` where there
-   * are too many, `storage_limit_exceeded` where a stated size can never fit; `not_found` where the request is repeated and
-   * the upload that it made is gone.
+   * are too many, `storage_limit_exceeded` where a stated size can never fit, or (one of the two) where too much is staged;
+   * `insufficient_storage`; `not_found` where the request is repeated and the upload that it made is gone.
    */
   async function create(
     principal: Principal,
     newUpload: NewUpload,
     request: RepeatableRequest | null = null,
   ): Promise<CreatedUpload> {
+    let isCounted = false;
+    /** Counts the upload and makes its row. */
+    const insert = (upload: Upload): void => {
+      unconfirmed.add(principal, upload.statedSizeBytes);
+      isCounted = true;
+      insertPending.run(upload);
+    };
     try {
-      if (request !== null) return await createOnce(principal, newUpload, request);
+      if (request !== null) return await createOnce(principal, newUpload, { request, insert });
+      db.checkFreeSpace();
       checkRoom(principal, newUpload);
       const upload = pendingUpload(principal, newUpload);
       return await db.writeStatement(() => {
-        takePendingPlace(principal);
-        insertPending.run(upload);
+        rights.checkIfStale(principal, PERMISSIONS.createUpload);
+        insert(upload);
         return { upload, stagingKey: upload.objectKey };
       });
     } catch (error) {
+      if (isCounted) unconfirmed.forget(principal);
       // It was deleted after the caller's credential was looked at.
       if (isRefusal(error, "a deleted workspace takes no uploads")) throw noWorkspace();
       throw error;
     }
   }
 
-  function createOnce(principal: Principal, newUpload: NewUpload, request: RepeatableRequest): Promise<CreatedUpload> {
+  function createOnce(
+    principal: Principal,
+    newUpload: NewUpload,
+    { request, insert }: { request: RepeatableRequest; insert: (upload: Upload) => void },
+  ): Promise<CreatedUpload> {
     return db.write(() => {
+      rights.checkIfStale(principal, PERMISSIONS.createUpload);
       const done = idempotency.find(request);
       if (done !== undefined) {
         const { uploadId, stagingKey } = done;
@@ -169,11 +171,11 @@ export function createUploads(
         return { upload, stagingKey };
       }
       // Inside, because what the first request was given must not be refused to its repetition.
+      db.checkFreeSpace();
       checkRoom(principal, newUpload);
       const upload = pendingUpload(principal, newUpload);
       const { uploadId, objectKey: stagingKey } = upload;
-      takePendingPlace(principal);
-      insertPending.run(upload);
+      insert(upload);
       idempotency.remember(request, uploadId, stagingKey);
       return { upload, stagingKey };
     });
@@ -209,64 +211,45 @@ export function createUploads(
     };
   }
 
-  /**
-   * Unconfirmed bytes are not charged, so their number is bounded. Counting them for each create would cost as much as
-   * there are: so they are counted once, then only creates are, and only when those reach the limit is it counted again.
-   */
-  function takePendingPlace({ workspaceId, userId }: Principal): void {
-    const owner = workspaceId ?? `user ${userId}`;
-    let left = pendingLeft.get(owner) ?? 0;
-    if (left <= 0) {
-      const counted = workspaceId === null ? countPersonal.get(userId) : countPending.get(workspaceId);
-      left = options.pendingUploadsMax - (counted?.pending ?? 0);
-    }
-    if (pendingLeft.size >= OWNERS_HELD_MAX) pendingLeft.clear();
-    pendingLeft.set(owner, left - 1);
-    if (left <= 0) {
-      const whose = workspaceId === null ? "You have" : "The workspace has";
-      throw new AppError(
-        "rate_limited",
-        `${whose} ${options.pendingUploadsMax} uploads that were never confirmed, which is the most allowed: confirm or delete some`,
-        { retryAfterSeconds: 60 },
-      );
-    }
-  }
-
   /** Deletes an upload in either state and gives its bytes back. Throws `not_found`, alike for all who may not delete it. */
-  function remove(principal: Principal, uploadId: string, request: RepeatableRequest | null = null): Promise<void> {
-    if (request === null) return db.writeStatement(() => deleteOne(principal, uploadId));
-    return db.write(() => {
-      if (idempotency.find(request) !== undefined) return;
-      deleteOne(principal, uploadId);
+  async function remove(
+    principal: Principal,
+    uploadId: string,
+    request: RepeatableRequest | null = null,
+  ): Promise<void> {
+    if (request === null) {
+      const uncount = await db.writeStatement(() => {
+        rights.checkIfStale(principal, PERMISSIONS.deleteUpload);
+        return deleteOne(principal, uploadId);
+      });
+      return uncount();
+    }
+    const uncount = await db.write(() => {
+      rights.checkIfStale(principal, PERMISSIONS.deleteUpload);
+      if (idempotency.find(request) !== undefined) return null;
+      const uncountOne = deleteOne(principal, uploadId);
       idempotency.remember(request, uploadId);
+      return uncountOne;
     });
+    uncount?.();
   }
 
-  function deleteOne(principal: Principal, uploadId: string): void {
+  function deleteOne(principal: Principal, uploadId: string): () => void {
     const deleted =
       principal.authKind === "api_key"
         ? deleteOfWorkspace.get({ uploadId, workspaceId: principal.workspaceId })
         : deleteBySession.get({ uploadId, ...sessionParams(principal) });
     if (deleted === undefined) throw noUpload();
-  }
-
-  /**
-   * Removes up to `limit` uploads of a deleted workspace, through the same triggers as any delete. Resolves with their
-   * number; null where no deleted workspace is left that has any. Where to go on is in the database: a kill costs nothing.
-   */
-  function removeOfDeletedWorkspaces(limit: number): Promise<number | null> {
-    const workspaceId = selectWorkspaceToEmpty.get()?.workspaceId;
-    if (workspaceId === undefined) return Promise.resolve(null);
-    return db.write(() => {
-      const removed = deleteSome.all({ workspaceId, limit }).length;
-      if (removed < limit) noteEmptied.run({ workspaceId, nowMs: now() });
-      return removed;
-    });
+    return unconfirmed.remove(deleted);
   }
 
   /** Deletes pending uploads whose time is over, up to a batch of them, and resolves with their number. */
-  function expire(nowMs: number): Promise<number> {
-    return db.writeStatement(() => deleteExpired.all({ nowMs, limit: EXPIRY_BATCH }).length);
+  async function expire(nowMs: number): Promise<number> {
+    const uncounts = await db.writeStatement(() =>
+      deleteExpired.all({ nowMs, limit: EXPIRY_BATCH }).map(unconfirmed.remove),
+    );
+    for (const uncount of uncounts) uncount();
+    return uncounts.length;
   }
 
   /**
@@ -287,20 +270,24 @@ export function createUploads(
   }
 
   /**
-   * Charges an upload and makes it confirmed, in one transaction. Throws `storage_unavailable` where its lease is gone,
+   * Charges an upload and makes it confirmed, in one transaction. Not refused while the disk is short of space: it needs a
+   * few hundred bytes, and without it the staged file would only lie there until it expires. `checkRights` runs inside the
+   * transaction, and what it throws refuses the confirm. Throws `storage_unavailable` where its lease is gone,
    * `not_found` where the row is, `storage_limit_exceeded` where the quota has no room.
    */
   async function settleConfirm(
     { object, counts, ...confirmation }: Confirmation,
-    request: RepeatableRequest | null = null,
+    { request, checkRights }: { request: RepeatableRequest | null; checkRights: () => void },
   ): Promise<Upload> {
     try {
-      return await db.write(() => {
+      const { upload, uncount } = await db.write(() => {
+        checkRights();
         if (!removals.takeBackLease(confirmation.finalKey)) {
           throw new AppError("storage_unavailable", "The confirm took too long and was given up: ask again", {
             retryAfterSeconds: 1,
           });
         }
+        const uncount = unconfirmed.removeById(confirmation.uploadId);
         const upload = confirmPending.get({
           ...confirmation,
           sizeBytes: object.sizeBytes,
@@ -311,8 +298,10 @@ export function createUploads(
         });
         if (upload === undefined) throw noUpload();
         if (request !== null) idempotency.remember(request, upload.uploadId);
-        return upload;
+        return { upload, uncount };
       });
+      uncount();
+      return upload;
     } catch (error) {
       if (!isRefusal(error, "storage_limit_exceeded")) throw error;
       const workspace = workspaces.find(confirmation.workspaceId);
@@ -321,7 +310,10 @@ export function createUploads(
     }
   }
 
-  return { ...views, create, remove, removeOfDeletedWorkspaces, expire, reserveFinalKey, settleConfirm };
+  return {
+    ...{ ...views, ...createUploadLists(db), ...emptying },
+    ...{ create, remove, expire, reserveFinalKey, settleConfirm },
+  };
 }
 
 interface TextCountsOrNull {

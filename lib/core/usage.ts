@@ -1,9 +1,9 @@
 import type { Db } from "../db/db.ts";
-import { pacer } from "./pacer.ts";
+import { giveWay } from "./pacer.ts";
 import type { Span } from "./usage_periods.ts";
 
-/** Index entries that one statement reads: 2 to 4 ms. All figures are summed up in such steps. */
-const STEP_ROWS_MAX = 5_000;
+/** Index entries that one statement reads: 1 ms or so. All figures are summed up in such steps. */
+const STEP_ROWS_MAX = 2_000;
 /** What a pass over an outbox of more than one step found is kept this many times as long as the pass took. */
 const OUTBOX_KEPT_FACTOR = 9;
 
@@ -86,7 +86,6 @@ export function createUsage(db: Db, options: UsageOptions = {}) {
     // Each row is read once, however many spans it lies in: what lies before each edge is summed up on the way.
     const edges = [...new Set(spans.flatMap(({ startMs, endMs }) => [startMs, endMs]))].sort((a, b) => a - b);
     const before = new Map<number, ScriptFigures>();
-    const giveWay = pacer();
     let sum: ScriptFigures = { characters: 0, lines: 0 };
     for (const [i, edgeMs] of edges.entries()) {
       before.set(edgeMs, sum);
@@ -112,7 +111,6 @@ export function createUsage(db: Db, options: UsageOptions = {}) {
   /** What the workspace stores, has pending, and has given up. */
   async function storageFigures(workspaceId: string): Promise<StorageFigures> {
     const removal = (await awaitingRemoval()).get(workspaceId);
-    const giveWay = pacer();
     let rows = 0;
     for (let afterId = ""; ; ) {
       const step = countUploads.get({ workspaceId, afterId, rows: stepRows });
@@ -158,7 +156,6 @@ export function createUsage(db: Db, options: UsageOptions = {}) {
 
   async function sumOutbox(): Promise<{ sums: Map<string, Awaiting>; steps: number }> {
     const sums = new Map<string, Awaiting>();
-    const giveWay = pacer();
     let steps = 0;
     for (let afterSeq = 0; afterSeq < Number.MAX_SAFE_INTEGER; steps++) {
       const untilSeq = selectSeqAfterStep.get({ afterSeq, rows: stepRows })?.seq ?? Number.MAX_SAFE_INTEGER;

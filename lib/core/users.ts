@@ -33,11 +33,14 @@ export function createUsers(db: Db, now: () => number) {
 
   /**
    * The user that a session stands for; the first sight of one makes the user. A new address or name is written beside the
-   * request, which does not wait for it: what fails is written with one of the next.
+   * request, which does not wait for it: what fails is written with one of the next. Throws `insufficient_storage` for someone new.
    */
   async function ofSession(session: Session): Promise<string> {
     const known = selectBySubject.get(session.subject);
-    if (known === undefined) return write(session);
+    if (known === undefined) {
+      db.checkFreeSpace();
+      return write(session);
+    }
     if (isNews(session, known)) void write(session).catch(() => {});
     return known.userId;
   }

@@ -5,6 +5,7 @@ import Database from "better-sqlite3";
 import { AppError, outcomeUnknown } from "../errors.ts";
 import type { Log } from "../log.ts";
 import { fsyncPathSync } from "./files.ts";
+import { createFreeSpaceCheck } from "./free_space.ts";
 import { checkSchema } from "./schema_version.ts";
 
 /** The name of the database file in the data directory. */
@@ -49,6 +50,11 @@ export interface Db {
   write: <T>(body: () => T) => Promise<T>;
   /** The same for a body whose only write is one statement, or that throws before it writes: it needs no savepoint. */
   writeStatement: <T>(body: () => T) => Promise<T>;
+  /**
+   * To be called before a write that makes the file grow for good. Throws `insufficient_storage` while the disk has too
+   * little free. Not for deletes, and not for what ends in one: they make room.
+   */
+  checkFreeSpace: () => void;
   /** Finishes queued writes, copies the log into the database and closes the file. */
   close: () => Promise<void>;
 }
@@ -56,6 +62,8 @@ export interface Db {
 export interface DbOptions {
   dataDir: string;
   log: Log;
+  /** What `checkFreeSpace` keeps free on the disk; by default nothing. */
+  minFreeBytes?: number;
   /** Brings an older file up to date. Only for the holder of the serve lock. */
   migrate: boolean;
   /** Called when the file's state is unknown (an I/O error): the process must end. */
@@ -86,7 +94,8 @@ class GroupLost extends Error {}
  * `AppError` where the file is newer than the program, or older or absent and `migrate` is not set.
  */
 export function openDb(options: DbOptions): Db {
-  const { dataDir, log, migrate, onFatal, onGroup = () => {}, monotonicMs = () => performance.now() } = options;
+  const { dataDir, log, minFreeBytes = 0, migrate, onFatal } = options;
+  const { onGroup = () => {}, monotonicMs = () => performance.now() } = options;
   const path = join(dataDir, DATABASE_FILE);
   const isNew = !existsSync(path);
   if (isNew && !migrate) {
@@ -280,6 +289,7 @@ export function openDb(options: DbOptions): Db {
     prepare: (sql) => sqlite.prepare(sql),
     write: (body) => enqueue(body, true),
     writeStatement: (body) => enqueue(body, false),
+    checkFreeSpace: createFreeSpaceCheck(dataDir, minFreeBytes),
     close,
   };
 }

@@ -73,7 +73,7 @@ export async function withParts<T>(
     const store = await openStore({
       ...{ config, installationId, log, now, serves: false },
       publicUrl: () => config.publicUrl ?? "",
-      isPendingKey: core.uploads.isPendingKey,
+      staging: core.staging,
     });
     const objects = wrapStore(store.objects);
     try {

@@ -23,6 +23,12 @@ const HEADERS_CHECK_MS_MAX = 5_000;
 const CONNECTIONS_MAX = 8_192;
 /** Above that node:http drops newcomers itself. Until then the one that gives way to a newcomer may still be closing. */
 const CONNECTIONS_CLOSING_MAX = 1_024;
+/**
+ * Connections that the system keeps until they are accepted; it may allow fewer. Node accepts one in each turn of its event
+ * loop, and a client that finds the queue full tries again after 1, 3 and 7 seconds: Node's default of 511 made storms of
+ * connections everybody's wait.
+ */
+const BACKLOG = 4_096;
 /** While the server closes: how often it checks for connections that have become idle. */
 const IDLE_CHECK_MS = 20;
 
@@ -55,6 +61,12 @@ export interface HttpOptions {
   routes: readonly Route[];
   /** Who asks, and whether they may: throws an `AppError` otherwise. */
   authenticate: (req: IncomingMessage, access: Exclude<Access, "public">) => Principal | Promise<Principal>;
+  /** The same once more, after the body was read, which may have taken long. It counts towards no limit. */
+  askAgain: (
+    req: IncomingMessage,
+    access: Exclude<Access, "public">,
+    known: Principal,
+  ) => Principal | Promise<Principal>;
   /** What the log tells of a principal. */
   describe: (principal: Principal) => Record<string, string>;
   corsOrigins: readonly string[];
@@ -91,7 +103,16 @@ interface Exchange {
 
 /** The HTTP server: matches a route, checks who asks, parses, calls the handler, writes the answer. Knows no product noun. */
 export function createHttpServer(options: HttpOptions): HttpServer {
-  const { authenticate, describe, corsOrigins, bodyBytesPer10sMin, log, now, onAnswered = () => {} } = options;
+  const {
+    authenticate,
+    askAgain,
+    describe,
+    corsOrigins,
+    bodyBytesPer10sMin,
+    log,
+    now,
+    onAnswered = () => {},
+  } = options;
   const timeouts = { ...TIMEOUTS, ...options.timeouts };
   const table: RouteTable = routeTable(options.routes);
   const connections = createConnections({
@@ -226,6 +247,10 @@ export function createHttpServer(options: HttpOptions): HttpServer {
       exchange.logFields = describe(principal);
     }
     const body = route.takesBody ? await readJson(req, res, exchange.connection, timeouts.bodyMs) : undefined;
+    if (route.takesBody && route.access !== "public" && principal !== null) {
+      const known = askAgain(req, route.access, principal);
+      principal = known instanceof Promise ? await known : known;
+    }
     const reply = await route.invoke({ params, search, body, principal, headers: req.headers, nowMs: now() });
     responses.json(req, res, exchange, {
       status: reply.status ?? 200,
@@ -251,7 +276,7 @@ export function createHttpServer(options: HttpOptions): HttpServer {
   function listen(host: string, port: number): Promise<number> {
     return new Promise((resolve, reject) => {
       server.once("error", reject);
-      server.listen({ host, port }, () => {
+      server.listen({ host, port, backlog: BACKLOG }, () => {
         server.off("error", reject);
         server.on("error", (error) => log.error("listen_failed", { error }));
         resolve((server.address() as AddressInfo).port);

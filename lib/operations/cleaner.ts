@@ -17,8 +17,8 @@ const BATCH_KEYS_MAX = 4_000;
 const WRITE_KEYS_MAX = 500;
 /** While requests keep the process busy: taking and settling these together stalls no one for more than a millisecond or two. */
 const BATCH_KEYS_BUSY = 64;
-/** Uploads of a deleted workspace that go in one transaction: each is a delete with its triggers, about 50 us. */
-const BATCH_UPLOADS = 100;
+/** Rows of a deleted workspace that go in one transaction: each is a delete with its triggers, about 50 us. */
+const BATCH_ROWS = 100;
 /** After so many of these it is the turn of the objects that are due. */
 const EMPTYING_STEPS = 10;
 /** The longest sleep between two looks at the clock. */
@@ -54,6 +54,8 @@ export interface CleanerCounts {
 export interface CleanerOptions {
   removals: Removals;
   uploads: Uploads;
+  /** Told of every object in staging that a look through it finds. */
+  noteStaged: (objectKey: string, sizeBytes: number) => void;
   idempotency: Pick<Idempotency, "expire">;
   objects: ObjectStore;
   /** Tells whether the database may be trusted to say what is to be removed. */
@@ -82,7 +84,8 @@ export type Cleaner = ReturnType<typeof createCleaner>;
  * after its entry is durable and marked as taken (ROW-FIRST), and its entry goes only after the object has.
  */
 export function createCleaner(options: CleanerOptions) {
-  const { removals, uploads, idempotency, objects, guard, stagingPrefix, uploadUrlTtlMs, log, now } = options;
+  const { removals, uploads, noteStaged, idempotency, objects, guard, stagingPrefix, uploadUrlTtlMs, log, now } =
+    options;
   const { onRemovals = () => {} } = options;
   const monotonicNow = options.monotonicNow ?? (() => performance.now());
   const clock = watchClock(now, monotonicNow, log);
@@ -300,7 +303,7 @@ export function createCleaner(options: CleanerOptions) {
   }
 
   /**
-   * Gives up uploads of deleted workspaces, in steps that stall no one, and resolves with whether there are more: between
+   * Gives up what deleted workspaces have, in steps that stall no one, and resolves with whether there is more: between
    * times the objects of all workspaces are removed. What is left is found again after a restart.
    */
   async function emptyDeletedWorkspaces(): Promise<boolean> {
@@ -308,12 +311,12 @@ export function createCleaner(options: CleanerOptions) {
     let hasMore = true;
     for (let step = 0; step < EMPTYING_STEPS && hasMore && state !== "stopping"; step++) {
       const startedMs = monotonicNow();
-      const removed = await uploads.removeOfDeletedWorkspaces(BATCH_UPLOADS);
+      const removed = await uploads.removeOfDeletedWorkspaces(BATCH_ROWS);
       given += removed ?? 0;
       hasMore = removed !== null;
-      if (removed === BATCH_UPLOADS) await stepAside(monotonicNow() - startedMs);
+      if (removed !== null && removed > 0) await stepAside(monotonicNow() - startedMs);
     }
-    if (given > 0) log.info("deleted_workspaces_emptied", { uploads: given });
+    if (given > 0) log.info("deleted_workspaces_emptied", { rows: given });
     return hasMore;
   }
 
@@ -346,7 +349,7 @@ export function createCleaner(options: CleanerOptions) {
     lastLookMs = monotonicNow();
     if (!(await guard.isCurrent())) return 0;
     const found = await enterLateArrivals({
-      ...{ objects, removals, stagingPrefix, uploadUrlTtlMs, now },
+      ...{ objects, removals, noteStaged, stagingPrefix, uploadUrlTtlMs, now },
       isStopping: () => state === "stopping",
     });
     if (found > 0) log.info("late_arrivals_entered", { found });

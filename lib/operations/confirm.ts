@@ -1,17 +1,27 @@
 import type { Contexts, ContextType } from "../core/contexts.ts";
 import type { Idempotency, RepeatableRequest } from "../core/idempotency.ts";
+import { PERMISSIONS } from "../core/permissions.ts";
 import type { Principal } from "../core/principals.ts";
 import type { EndedLease, Removals } from "../core/removals.ts";
+import type { Rights } from "../core/rights.ts";
 import { countText, type TextCounts } from "../core/text_counts.ts";
 import type { Upload, Uploads } from "../core/uploads.ts";
 import type { Workspaces } from "../core/workspaces.ts";
 import { AppError, invalidField } from "../errors.ts";
+import { createGate, type Gate } from "../gate.ts";
 import type { Log } from "../log.ts";
 import { type ObjectStat, type ObjectStore, StoreError } from "../store/objects.ts";
 
 /** Time beyond the copy itself for the two transactions and for reading the file: 30 s and 1 s for every 10 MB. */
 const LEASE_EXTRA_MS = 30_000;
 const LEASE_BYTES_PER_MS = 10_000;
+/** How long a confirm waits for its turn. Clients give up after some 30 s, and the look before it may have taken 10. */
+const TURN_MS_MAX = 10_000;
+/** A text that is longer is counted with few others: 1 GiB keeps the process busy for seconds. */
+const HUGE_TEXT_BYTES = 4 * 1024 * 1024;
+const HUGE_TEXTS_AT_ONCE = 2;
+/** Other texts that are counted at once. */
+const TEXTS_AT_ONCE = 16;
 
 export interface ConfirmRequest {
   uploadId: string;
@@ -25,6 +35,7 @@ export interface ConfirmParts {
   uploads: Uploads;
   contexts: Contexts;
   workspaces: Workspaces;
+  rights: Rights;
   removals: Removals;
   idempotency: Idempotency;
   objects: ObjectStore;
@@ -42,19 +53,24 @@ export interface ConfirmParts {
  * stands in the outbox while it is copied, so a crash at any point leaves at worst an entry there (NO-ORPHAN).
  */
 export function createConfirm(parts: ConfirmParts) {
-  const { uploads, contexts, workspaces, removals, idempotency, objects, maxUploadBytes, now, log } = parts;
+  const { uploads, contexts, workspaces, rights, removals, idempotency, objects, maxUploadBytes, now, log } = parts;
   const leaseMs =
     parts.leaseMs ??
     ((sizeBytes) => objects.promoteMsMax(sizeBytes) + LEASE_EXTRA_MS + Math.ceil(sizeBytes / LEASE_BYTES_PER_MS));
+  const copies = gateFor(objects.promotesAtOnceMax, "Too many files are being confirmed at the moment: ask again");
+  const tooManyTexts = "Too many scripts are being confirmed at the moment: ask again";
+  const texts = gateFor(TEXTS_AT_ONCE, tooManyTexts);
+  const hugeTexts = gateFor(HUGE_TEXTS_AT_ONCE, tooManyTexts);
   /** The newest attempt for each upload. Two at once would copy twice to no use: the later waits and finds it done. */
   const attempts = new Map<string, Promise<unknown>>();
 
   /**
    * Confirms an upload and resolves with it; one that is confirmed already is returned as it is, whatever the context.
    *
-   * Throws `not_found` (upload or context), `forbidden` (a session's role), `validation_error` (nothing was PUT, or an
+   * Throws `not_found` (upload or context) and `forbidden` (a session's role), both also if the right was lost while the copy
+   * was made; `invalid_api_key` if the key was revoked or has expired meanwhile; `validation_error` (nothing was PUT, or an
    * Idempotency-Key that came with another request), `payload_too_large`, `storage_limit_exceeded` (nothing is charged and
-   * the upload stays pending), `storage_unavailable`.
+   * the upload stays pending), `storage_unavailable` (the store failed, or there was no turn in time).
    */
   async function confirm(principal: Principal, request: ConfirmRequest): Promise<Upload> {
     const { uploadId, repeatable } = request;
@@ -73,16 +89,33 @@ export function createConfirm(parts: ConfirmParts) {
   }
 
   async function confirmAlone(principal: Principal, request: ConfirmRequest): Promise<Upload> {
+    // It may have waited for another attempt.
+    rights.checkIfStale(principal, PERMISSIONS.confirmUpload);
     const upload = uploads.findToChange(principal, request.uploadId);
     if (upload.status === "uploaded") return noted(upload, request);
     try {
       return await attemptConfirm(principal, request, upload);
     } catch (error) {
       // Whatever failed, the row tells what is true: confirmed meanwhile is a success, deleted meanwhile a 404.
-      const present = uploads.findToChange(principal, request.uploadId);
+      const present = findStill(principal, request);
       if (present.status === "uploaded") return await noted(present, request);
       throw error instanceof StoreError ? storeProblem(error) : error;
     }
+  }
+
+  /** The upload, as long as the caller may confirm it. Throws as `Rights.check` does, and `not_found`. */
+  function findStill(principal: Principal, { uploadId }: ConfirmRequest): Upload {
+    rights.check(principal, PERMISSIONS.confirmUpload);
+    return uploads.findToChange(principal, uploadId);
+  }
+
+  /** The workspace that is charged. Throws `not_found`, `forbidden`. */
+  function bindingOf(
+    principal: Principal,
+    { contextType, contextId }: ConfirmRequest,
+    { workspaceId }: Upload,
+  ): string {
+    return contexts.workspaceToBind(principal, { contextType, contextId, uploadWorkspaceId: workspaceId });
   }
 
   /** A success without a change: its key is taken all the same. */
@@ -92,15 +125,27 @@ export function createConfirm(parts: ConfirmParts) {
   }
 
   async function attemptConfirm(principal: Principal, request: ConfirmRequest, upload: Upload): Promise<Upload> {
-    const { uploadId, contextType, contextId } = request;
-    const { workspaceId: uploadWorkspaceId } = upload;
-    const workspaceId = contexts.workspaceToBind(principal, { contextType, contextId, uploadWorkspaceId });
+    const workspaceId = bindingOf(principal, request, upload);
     const source = await objects.stat(upload.objectKey);
     if (source === null) throw notPut();
     if (source.sizeBytes > maxUploadBytes) throw tooLarge(source.sizeBytes, maxUploadBytes);
     // Asked before anything is copied; the schema asks again inside the transaction.
     workspaces.checkRoom(workspaceId, source.sizeBytes);
 
+    // Whoever waits, waits before the lease is taken: its time runs. The text's turn comes first, because those who wait
+    // for it must not hold a connection.
+    const copyInTurn = () =>
+      copies(workspaceId, () => copyAndSettle(principal, request, { upload, workspaceId, source }));
+    if (!isCounted(upload)) return await copyInTurn();
+    return await (source.sizeBytes > HUGE_TEXT_BYTES ? hugeTexts : texts)(workspaceId, copyInTurn);
+  }
+
+  async function copyAndSettle(
+    principal: Principal,
+    request: ConfirmRequest,
+    { upload, workspaceId, source }: { upload: Upload; workspaceId: string; source: ObjectStat },
+  ): Promise<Upload> {
+    const { uploadId, contextType, contextId } = request;
     const finalKey = await uploads.reserveFinalKey(uploadId, {
       sizeBytes: source.sizeBytes,
       leaseMs: leaseMs(source.sizeBytes),
@@ -116,7 +161,11 @@ export function createConfirm(parts: ConfirmParts) {
       const counts = await countsOf(upload, finalKey, object);
       return await uploads.settleConfirm(
         { uploadId, workspaceId, contextType, contextId, finalKey, object, counts },
-        request.repeatable,
+        {
+          request: request.repeatable,
+          // The copy may have taken minutes: who has lost the right meanwhile charges nothing to anyone.
+          checkRights: () => void bindingOf(principal, request, findStill(principal, request)),
+        },
       );
     } catch (error) {
       await endLease(finalKey, { uploadId, sizeBytes: source.sizeBytes, mayLandLate });
@@ -126,7 +175,7 @@ export function createConfirm(parts: ConfirmParts) {
 
   /** Counted from the final object, which no PUT can change any more. Null for all but scripts in plain text. */
   async function countsOf(upload: Upload, finalKey: string, object: ObjectStat): Promise<TextCounts | null> {
-    if (upload.category !== "script" || upload.format !== "txt") return null;
+    if (!isCounted(upload)) return null;
     if (object.sizeBytes === 0) return { charCount: 0, lineCount: 0 };
     return countText(wholeBody(await objects.read(finalKey), object.sizeBytes));
   }
@@ -141,6 +190,14 @@ export function createConfirm(parts: ConfirmParts) {
   }
 
   return confirm;
+}
+
+function gateFor(places: number, refusal: string): Gate {
+  return createGate({ places, waitMsMax: TURN_MS_MAX, refusal });
+}
+
+function isCounted({ category, format }: Upload): boolean {
+  return category === "script" && format === "txt";
 }
 
 /** The bytes as they come; rejects at their end where they are fewer or more than were charged, so that no part is counted as the whole. */

@@ -9,6 +9,8 @@ const UNDER_PREFIX = /^([0-9a-f-]{36})\/[0-9a-f]{32}$/;
 export interface LateArrivalsOptions {
   objects: ObjectStore;
   removals: Removals;
+  /** Told of every object: on an S3 server nothing else says what was PUT for a pending upload. */
+  noteStaged: (objectKey: string, sizeBytes: number) => void;
   /** The staging prefix of this installation, ending in a slash. */
   stagingPrefix: string;
   uploadUrlTtlMs: number;
@@ -22,7 +24,7 @@ export interface LateArrivalsOptions {
  * after its row and its removal are gone (NO-ORPHAN). Resolves with their number; rejects where the store cannot be listed.
  */
 export async function enterLateArrivals(options: LateArrivalsOptions): Promise<number> {
-  const { objects, removals, stagingPrefix, uploadUrlTtlMs, now, isStopping } = options;
+  const { objects, removals, noteStaged, stagingPrefix, uploadUrlTtlMs, now, isStopping } = options;
   let found = 0;
   for await (const { objectKey, modifiedAtMs, sizeBytes } of objects.list(stagingPrefix)) {
     if (isStopping()) break;
@@ -30,6 +32,7 @@ export async function enterLateArrivals(options: LateArrivalsOptions): Promise<n
     const [, uploadId] = UNDER_PREFIX.exec(objectKey.slice(stagingPrefix.length)) ?? [];
     // What someone else has put under our prefix stays: it is not ours to remove.
     if (uploadId === undefined) continue;
+    noteStaged(objectKey, sizeBytes);
     if (modifiedAtMs > nowMs - uploadUrlTtlMs - LATE_ARRIVAL_AGE_MS) continue;
     if (await removals.enterFound({ objectKey, uploadId, sizeBytes, nowMs })) found++;
   }

@@ -59,20 +59,23 @@ export function paginate(
   page: { offset: number; limit: number; total: number },
 ): Pagination {
   const { offset, limit, total } = page;
-  const link = (to: number): string => {
-    const search = new URLSearchParams();
-    for (const [name, value] of Object.entries(query)) {
-      if (name === "offset" || name === "limit" || value === undefined) continue;
-      for (const item of Array.isArray(value) ? value : [value]) search.append(name, String(item));
-    }
-    search.set("offset", String(to));
-    search.set("limit", String(limit));
-    return `${path}?${search}`;
-  };
+  const link = (to: number): string => pageLink(path, query, { offset: String(to) });
   return {
     next: offset + limit < total ? link(offset + limit) : null,
     prev: offset > 0 ? link(Math.max(0, offset - limit)) : null,
     limit,
     total,
   };
+}
+
+/** The link to another page of a list: what `query` filters by, where the page begins, and how long it is. */
+export function pageLink(path: string, query: Record<string, unknown>, start: Record<string, string>): string {
+  const search = new URLSearchParams();
+  for (const [name, value] of Object.entries(query)) {
+    if (name === "offset" || name === "cursor" || name === "limit" || value === undefined) continue;
+    for (const item of Array.isArray(value) ? value : [value]) search.append(name, String(item));
+  }
+  for (const [name, value] of Object.entries(start)) search.set(name, value);
+  search.set("limit", String(query.limit));
+  return `${path}?${search}`;
 }

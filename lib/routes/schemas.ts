@@ -4,7 +4,7 @@ import { CATEGORIES } from "../core/file_types.ts";
 
 /** Rows on one page of a list. */
 export const PAGE_LIMIT_MAX = 100;
-const PAGE_LIMIT_DEFAULT = 50;
+export const PAGE_LIMIT_DEFAULT = 50;
 /** A page further on than this costs more than it is worth: filters find it. */
 export const PAGE_OFFSET_MAX = 10_000_000;
 
@@ -69,15 +69,6 @@ export function createUploadBody(sizeBytesMax: number) {
 }
 
 export const ConfirmUploadBody = z.object({ context_type: oneOf(CONTEXT_TYPES), context_id: uuid }, bodyError);
-
-export const ListUploadsQuery = z.object({
-  ...page,
-  status: oneOf(["pending", "uploaded"]).optional(),
-  category: oneOf(CATEGORIES).optional(),
-  context_id: uuid.optional(),
-});
-
-export const PageQuery = z.object(page);
 
 const definition = z.looseObject(
   {

@@ -3,9 +3,11 @@ import { repeatable } from "../core/idempotency.ts";
 import { PERMISSIONS } from "../core/permissions.ts";
 import type { Upload } from "../core/uploads.ts";
 import { type Route, route } from "../http/routes.ts";
-import { paginate, presentUpload } from "./present.ts";
+import { pageStart, paginateByKey } from "./keyed_pages.ts";
+import { presentUpload } from "./present.ts";
 import type { RouteParts } from "./routes.ts";
-import { ConfirmUploadBody, createUploadBody, ListUploadsQuery, UploadParams } from "./schemas.ts";
+import { ConfirmUploadBody, createUploadBody, UploadParams } from "./schemas.ts";
+import { ListUploadsQuery } from "./schemas_uploads.ts";
 
 /** Header of a request that is done once, however often it is sent. */
 const IDEMPOTENCY_KEY = "idempotency-key";
@@ -91,12 +93,12 @@ export function uploadRoutes({ core, objects, confirm, cleaner, config }: RouteP
       summary: "List the selected workspace's uploads, newest first; without one the caller's personal ones",
       access: PERMISSIONS.readUploads,
       query: ListUploadsQuery,
-      handle({ principal, query, nowMs }) {
-        const { status, category, context_id: contextId, offset, limit } = query;
-        const { uploads: found, total } = uploads.list(principal, { status, category, contextId, offset, limit });
+      async handle({ principal, query, nowMs }) {
+        const { status, category, context_id: contextId } = query;
+        const page = await uploads.list(principal, { status, category, contextId }, pageStart(query));
         return {
-          data: found.map((upload) => show(upload, nowMs)),
-          pagination: paginate(UPLOADS, query, { offset, limit, total }),
+          data: page.uploads.map((upload) => show(upload, nowMs)),
+          pagination: paginateByKey(UPLOADS, query, page),
         };
       },
     }),

@@ -1,8 +1,11 @@
+import { giveWay } from "../core/pacer.ts";
 import { PERMISSIONS } from "../core/permissions.ts";
 import { type Route, route } from "../http/routes.ts";
+import { pageStart, paginateByKey } from "./keyed_pages.ts";
 import { paginate, presentUpload, presentWorkflow } from "./present.ts";
 import type { RouteParts } from "./routes.ts";
-import { CreateWorkflowBody, ListWorkflowsQuery, PageQuery, PatchWorkflowBody, WorkflowParams } from "./schemas.ts";
+import { CreateWorkflowBody, ListWorkflowsQuery, PatchWorkflowBody, WorkflowParams } from "./schemas.ts";
+import { WorkflowUploadsQuery } from "./schemas_uploads.ts";
 
 const WORKFLOWS = "/api/v1/workflows";
 const WORKFLOW = "/api/v1/workflows/:workflow_id";
@@ -32,16 +35,19 @@ export function workflowRoutes({ core, objects, config }: RouteParts): Route[] {
       summary: "List the workspace's workflows",
       access: READ,
       query: ListWorkflowsQuery,
-      handle({ principal, query }) {
-        const { offset, limit, search, include_definition: withDefinition = false } = query;
-        const filter = { search, order: orderOf(query.sort, query.order), offset, limit };
+      async handle({ principal, query }) {
+        const { offset, limit, search, include_definition: withDefinitions = false } = query;
+        const filter = { search, order: orderOf(query.sort, query.order), offset, limit, withDefinitions };
         const { workflows, total } = asksForRuns(query)
           ? { workflows: [], total: 0 }
-          : contexts.listWorkflows(principal, filter);
-        return {
-          data: workflows.map((workflow) => presentWorkflow(workflow, { withDefinition })),
-          pagination: paginate(WORKFLOWS, query, { offset, limit, total }),
-        };
+          : await contexts.listWorkflows(principal, filter);
+        const data: unknown[] = [];
+        for (const workflow of workflows) {
+          data.push(presentWorkflow(workflow, { withDefinition: withDefinitions }));
+          // A definition may take a millisecond to parse.
+          if (withDefinitions) await giveWay();
+        }
+        return { data, pagination: paginate(WORKFLOWS, query, { offset, limit, total }) };
       },
     }),
 
@@ -88,15 +94,14 @@ export function workflowRoutes({ core, objects, config }: RouteParts): Route[] {
       summary: "List a workflow's confirmed uploads, newest first",
       access: READ,
       params: WorkflowParams,
-      query: PageQuery,
-      handle({ principal, params, query, nowMs }) {
-        const { offset, limit } = query;
-        const { workflowId } = contexts.findWorkflow(principal, params.workflow_id);
-        const { uploads: found, total } = uploads.listOfWorkflow(principal, workflowId, { offset, limit });
+      query: WorkflowUploadsQuery,
+      async handle({ principal, params, query, nowMs }) {
+        const workflow = contexts.findWorkflow(principal, params.workflow_id);
+        const page = await uploads.listOfWorkflow(principal, workflow, pageStart(query));
         const urlExpiresAtMs = nowMs + config.downloadUrlTtlSeconds * 1000;
         return {
-          data: found.map((upload) => presentUpload(upload, objects, urlExpiresAtMs)),
-          pagination: paginate(`${WORKFLOWS}/${workflowId}/uploads`, query, { offset, limit, total }),
+          data: page.uploads.map((upload) => presentUpload(upload, objects, urlExpiresAtMs)),
+          pagination: paginateByKey(`${WORKFLOWS}/${workflow.workflowId}/uploads`, query, page),
         };
       },
     }),

@@ -77,6 +77,8 @@ export interface ObjectStore {
   promote: (stagingKey: string, finalKey: string, options: PromoteOptions) => Promise<ObjectStat>;
   /** How long `promote` may take for an object of this size, in milliseconds; the confirm's lease is longer. */
   promoteMsMax: (sizeBytes: number) => number;
+  /** How many may promote an object, and read it then, before one has to wait for another. */
+  promotesAtOnceMax: number;
   /** The object's bytes. Rejects with `absent`. */
   read: (objectKey: string) => Promise<Readable>;
   /**

@@ -2,20 +2,22 @@ import type { Config } from "../config/config.ts";
 import { readSigningKey } from "../db/data_dir.ts";
 import type { Log } from "../log.ts";
 import { createObjectRoutes, type ObjectRoutes } from "./disk/object_routes.ts";
-import { createDiskStore, OBJECTS_FOLDER } from "./disk/objects_disk.ts";
+import { createDiskStore, OBJECTS_FOLDER, type Staging } from "./disk/objects_disk.ts";
 import { type ObjectStore, StoreError } from "./objects.ts";
 import type { S3Store, S3StoreOptions } from "./s3/objects_s3.ts";
 
-/** While the S3 server does not answer at start, it is asked again after this long. */
-const RETRY_MS = 10_000;
+/** A store that cannot be used at start is asked again, for ever, after pauses that grow from the first to the second. */
+const RETRY_MS_MIN = 1_000;
+const RETRY_MS_MAX = 60_000;
+/** How often the log repeats why the store cannot be used. */
+const COMPLAINT_INTERVAL_MS = 60 * 60_000;
 
 export interface StoreOptions {
   config: Config;
   installationId: string;
   /** What clients see of this service. */
   publicUrl: () => string;
-  /** Whether a pending upload names this staging key now. */
-  isPendingKey: (objectKey: string) => boolean;
+  staging: Staging;
   /** Told of every call to an S3 server, for metrics. */
   onS3Call?: S3StoreOptions["onCall"];
   /** For tests: shorter time-outs, and the real clock where the service's own is moved, because a server checks the time. */
@@ -36,8 +38,9 @@ export interface OpenStore {
 }
 
 /**
- * Opens the store that the settings name. Throws an `AppError` where it cannot be used and that will not change by itself;
- * where it serves, an S3 server that does not answer is waited for in the background, because deletes go on without it.
+ * Opens the store that the settings name. Throws an `AppError` if a setting cannot be right, or the embedded store's folder
+ * cannot be used. An S3 server that does not answer, or refuses us, stops nothing: deletes go on without it, and somebody
+ * may set a clock or a key right. It is asked again in the background.
  */
 export async function openStore(options: StoreOptions): Promise<OpenStore> {
   const { config, now, log, onS3Call } = options;
@@ -79,26 +82,45 @@ export function s3Options(config: Config) {
   };
 }
 
+/** Asks until the bucket can be used. Resolves after the first time, whatever came of it. */
 async function whenReady(store: S3Store, log: Log): Promise<S3Store> {
   let timer: NodeJS.Timeout | null = null;
+  let isClosed = false;
+  let retryMs = RETRY_MS_MIN;
+  let complaint: { text: string; atMs: number } | null = null;
 
   async function check(): Promise<void> {
     try {
       await store.ensureBucket();
+      if (complaint !== null) log.info("store_ready");
     } catch (error) {
-      if (!(error instanceof StoreError)) throw error;
-      log.warn("store_unavailable", { failure: error.failure, retry_in_ms: RETRY_MS, error });
-      timer = setTimeout(
-        () => void check().catch((refusal) => log.error("store_refused", { error: refusal })),
-        RETRY_MS,
-      ).unref();
+      if (isClosed) return;
+      complain(error);
+      timer = setTimeout(() => void check(), retryMs).unref();
+      retryMs = Math.min(RETRY_MS_MAX, retryMs * 2);
     }
+  }
+
+  /** Once for each reason, and then from time to time. */
+  function complain(error: unknown): void {
+    const text = error instanceof Error ? error.message : String(error);
+    const nowMs = performance.now();
+    if (complaint?.text === text && nowMs - complaint.atMs < COMPLAINT_INTERVAL_MS) return;
+    complaint = { text, atMs: nowMs };
+    const failure = error instanceof StoreError ? error.failure : "unknown";
+    const isRefused = error instanceof StoreError && error.isRefusal;
+    log[isRefused ? "error" : "warn"](isRefused ? "store_refused" : "store_unavailable", {
+      failure,
+      ...{ effect: "deletes go on, uploads cannot be confirmed", asked_again: "for as long as it takes" },
+      error,
+    });
   }
 
   await check();
   return {
     ...store,
     async close() {
+      isClosed = true;
       if (timer !== null) clearTimeout(timer);
       await store.close();
     },

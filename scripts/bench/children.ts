@@ -1,4 +1,5 @@
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
 import { closeSync, existsSync, openSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
@@ -11,6 +12,12 @@ export interface Child {
   name: string;
   url: string;
   pid: number;
+  /** What it writes: both of its outputs. */
+  outputFile: string;
+  /** How it ended, such as "exit code 0"; null while it runs. */
+  ended: () => string | null;
+  /** Resolves with the same once it has ended. */
+  end: Promise<string>;
   stop: () => Promise<void>;
 }
 
@@ -57,7 +64,12 @@ async function startChild(options: {
   });
   closeSync(output);
   const url = await waitForUrl(child, outputFile);
-  return { name, url, pid: child.pid ?? 0, stop: () => stopChild(child) };
+  const ended = (): string | null => {
+    if (child.signalCode !== null) return `signal ${child.signalCode}`;
+    return child.exitCode === null ? null : `exit code ${child.exitCode}`;
+  };
+  const end = once(child, "exit").then(() => String(ended()));
+  return { name, url, pid: child.pid ?? 0, outputFile, ended, end, stop: () => stopChild(child) };
 }
 
 async function waitForUrl(child: ChildProcess, outputFile: string): Promise<string> {
@@ -85,6 +97,12 @@ export function residentMb(pid: number): number {
     ? /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(status, "utf8"))?.[1]
     : execFileSync("ps", ["-o", "rss=", "-p", String(pid)], { encoding: "utf8" });
   return (Number(kib) * 1024) / 1e6;
+}
+
+/** Files, sockets and the like that a process has open; NaN where the system does not tell. */
+export function openFiles(pid: number): number {
+  const folder = `/proc/${pid}/fd`;
+  return existsSync(folder) ? readdirSync(folder).length : Number.NaN;
 }
 
 /** Processor time that a process has used, over all its threads, in ms; NaN where the system does not tell. */

@@ -27,6 +27,17 @@ export interface Seed {
 export async function makeSeed(folder: string, rows: number, workspaceCount: number): Promise<Seed> {
   console.error(`  making ${rows} uploads in ${workspaceCount} workspace(s)`);
   const dataDir = await mkdtemp(join(folder, "seed-"));
+  const workspaces = await makeWorkspaces(dataDir, Array(workspaceCount).fill(QUOTA_BYTES));
+  const databaseFile = join(dataDir, DATABASE_FILE);
+  const db = openBenchDatabase(databaseFile);
+  const workspaceIds = workspaces.map(({ workspaceId }) => workspaceId);
+  db.addRows(db.plan(rows, workspaceIds));
+  db.close();
+  return { dataDir, databaseFile, rows, workspaces };
+}
+
+/** Makes a data directory's database, with a workspace for each quota and an API key for each workspace. */
+export async function makeWorkspaces(dataDir: string, quotasBytes: readonly number[]): Promise<Workspace[]> {
   await makeDataDir(dataDir);
   const core = openCore({
     config: readConfig({ STOWAGE_DATA_DIR: dataDir }),
@@ -36,19 +47,13 @@ export async function makeSeed(folder: string, rows: number, workspaceCount: num
     onFatal: () => {},
   });
   const workspaces = await core.db.write(() =>
-    Array.from({ length: workspaceCount }, (_, i) => {
-      const made = core.workspaces.insert({ name: `bench ${i}`, storageBytesQuota: QUOTA_BYTES });
+    quotasBytes.map((storageBytesQuota, i) => {
+      const made = core.workspaces.insert({ name: `bench ${i}`, storageBytesQuota });
       return { workspaceId: made.workspaceId, key: core.keys.insert(made).apiKey };
     }),
   );
   await core.db.close();
-
-  const databaseFile = join(dataDir, DATABASE_FILE);
-  const db = openBenchDatabase(databaseFile);
-  const workspaceIds = workspaces.map(({ workspaceId }) => workspaceId);
-  db.addRows(db.plan(rows, workspaceIds));
-  db.close();
-  return { dataDir, databaseFile, rows, workspaces };
+  return workspaces;
 }
 
 /** A copy of a seed's data directory, and the path of its database. */

@@ -2,7 +2,7 @@ import Database from "better-sqlite3";
 import { newId } from "../../lib/ids.ts";
 
 /** Bytes that each seeded upload is charged with. */
-const UPLOAD_BYTES = 1_000;
+export const UPLOAD_BYTES = 1_000;
 /** Rows in one transaction while seeding. */
 const BATCH_ROWS = 10_000;
 const DAY_MS = 86_400_000;
@@ -11,6 +11,11 @@ const DAY_MS = 86_400_000;
 export interface Row {
   id: string;
   workspaceId: string;
+}
+
+interface RowOptions {
+  etag?: string;
+  workflowId?: string | null;
 }
 
 /**
@@ -30,8 +35,9 @@ export function openBenchDatabase(path: string) {
     VALUES (:id, :userId, :workspaceId, 'file.bin', 'file', 'application/octet-stream', 'pending', :stagingKey, 0, :expiresAtMs, :nowMs, :nowMs)`);
   const confirm = db.prepare(`
     UPDATE uploads
-       SET status = 'uploaded', size_bytes = ${UPLOAD_BYTES}, etag = 'bench', object_key = :finalKey, context_type = 'workspace',
-           context_id = workspace_id
+       SET status = 'uploaded', size_bytes = ${UPLOAD_BYTES}, etag = :etag, object_key = :finalKey,
+           context_type = iif(:workflowId IS NULL, 'workspace', 'workflow'),
+           context_id = coalesce(:workflowId, workspace_id)
      WHERE id = :id`);
   const forgetObjects = db.prepare("DELETE FROM object_removals WHERE due_at_ms = 0 AND taken_at_ms IS NULL");
   const selectOldest = db.prepare<[number], Row>(
@@ -51,14 +57,17 @@ export function openBenchDatabase(path: string) {
     }));
   }
 
-  /** Makes confirmed uploads. They have no files: removing one that is gone is a success. */
-  function addRows(rows: readonly Row[]): void {
+  /**
+   * Makes confirmed uploads, of their workspace or of one of its workflows. They have no files: removing one that is gone
+   * is a success. Whoever gives them files states the ETag that those have.
+   */
+  function addRows(rows: readonly Row[], { etag = "bench", workflowId = null }: RowOptions = {}): void {
     const nowMs = Date.now();
     for (let start = 0; start < rows.length; start += BATCH_ROWS) {
       db.transaction(() => {
         for (const row of rows.slice(start, start + BATCH_ROWS)) {
           insertRow(row, nowMs);
-          confirm.run({ id: row.id, finalKey: `final/${installation}/${row.id}/${tailOf(row.id)}` });
+          confirm.run({ id: row.id, finalKey: finalKeyOf(row), etag, workflowId });
         }
         // The staging objects that these confirms gave up never were.
         forgetObjects.run();
@@ -66,6 +75,11 @@ export function openBenchDatabase(path: string) {
       db.pragma("wal_checkpoint(PASSIVE)");
     }
     db.pragma("wal_checkpoint(TRUNCATE)");
+  }
+
+  /** The key of a confirmed upload that `addRows` makes. */
+  function finalKeyOf({ id }: Row): string {
+    return `final/${installation}/${id}/${tailOf(id)}`;
   }
 
   /** Makes uploads that were not confirmed yet. */
@@ -97,6 +111,7 @@ export function openBenchDatabase(path: string) {
   return {
     plan,
     addRows,
+    finalKeyOf,
     addPending,
     replaceRows,
     pick: (order: "in order" | "shuffled", count: number) =>

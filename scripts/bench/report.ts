@@ -82,7 +82,8 @@ export function printEnvironment(facts: {
   folder: string;
   sqlite: string;
   generator: string;
-  generatorPerSecond: number;
+  /** Null where only abuse is measured, by generators of its own. */
+  generatorPerSecond: number | null;
   rounds: number;
 }): void {
   const { folder, sqlite, generator, generatorPerSecond, rounds } = facts;
@@ -95,9 +96,13 @@ export function printEnvironment(facts: {
     sqlite: `${sqlite}, WAL, synchronous=FULL`,
     folder,
     disk: `a 4 KiB append takes ${medianSyncMs(folder).toFixed(2)} ms to become durable: what sharing a commit can save`,
-    service: "default settings but for a higher STOWAGE_PENDING_UPLOADS_MAX; logs every request to a file",
-    load: `${generator}, one thread, keep-alive; ${formatRate(generatorPerSecond)}/s of a server that answers at once`,
-    rounds: `${rounds}, interleaved; figures are medians, ratios are medians of neighbouring runs' ratios`,
+    ...(generatorPerSecond === null
+      ? { service: "default settings; logs every request to a file" }
+      : {
+          service: "default settings but for a higher STOWAGE_PENDING_UPLOADS_MAX; logs every request to a file",
+          load: `${generator}, one thread, keep-alive; ${formatRate(generatorPerSecond)}/s of a server that answers at once`,
+          rounds: `${rounds}, interleaved; figures are medians, ratios are medians of neighbouring runs' ratios`,
+        }),
   });
   if (statfsSync(folder).type === TMPFS_MAGIC) {
     console.log("  NOTE: this folder is in memory: an fsync costs nothing here. Choose another with --dir.\n");

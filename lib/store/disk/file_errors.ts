@@ -49,3 +49,12 @@ export function noSpace(cause?: unknown): AppError {
     cause === undefined ? {} : { cause },
   );
 }
+
+/** One owner's unconfirmed uploads may not fill the disk for all. */
+export function shareUsedUp(ownBytes: number, shareBytes: number): AppError {
+  return new AppError(
+    "insufficient_storage",
+    `Cannot take the upload: unconfirmed uploads of this workspace or person take ${ownBytes} bytes of the server's disk, ` +
+      `and at the moment ${shareBytes} are the most that they may. Confirm or delete some, or try again later`,
+  );
+}

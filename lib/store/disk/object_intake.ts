@@ -5,11 +5,12 @@ import { dirname, join } from "node:path";
 import { AppError } from "../../errors.ts";
 import type { Log } from "../../log.ts";
 import type { ObjectStat } from "../objects.ts";
+import type { Admission, Admitted } from "./admission.ts";
+import { createFairGate } from "./fair_gate.ts";
 import { isMissing, toUploadError } from "./file_errors.ts";
 import type { Folders } from "./folders.ts";
 import type { ObjectPaths } from "./object_paths.ts";
 import { statOfFile } from "./object_stat.ts";
-import type { DiskSpace, Reservation } from "./space.ts";
 
 /**
  * Uploads that write or sync at the same moment. The file system's calls share four threads (libuv's default), and a
@@ -43,45 +44,53 @@ export interface ReceiveOptions {
 
 /**
  * Stores what `body` yields under a staging key, and resolves when it would survive a power loss. Whatever goes wrong,
- * nothing of it is kept. Does not destroy the body, so that the sender can still be answered. Throws `not_found` where
- * no pending upload names the key, at the beginning or at the end; `payload_too_large` as soon as it is known;
- * `bad_request` where the length is not the one that was stated, or the body breaks off; `insufficient_storage`.
+ * nothing of it is kept. Throws `not_found` if no pending upload names the key, at the beginning or at the end;
+ * `rate_limited` if too many are under way; `payload_too_large` as soon as it is known; `bad_request` if the length is not
+ * the one that was stated or announced; `storage_limit_exceeded` or `rate_limited` if the owner may not stage so much;
+ * `insufficient_storage`. What iterating the body throws passes through as it is.
  */
 export type Receive = (objectKey: string, body: AsyncIterable<Buffer>, options: ReceiveOptions) => Promise<ObjectStat>;
 
 export interface IntakeOptions {
   paths: ObjectPaths;
   folders: Folders;
-  space: DiskSpace;
-  /** Whether a pending upload names this key now. */
-  isPendingKey: (objectKey: string) => boolean;
+  admit: Admission;
+  /** The workspace or person whose pending upload names this key now; null if none does. */
+  ownerOf: (objectKey: string) => string | null;
   now: () => number;
   log: Log;
 }
 
+/** A PUT that may be written, and whose it is. */
+interface OwnedPut extends Admitted {
+  ownerId: string;
+}
+
 /** Takes uploads in: see `Receive`. */
-export function createIntake({ paths, folders, space, isPendingKey, now, log }: IntakeOptions): Receive {
-  const writers = createGate(WRITERS_MAX);
+export function createIntake({ paths, folders, admit, ownerOf, now, log }: IntakeOptions): Receive {
+  const writers = createFairGate(WRITERS_MAX);
   let lastStampUs = 0;
 
   return async function receive(objectKey, body, options) {
     const path = paths.pathOf(objectKey);
-    if (path === null || !isPendingKey(objectKey)) throw nothingPending();
+    const ownerId = path === null ? null : ownerOf(objectKey);
+    if (path === null || ownerId === null) throw nothingPending();
     const { sizeBytes, contentLength } = options;
     if (contentLength !== null) checkLength(contentLength, options, "announces");
 
     const temporaryPath = join(paths.temporaryFolder, randomBytes(16).toString("hex"));
-    let reservation: Reservation | null = null;
+    let admitted: Admitted | null = null;
     try {
-      reservation = space.reserve(contentLength ?? sizeBytes);
-      const stored = await write(temporaryPath, body, options, reservation);
+      admitted = admit(objectKey, ownerId, contentLength ?? sizeBytes);
+      const stored = await write(temporaryPath, body, options, { ...admitted, ownerId });
       await place(objectKey, temporaryPath, path);
+      admitted.stored(stored.sizeBytes);
       return stored;
     } catch (error) {
       await discard(temporaryPath);
-      throw toUploadError(error);
+      throw error instanceof SenderFailed ? error.cause : toUploadError(error);
     } finally {
-      reservation?.release();
+      admitted?.end();
     }
   };
 
@@ -89,17 +98,17 @@ export function createIntake({ paths, folders, space, isPendingKey, now, log }: 
     temporaryPath: string,
     body: AsyncIterable<Buffer>,
     options: ReceiveOptions,
-    reservation: Reservation,
+    put: OwnedPut,
   ): Promise<ObjectStat> {
     const file = await open(temporaryPath, "wx", 0o600);
     try {
       options.onAccept?.();
-      await writeBody(file, body, options, reservation);
+      await writeBody(file, body, options, put);
       // The modification time is part of the ETag, so it is ours and not the kernel's, whose clock may stand still between
       // two writes. Set before the sync: what we report must be what is found after a power loss.
       const stampSeconds = nextStampUs() / 1_000_000;
       await file.utimes(stampSeconds, stampSeconds);
-      await writers(() => file.sync());
+      await writers(put.ownerId, () => file.sync());
       return statOfFile(await file.stat({ bigint: true }));
     } finally {
       await file.close();
@@ -110,21 +119,21 @@ export function createIntake({ paths, folders, space, isPendingKey, now, log }: 
     file: FileHandle,
     body: AsyncIterable<Buffer>,
     options: ReceiveOptions,
-    reservation: Reservation,
+    put: OwnedPut,
   ): Promise<void> {
     let writtenBytes = 0;
     let unsyncedBytes = 0;
-    for await (const chunk of body) {
+    for await (const chunk of tellApart(body)) {
       if (writtenBytes + chunk.length > options.maxBytes) throw tooLarge(options);
       const chunkBytes = chunk.length;
-      reservation.take(chunkBytes);
-      await writers(() => writeWhole(file, chunk));
+      put.take(chunkBytes);
+      await writers(put.ownerId, () => writeWhole(file, chunk));
       if (options.ownsChunks === true) freeMemory(chunk);
       writtenBytes += chunkBytes;
       unsyncedBytes += chunkBytes;
       if (unsyncedBytes >= SYNC_EVERY_BYTES) {
-        reservation.check();
-        await writers(() => file.datasync());
+        put.check();
+        await writers(put.ownerId, () => file.datasync());
         unsyncedBytes = 0;
       }
     }
@@ -137,7 +146,7 @@ export function createIntake({ paths, folders, space, isPendingKey, now, log }: 
     for (let attempt = 1; ; attempt++) {
       // One step: nothing may come between the look at the row and the rename. A delete that commits before finds us
       // here, one that commits after enters the key for removal and finds the file.
-      if (!isPendingKey(objectKey)) throw nothingPending();
+      if (ownerOf(objectKey) === null) throw nothingPending();
       try {
         renameSync(temporaryPath, path);
         break;
@@ -164,21 +173,15 @@ export function createIntake({ paths, folders, space, isPendingKey, now, log }: 
   }
 }
 
-/** Lets so many pieces of work run at once; the others wait in order. */
-function createGate(places: number): <T>(work: () => Promise<T>) => Promise<T> {
-  const waiting: (() => void)[] = [];
-  let free = places;
-  return async (work) => {
-    if (free > 0) free--;
-    else await new Promise<void>((resolve) => waiting.push(resolve));
-    try {
-      return await work();
-    } finally {
-      const next = waiting.shift();
-      if (next === undefined) free++;
-      else next();
-    }
-  };
+/** Wraps what iterating a body threw, so that it is not taken for a failure of the file system. */
+class SenderFailed extends Error {}
+
+async function* tellApart(body: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+  try {
+    yield* body;
+  } catch (error) {
+    throw new SenderFailed("The body failed", { cause: error });
+  }
 }
 
 /** A single write may be short, for instance just before the disk is full. */
@@ -225,6 +228,7 @@ function nothingPending(): AppError {
   );
 }
 
+/** The body ended, or its sender went away, before all of it had come. */
 function brokeOff(cause?: unknown): AppError {
   return new AppError(
     "bad_request",

@@ -1,9 +1,11 @@
+import type { Dirent } from "node:fs";
 import { type FileHandle, link, open, readdir, rm, stat, unlink } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { Readable } from "node:stream";
 import { AppError } from "../../errors.ts";
 import type { Log } from "../../log.ts";
 import { type ListedObject, type ObjectStat, type ObjectStore, type PromoteOptions, StoreError } from "../objects.ts";
+import { createAdmission } from "./admission.ts";
 import { eachOf } from "./each_of.ts";
 import { fileErrorReason, isMissing, isTaken, toStoreError } from "./file_errors.ts";
 import { createFolders } from "./folders.ts";
@@ -38,12 +40,32 @@ export interface DiskStoreOptions {
   maxUploadBytes: number;
   /** Uploads are refused rather than leave less than this free on the disk. */
   minFreeBytes: number;
-  /** Whether a pending upload names this key now. Synchronous: see `createIntake`. */
-  isPendingKey: (objectKey: string) => boolean;
+  /** What the books say of staging keys. Synchronous: see `createIntake`. */
+  staging: Staging;
   /** Removes what an earlier process left half-written. Only for the holder of the serve lock: it would take the files that another process is writing. */
   sweep: boolean;
   now: () => number;
   log: Log;
+}
+
+/** What the embedded store asks the books about the uploads that it takes in. */
+export interface Staging {
+  /** The workspace or person whose pending upload names this key now; null if none does. */
+  ownerOf: (objectKey: string) => string | null;
+  /** The bytes that lie here for an owner's unconfirmed uploads. */
+  stagedBytes: (ownerId: string) => number;
+  /** Counts a PUT that begins; null is an unknown length. Throws an `AppError` if the owner may not stage so many bytes. */
+  beginPut: (objectKey: string, announcedBytes: number | null) => StagedPut;
+}
+
+/** A PUT as the books count it. */
+export interface StagedPut {
+  /** To be called before so many bytes in all are written. Throws as `beginPut`. */
+  growTo: (bytes: number) => void;
+  /** So many bytes are stored. */
+  stored: (sizeBytes: number) => void;
+  /** It has ended, well or not. */
+  end: () => void;
 }
 
 /** An object's file, open for reading. Whoever opened it calls `close`, also after `stream`. */
@@ -66,14 +88,19 @@ export interface DiskStore extends ObjectStore {
  * the store stands on: hard links, and modification times in microseconds.
  */
 export async function createDiskStore(options: DiskStoreOptions): Promise<DiskStore> {
-  const { objectsDir, installationId, log } = options;
+  const { objectsDir, installationId, staging, log } = options;
   const paths = createObjectPaths(objectsDir, installationId);
   const folders = createFolders(objectsDir);
   const urls = createSignedUrls(options);
-  const space = createDiskSpace(objectsDir, options.minFreeBytes);
   const markerPath = join(objectsDir, MARKER_FILE);
   let clockSkewMs: number | null = null;
-  const receive = createIntake({ paths, folders, space, isPendingKey: options.isPendingKey, now: options.now, log });
+  const space = createDiskSpace({
+    folder: objectsDir,
+    minFreeBytes: options.minFreeBytes,
+    stagedBytes: staging.stagedBytes,
+  });
+  const admit = createAdmission({ space, beginPut: staging.beginPut });
+  const receive = createIntake({ paths, folders, admit, ownerOf: staging.ownerOf, now: options.now, log });
 
   try {
     for (const folder of [paths.temporaryFolder, ...OBJECT_PLACES.map(paths.folderOf)]) await folders.make(folder);
@@ -202,11 +229,12 @@ export async function createDiskStore(options: DiskStoreOptions): Promise<DiskSt
 
   async function listFolder(place: ObjectPlace, folder: string, prefix: string): Promise<ListedObject[]> {
     const found: ListedObject[] = [];
-    await eachOf(await namesIn(folder), async (name) => {
+    await eachOf(await entriesIn(folder), async ({ name }) => {
       const objectKey = paths.keyOf(place, name);
       if (objectKey?.startsWith(prefix) !== true) return;
       try {
         const stats = await stat(join(folder, name), { bigint: true });
+        if (!stats.isFile()) return;
         found.push({ objectKey, ...statOfFile(stats), modifiedAtMs: Number(stats.mtimeNs / 1_000_000n) });
       } catch (error) {
         if (!isMissing(error)) throw error;
@@ -229,6 +257,8 @@ export async function createDiskStore(options: DiskStoreOptions): Promise<DiskSt
     stat: (objectKey) => orStoreError(() => statObject(objectKey)),
     promote: (stagingKey, finalKey, promoteOptions) =>
       orStoreError(() => promote(stagingKey, finalKey, promoteOptions)),
+    // A link takes no time that grows with the object, and one sync serves all who wait for it.
+    promotesAtOnceMax: Number.POSITIVE_INFINITY,
     promoteMsMax: () => PROMOTE_MS_MAX,
     read: (objectKey) => orStoreError(async () => (await openObject(objectKey)).stream()),
     remove: (objectKeys) => orStoreError(() => remove(objectKeys)),
@@ -248,18 +278,22 @@ function readerOf(file: FileHandle): Pick<OpenObject, "stream" | "close"> {
   };
 }
 
-/** The names in a folder, in order. A folder that is gone has none. */
-async function namesIn(folder: string): Promise<string[]> {
+/** What is in a folder. A folder that is gone has nothing. */
+async function entriesIn(folder: string): Promise<Dirent[]> {
   try {
-    return (await readdir(folder)).sort();
+    return await readdir(folder, { withFileTypes: true });
   } catch (error) {
     if (isMissing(error)) return [];
     throw error;
   }
 }
 
+/** The names of the folders that objects lie in, in order. */
 async function fannedFoldersIn(folder: string): Promise<string[]> {
-  return (await namesIn(folder)).filter((name) => FANNED_FOLDER.test(name));
+  // An administrator may have moved one to another disk and left a link.
+  const isFolder = (entry: Dirent): boolean => entry.isDirectory() || entry.isSymbolicLink();
+  const ours = (await entriesIn(folder)).filter((entry) => isFolder(entry) && FANNED_FOLDER.test(entry.name));
+  return ours.map(({ name }) => name).sort();
 }
 
 async function orStoreError<T>(work: () => Promise<T>): Promise<T> {

@@ -1,4 +1,5 @@
 import { randomBytes } from "node:crypto";
+import type { Dirent } from "node:fs";
 import { link, open, readdir, rm, unlink } from "node:fs/promises";
 import { join } from "node:path";
 import { AppError } from "../../errors.ts";
@@ -9,11 +10,36 @@ import { eachOf } from "./each_of.ts";
 const PROBE_MTIME_SECONDS = 1_700_000_000 + 2 ** -15;
 const PROBE_MTIME_US = 1_700_000_000_000_030n;
 
-/** Removes what an earlier process left half-written. */
+/** The names of our half-written files; as `randomName` makes them. */
+const OUR_NAME = /^[0-9a-f]{32}$/;
+/** As many names of foreign files as one line of the log takes. */
+const NAMES_TOLD_MAX = 5;
+
+/**
+ * Removes what an earlier process left half-written. What is not ours stays and is told, once: a file system of its own has
+ * a `lost+found`, and no oddity in here is a reason not to serve.
+ */
 export async function sweepFolder(temporaryFolder: string, log: Log): Promise<void> {
-  const names = await readdir(temporaryFolder);
-  await eachOf(names, (name) => rm(join(temporaryFolder, name), { force: true }));
-  if (names.length > 0) log.info("temporary_files_swept", { files: names.length });
+  const entries = await readdir(temporaryFolder, { withFileTypes: true });
+  const isOurs = (entry: Dirent): boolean => entry.isFile() && OUR_NAME.test(entry.name);
+  const ours = entries.filter(isOurs);
+  const foreign = entries.filter((entry) => !isOurs(entry)).map(({ name }) => name);
+  let swept = 0;
+  await eachOf(ours, async ({ name }) => {
+    try {
+      await rm(join(temporaryFolder, name), { force: true });
+      swept++;
+    } catch (error) {
+      log.warn("temporary_file_stays", { until: "next start", error });
+    }
+  });
+  if (swept > 0) log.info("temporary_files_swept", { files: swept });
+  if (foreign.length > 0) {
+    log.warn("foreign_files_found", {
+      ...{ folder: temporaryFolder, files: foreign.length, names: foreign.slice(0, NAMES_TOLD_MAX) },
+      hint: "they are left alone: only this service's own files belong in there",
+    });
+  }
 }
 
 /** Resolves where files can be made and removed, with how far the file system's clock is ahead of ours. */

@@ -37,6 +37,7 @@ export interface S3ClientOptions {
   virtualHost: boolean;
   timeouts: S3Timeouts;
   socketsMax?: number | undefined;
+  copySocketsMax?: number | undefined;
   onAnswer: (askedAtMs: number, date: string | undefined) => void;
   onCall: (call: S3Call) => void;
   now: () => number;
@@ -93,6 +94,7 @@ export function createS3Client(options: S3ClientOptions) {
     status?: number;
     timeoutMs?: number;
     streams?: boolean;
+    isBulk?: boolean;
     onRepeat?: () => void;
   }
 
@@ -124,9 +126,9 @@ export function createS3Client(options: S3ClientOptions) {
     });
   }
 
-  /** The object's bytes, once the answer has begun. */
-  function get(objectKey: string): Promise<IncomingMessage> {
-    return run({ operation: "read", doing: "read the object", streams: true }, async () => {
+  /** The object's bytes, once the answer has begun. `isBulk` if there may be many. */
+  function get(objectKey: string, { isBulk }: { isBulk: boolean }): Promise<IncomingMessage> {
+    return run({ operation: "read", doing: "read the object", streams: true, isBulk }, async () => {
       const answer = await client.makeRequestAsync({ method: "GET", bucketName: bucket, objectName: objectKey });
       if (answer.headers.etag === undefined) {
         answer.destroy();
@@ -145,7 +147,7 @@ export function createS3Client(options: S3ClientOptions) {
 
   /** Copies inside the store if the source still is what was stat'ed. Resolves with the ETag, empty where none is named. */
   function copy(sourceKey: string, targetKey: string, { source, contentType, ...call }: CopyOptions): Promise<string> {
-    return run({ operation: "copy", doing: "copy the object", ...call }, async () => {
+    return run({ operation: "copy", doing: "copy the object", isBulk: true, ...call }, async () => {
       const answer = await client.makeRequestAsync({
         method: "PUT",
         bucketName: bucket,
@@ -226,8 +228,8 @@ export function createS3Client(options: S3ClientOptions) {
   /** `Enabled`, `Suspended`, or empty where versions were never kept. */
   function versioning(): Promise<string> {
     return run({ operation: "versioning", doing: "ask for the bucket's versioning" }, async () => {
-      const { Status } = await client.getBucketVersioning(bucket);
-      return typeof Status === "string" ? Status : "";
+      const answer = await client.makeRequestAsync({ method: "GET", bucketName: bucket, query: "versioning" });
+      return childText(await readXml(answer, "VersioningConfiguration"), "Status") ?? "";
     });
   }
 

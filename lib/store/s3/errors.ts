@@ -49,6 +49,7 @@ const FAILURE_BY_CODE: Record<string, StoreFailure> = {
 
 /** What an administrator can do about a code that says it badly itself. */
 const HINT_BY_CODE: Record<string, string> = {
+  AccessDenied: "allow the key what docs/policies/service.json lists, on this bucket",
   AuthorizationHeaderMalformed: "set STOWAGE_S3_REGION to the store's region",
   InvalidAccessKeyId: "check STOWAGE_S3_ACCESS_KEY",
   RequestTimeTooSkewed: "set this machine's clock or the store's",

@@ -1,5 +1,5 @@
 import { create as contentDisposition } from "content-disposition";
-import { AppError, invalidField } from "../../errors.ts";
+import { invalidField } from "../../errors.ts";
 import type { Log } from "../../log.ts";
 import {
   type ListedObject,
@@ -9,12 +9,12 @@ import {
   StoreError,
   type StoreFailure,
 } from "../objects.ts";
-import { createS3Client, type S3Call, type S3Timeouts } from "./client.ts";
+import { createS3Client, type S3Call, type S3Client, type S3ClientOptions, type S3Timeouts } from "./client.ts";
 import { answerOf, S3NoAnswerError, toStoreError, UncertainStoreError } from "./errors.ts";
 import { watchedBody } from "./reading.ts";
 import { createRemove } from "./removal.ts";
 import { createPresigner, usesVirtualHost } from "./signing.ts";
-import { readText } from "./transport.ts";
+import { COPY_SOCKETS_MAX, readText } from "./transport.ts";
 
 /** Keys in one page of a listing; S3 gives no more. */
 const PAGE_KEYS_MAX = 1_000;
@@ -56,8 +56,10 @@ export interface S3StoreOptions {
   log: Log;
   now: () => number;
   timeouts?: Partial<S3StoreTimeouts> | undefined;
-  /** Connections at once. */
+  /** Connections at once for calls that move no data. */
   socketsMax?: number | undefined;
+  /** Connections at once for copies and reads. */
+  copySocketsMax?: number | undefined;
   /** Told of every call to the store, for metrics. */
   onCall?: ((call: S3Call) => void) | undefined;
 }
@@ -65,8 +67,8 @@ export interface S3StoreOptions {
 /** A bucket on any S3-compatible server. */
 export interface S3Store extends ObjectStore {
   /**
-   * Makes sure that there is a bucket that can be used, and warns where it keeps old versions. Throws an `AppError` that
-   * says what to do; rejects with the `StoreError` `unavailable` where the store does not answer, which may be over soon.
+   * Makes sure that there is a bucket that can be used, and warns if it keeps old versions. Rejects with a `StoreError`
+   * that says what to do.
    */
   ensureBucket: () => Promise<void>;
   /** Stores a small object of our own. */
@@ -78,6 +80,7 @@ export interface S3Store extends ObjectStore {
 /** Connects to an S3 store; asks it nothing yet. Throws `validation_error` where an endpoint cannot be one. */
 export function createS3Store(options: S3StoreOptions): S3Store {
   const { region, bucket, accessKey, secretKey, virtualHost = false, log, now } = options;
+  const { copySocketsMax = COPY_SOCKETS_MAX } = options;
   const endpoint = checkedEndpoint("STOWAGE_S3_ENDPOINT", options.endpoint);
   const publicEndpoint = checkedEndpoint("STOWAGE_S3_PUBLIC_ENDPOINT", options.publicEndpoint);
   // The client library cannot put a prefix in front of what it signed.
@@ -85,7 +88,7 @@ export function createS3Store(options: S3StoreOptions): S3Store {
   const timeouts = { ...TIMEOUTS, ...options.timeouts };
 
   let clockSkewMs: number | null = null;
-  const client = createS3Client({
+  const client = connected({
     endpoint,
     region,
     bucket,
@@ -95,6 +98,7 @@ export function createS3Store(options: S3StoreOptions): S3Store {
     now,
     virtualHost: usesVirtualHost({ endpoint: options.endpoint, bucket, virtualHost }),
     socketsMax: options.socketsMax,
+    copySocketsMax,
     onCall: options.onCall ?? (() => {}),
     onAnswer(askedAtMs, date) {
       const dateMs = Date.parse(date ?? "");
@@ -181,7 +185,7 @@ export function createS3Store(options: S3StoreOptions): S3Store {
 
   async function readMarker(markerKey: string): Promise<string | null> {
     try {
-      const answer = await client.get(markerKey);
+      const answer = await client.get(markerKey, { isBulk: false });
       return await readText(watchedBody(answer, timeouts.readIdleMs), MARKER_BYTES_MAX);
     } catch (error) {
       const failed = toStoreError("read the ledger's marker", error);
@@ -199,9 +203,7 @@ export function createS3Store(options: S3StoreOptions): S3Store {
     try {
       await probe();
     } catch (error) {
-      const { failure, message } = toStoreError("use the bucket", error);
-      if (failure === "denied") throw new AppError("storage_unavailable", message, { cause: error });
-      if (failure !== "bucket_missing") throw error;
+      if (toStoreError("use the bucket", error).failure !== "bucket_missing") throw error;
       await makeBucket();
     }
     const keeps = await keepsVersions();
@@ -223,8 +225,9 @@ export function createS3Store(options: S3StoreOptions): S3Store {
       const failed = toStoreError("create the bucket", error);
       const answer = answerOf(failed);
       if (answer === null || answer.status >= 500) throw failed;
+      const failure = failed.failure === "denied" ? "denied" : "bucket_missing";
       const command = `aws s3 mb s3://${bucket} --region ${region} --endpoint-url ${endpoint.origin}`;
-      throw new AppError("storage_unavailable", `${failed.message}. Create it yourself: ${command}`, { cause: failed });
+      throw new StoreError(failure, `${failed.message}. Create it yourself: ${command}`, failed);
     }
   }
 
@@ -265,8 +268,9 @@ export function createS3Store(options: S3StoreOptions): S3Store {
     stat,
     promote,
     // The copy, a look at it where its answer had no ETag, and one at the source where either failed.
+    promotesAtOnceMax: copySocketsMax,
     promoteMsMax: (sizeBytes) => copyMsMax(sizeBytes) + 2 * timeouts.callMs,
-    read: async (objectKey) => watchedBody(await client.get(objectKey), timeouts.readIdleMs),
+    read: async (objectKey) => watchedBody(await client.get(objectKey, { isBulk: true }), timeouts.readIdleMs),
     remove: createRemove({ client, log }),
     list,
     readMarker,
@@ -303,6 +307,15 @@ function checkedEndpoint(setting: string, text: string): URL {
     );
   }
   return url;
+}
+
+/** The client library has rules of its own for a host; it does not know which setting it came from. */
+function connected(options: S3ClientOptions): S3Client {
+  try {
+    return createS3Client(options);
+  } catch (error) {
+    throw invalidField("STOWAGE_S3_ENDPOINT", error instanceof Error ? error.message : String(error));
+  }
 }
 
 interface KeyPair {

@@ -5,8 +5,10 @@ import type { Readable } from "node:stream";
 import { S3AnswerError, S3NoAnswerError } from "./errors.ts";
 import { childText, parseXml } from "./xml.ts";
 
-/** Connections to the store at once. The client library's own default opens one for each call. */
+/** Connections for calls that move no data. The client library's own default opens one for each call. */
 const SOCKETS_MAX = 16;
+/** Connections for copies and reads, which may hold one for minutes. They cost this process little: the store does the work. */
+export const COPY_SOCKETS_MAX = 32;
 /** An idle connection is closed after this time, before the server closes it (MinIO: 30 s) while we write to it. */
 const SOCKET_IDLE_MS = 15_000;
 /** As much of an answer that is an error as is read. S3's are below 1 KiB, a proxy's page may be anything. */
@@ -19,6 +21,8 @@ export interface CallOptions {
   status: number;
   /** The time ends with the answer's headers: who reads the body watches over it. */
   streams?: boolean;
+  /** May take long for the size of its object: it goes by connections that no other call needs. */
+  isBulk?: boolean;
   /** Told that a first attempt was sent and had no answer, before it is sent again. */
   onRepeat?: () => void;
 }
@@ -44,6 +48,7 @@ export interface S3Transport {
 export interface S3TransportOptions {
   secure: boolean;
   socketsMax?: number | undefined;
+  copySocketsMax?: number | undefined;
   /** Told of each answer that came: when it was asked for and what its `Date` header says. */
   onAnswer: (askedAtMs: number, date: string | undefined) => void;
   now: () => number;
@@ -58,19 +63,29 @@ export interface S3TransportOptions {
 export function createS3Transport({
   secure,
   socketsMax = SOCKETS_MAX,
+  copySocketsMax = COPY_SOCKETS_MAX,
   onAnswer,
   now,
 }: S3TransportOptions): S3Transport {
   const module = secure ? https : http;
-  const agent = new module.Agent({ keepAlive: true, maxSockets: socketsMax, timeout: SOCKET_IDLE_MS });
-  const freshAgent = new module.Agent({ keepAlive: false, maxSockets: socketsMax });
+  const shortCalls = createLane(socketsMax);
+  const bulkCalls = createLane(copySocketsMax);
   const calls = new AsyncLocalStorage<CallState>();
+
+  /** Connections of one kind of calls: kept ones, and for a second attempt fresh ones. */
+  function createLane(maxSockets: number): { kept: http.Agent; fresh: http.Agent } {
+    return {
+      kept: new module.Agent({ keepAlive: true, maxSockets, timeout: SOCKET_IDLE_MS }),
+      fresh: new module.Agent({ keepAlive: false, maxSockets }),
+    };
+  }
 
   function request(options: http.RequestOptions, onSuccess?: (answer: http.IncomingMessage) => void) {
     const call = calls.getStore();
     if (!call) throw new Error("A request to the store must be made inside of transport.call()");
     const askedAtMs = now();
-    const req = module.request({ ...options, agent: call.onFreshSocket ? freshAgent : agent });
+    const lane = call.isBulk ? bulkCalls : shortCalls;
+    const req = module.request({ ...options, agent: call.onFreshSocket ? lane.fresh : lane.kept });
     let answered = false;
 
     const timer = setTimeout(() => {
@@ -118,11 +133,13 @@ export function createS3Transport({
 
   return {
     request,
-    agent,
+    agent: shortCalls.kept,
     call,
     close() {
-      agent.destroy();
-      freshAgent.destroy();
+      for (const { kept, fresh } of [shortCalls, bulkCalls]) {
+        kept.destroy();
+        fresh.destroy();
+      }
     },
   };
 }

@@ -9,47 +9,65 @@ export interface XmlElement {
 /** Deeper than any S3 answer (four levels), shallow enough to stay a bounded amount of work. */
 const DEPTH_MAX = 16;
 
-const TOKEN = new RegExp(
-  [
-    "<\\?[^>]*\\?>", // declaration
-    "<!--[\\s\\S]*?-->",
-    "<!\\[CDATA\\[(?<cdata>[\\s\\S]*?)\\]\\]>",
-    "<(?<close>/)?(?:[A-Za-z_][\\w.-]*:)?(?<name>[A-Za-z_][\\w.-]*)(?:\\s[^<>]*?)?(?<empty>/)?\\s*>",
-    "(?<text>[^<]+)",
-  ].join("|"),
-  "y",
-);
+/** No S3 name comes near it. Bounds the one pattern that a name meets. */
+const NAME_CHARS_MAX = 100;
+/** The longest entity: `&#1114111;`. */
+const ENTITY_CHARS_MAX = 10;
 
+const NAME = /^[A-Za-z_][\w.-]*$/;
 const ENTITIES: Record<string, string> = { lt: "<", gt: ">", amp: "&", quot: '"', apos: "'" };
 
 /**
  * Reads a whole XML document and returns its root. Throws where the document is not complete, closed and well formed:
  * an answer that was cut short, or a proxy's page in its place, must never count as an answer. A library's parser is
  * made to accept such text, which is why this one is our own. Namespaces are dropped; a DTD is refused.
+ *
+ * Each character is passed a fixed number of times, whatever the text: it comes from outside, and the event loop waits.
  */
 export function parseXml(source: string): XmlElement {
   const document: XmlElement = { name: "", text: "", children: [] };
   const open = [document];
-  TOKEN.lastIndex = 0;
-  while (TOKEN.lastIndex < source.length) {
-    const atChar = TOKEN.lastIndex;
-    const token = TOKEN.exec(source)?.groups;
-    const parent = open.at(-1);
-    if (!token || !parent) throw new Error(`Cannot read the XML at character ${atChar}`);
-    if (token.name === undefined) {
-      const text = token.cdata ?? resolveEntities(token.text ?? "");
-      if (parent !== document) parent.text += text;
-      else if (text.replace("\ufeff", "").trim() !== "")
-        throw new Error("Cannot read the XML: text outside of the root");
-    } else if (token.close !== undefined) {
-      if (parent.name !== token.name || token.empty !== undefined) {
-        throw new Error(`Cannot read the XML: "${token.name}" is closed where "${parent.name}" is open`);
+  let at = 0;
+
+  /** Moves behind the next `end`, and returns what stands before it. */
+  function through(begin: number, end: string): string {
+    const found = source.indexOf(end, begin);
+    if (found === -1) throw new Error(`Cannot read the XML: no "${end}" follows character ${at}`);
+    at = found + end.length;
+    return source.slice(begin, found);
+  }
+
+  function addText(text: string): void {
+    const parent = open.at(-1) ?? document;
+    if (parent !== document) parent.text += text;
+    else if (text.replace("\ufeff", "").trim() !== "") throw new Error("Cannot read the XML: text outside of the root");
+  }
+
+  while (at < source.length) {
+    if (source[at] !== "<") {
+      const next = source.indexOf("<", at);
+      const text = source.slice(at, next === -1 ? source.length : next);
+      addText(resolveEntities(text));
+      at += text.length;
+    } else if (source.startsWith("<?", at)) through(at + 2, "?>");
+    else if (source.startsWith("<!--", at)) through(at + 4, "-->");
+    else if (source.startsWith("<![CDATA[", at)) addText(through(at + 9, "]]>"));
+    else if (source.startsWith("</", at)) {
+      const name = localName(through(at + 2, ">").trimEnd());
+      const closed = open.length > 1 ? open.pop() : undefined;
+      if (closed?.name !== name) {
+        throw new Error(`Cannot read the XML: "${name}" is closed where "${closed?.name ?? ""}" is open`);
       }
-      open.pop();
     } else {
-      const element: XmlElement = { name: token.name, text: "", children: [] };
-      parent.children.push(element);
-      if (token.empty === undefined) open.push(element);
+      const tag = through(at + 1, ">");
+      // A tag that was cut short would otherwise take the next one for an attribute.
+      if (tag.includes("<")) throw new Error("Cannot read the XML: a tag is not closed");
+      const trimmed = tag.trimEnd();
+      const isEmpty = trimmed.endsWith("/");
+      const name = localName(firstWord(isEmpty ? trimmed.slice(0, -1) : trimmed));
+      const element: XmlElement = { name, text: "", children: [] };
+      open.at(-1)?.children.push(element);
+      if (!isEmpty) open.push(element);
       if (open.length > DEPTH_MAX) throw new Error("Cannot read the XML: nested too deeply");
     }
   }
@@ -57,6 +75,23 @@ export function parseXml(source: string): XmlElement {
   if (open.length !== 1) throw new Error(`Cannot read the XML: it ends while "${open.at(-1)?.name}" is open`);
   if (!root || second) throw new Error("Cannot read the XML: it must have one root element");
   return root;
+}
+
+/** What stands in a tag before its attributes, which do not matter. */
+function firstWord(tag: string): string {
+  for (let i = 0; i < Math.min(tag.length, NAME_CHARS_MAX + 1); i++) {
+    const char = tag.charCodeAt(i);
+    if (char === 0x20 || (char >= 0x09 && char <= 0x0d)) return tag.slice(0, i);
+  }
+  return tag;
+}
+
+/** A name without its prefix. Throws where it cannot be one. */
+function localName(name: string): string {
+  const [first = "", second, ...more] = name.length > NAME_CHARS_MAX ? [] : name.split(":");
+  const isName = NAME.test(first) && (second === undefined || NAME.test(second)) && more.length === 0;
+  if (!isName) throw new Error(`Cannot read the XML: ${JSON.stringify(name.slice(0, NAME_CHARS_MAX))} is no name`);
+  return second ?? first;
 }
 
 /** The text of the first child with this name, or null. */
@@ -70,15 +105,26 @@ export function escapeXml(text: string): string {
 }
 
 function resolveEntities(text: string): string {
-  if (!text.includes("&")) return text;
-  return text.replace(/&(#x[0-9a-fA-F]{1,6}|#[0-9]{1,7}|\w+);|&/g, (whole, name: string | undefined) => {
-    const resolved = name?.startsWith("#") ? fromCodePoint(name) : ENTITIES[name ?? ""];
-    if (resolved === undefined) throw new Error(`Cannot read the XML: unknown entity "${whole}"`);
-    return resolved;
-  });
+  let resolved = "";
+  let at = 0;
+  for (let next = text.indexOf("&"); next !== -1; next = text.indexOf("&", at)) {
+    const name = text.slice(next + 1, next + ENTITY_CHARS_MAX).split(";", 1)[0] ?? "";
+    const char = name.startsWith("#")
+      ? fromCodePoint(name)
+      : Object.hasOwn(ENTITIES, name)
+        ? ENTITIES[name]
+        : undefined;
+    if (char === undefined || text[next + 1 + name.length] !== ";") {
+      throw new Error(`Cannot read the XML: unknown entity "&${name}"`);
+    }
+    resolved += text.slice(at, next) + char;
+    at = next + name.length + 2;
+  }
+  return at === 0 ? text : resolved + text.slice(at);
 }
 
 function fromCodePoint(name: string): string | undefined {
+  if (!/^#(x[0-9a-fA-F]{1,6}|[0-9]{1,7})$/.test(name)) return undefined;
   const code = name.startsWith("#x") ? Number.parseInt(name.slice(2), 16) : Number.parseInt(name.slice(1), 10);
   return code <= 0x10ffff ? String.fromCodePoint(code) : undefined;
 }
