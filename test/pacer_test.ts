@@ -10,7 +10,12 @@ function work(ms: number): void {
 }
 
 /** Runs reads side by side; tells who made a step when, and how many steps were made in each turn of the event loop. */
-async function runReads(count: number, steps: number, stepMs: number): Promise<{ made: number[]; perTurn: number[] }> {
+async function runReads(
+  count: number,
+  steps: number,
+  stepMs: number,
+  ownerOf: (read: number) => string = () => "one",
+): Promise<{ made: number[]; perTurn: number[] }> {
   const made: number[] = [];
   const perTurn: number[] = [];
   let seen = 0;
@@ -23,7 +28,7 @@ async function runReads(count: number, steps: number, stepMs: number): Promise<{
   setImmediate(look);
   const reads = Array.from({ length: count }, async (_, read) => {
     for (let i = 0; i < steps; i++) {
-      await giveWay();
+      await giveWay(ownerOf(read));
       made.push(read);
       work(stepMs);
     }
@@ -44,6 +49,11 @@ test("reads take turns, first come first served", async () => {
   assert.deepEqual(made, [0, 1, 2, 0, 1, 2, 0, 1, 2]);
 });
 
+test("owners take turns: one with many reads under way does not keep another's waiting", async () => {
+  const { made } = await runReads(4, 2, STEP_MS, (read) => (read === 3 ? "another" : "one"));
+  assert.deepEqual(made, [0, 3, 1, 3, 2, 0, 1, 2]);
+});
+
 test("short steps share a turn", async () => {
   const { made, perTurn } = await runReads(50, 10, 0);
   assert.equal(made.length, 500);
@@ -51,11 +61,11 @@ test("short steps share a turn", async () => {
 });
 
 test("a read that fails keeps nobody from going on", async () => {
-  const failing = giveWay().then(() => {
+  const failing = giveWay("one").then(() => {
     throw new Error("no");
   });
-  const other = giveWay();
+  const other = giveWay("one");
   await assert.rejects(failing, /no/);
   await other;
-  await giveWay();
+  await giveWay("one");
 });

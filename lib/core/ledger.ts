@@ -85,7 +85,7 @@ export function createLedger(db: Db, { stepRows = STEP_ROWS_MAX }: { stepRows?: 
       found.push(...selectKind.all({ workspaceId, kind, beforeSeq, fromSeq, limit: limit - found.length }));
       if (end === undefined || found.length === limit) return found;
       beforeSeq = fromSeq;
-      await giveWay();
+      await giveWay(workspaceId);
     }
   }
 

@@ -72,7 +72,7 @@ export function createMembers(db: Db, { workspaces, now }: { workspaces: Workspa
       const last = step.at(-1);
       if (last === undefined || step.length < STEP_ROWS) break;
       afterId = last.userId;
-      await giveWay();
+      await giveWay(workspaceId);
     }
     const rank = ({ userId, role }: Member): number => {
       if (manager !== "administrator" && userId === manager.userId) return 0;

@@ -240,7 +240,7 @@ export function createWorkspaces(db: Db, now: () => number) {
       const last = step.at(-1);
       if (last === undefined || step.length < MEMBERSHIPS_STEP_ROWS) return ids;
       afterId = last.workspaceId;
-      await giveWay();
+      await giveWay(userId);
     }
   }
 

@@ -45,7 +45,7 @@ export function workflowRoutes({ core, objects, config }: RouteParts): Route[] {
         for (const workflow of workflows) {
           data.push(presentWorkflow(workflow, { withDefinition: withDefinitions }));
           // A definition may take a millisecond to parse.
-          if (withDefinitions) await giveWay();
+          if (withDefinitions) await giveWay(principal.workspaceId ?? principal.userId);
         }
         return { data, pagination: paginate(WORKFLOWS, query, { offset, limit, total }) };
       },
