@@ -119,7 +119,8 @@ CREATE TABLE contexts (
   created_at_ms     INTEGER NOT NULL,
   updated_at_ms     INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX contexts_by_workspace ON contexts (workspace_id, type, updated_at_ms, id);
+-- With all that a list orders and searches by: a row is long, and its last column lies behind its definition.
+CREATE INDEX contexts_by_workspace ON contexts (workspace_id, type, updated_at_ms, id, name);
 
 -- A key has the form  staging|final / <installation> / <upload id> / <32 hex digits>.  It names its upload by its form, so
 -- "one key, one upload" holds in both directions without an index.
@@ -156,7 +157,7 @@ CREATE TABLE uploads (
 ) STRICT, WITHOUT ROWID;
 -- With what lists filter by, so that a filter that few rows match needs no row to pass the others.
 CREATE INDEX uploads_by_workspace ON uploads (workspace_id, id, status, category);
-CREATE INDEX uploads_personal ON uploads (user_id, id, status, category) WHERE workspace_id IS NULL;
+CREATE INDEX uploads_personal ON uploads (user_id, id, status, category, workspace_id) WHERE workspace_id IS NULL;
 CREATE INDEX uploads_by_context ON uploads (context_id, id) WHERE context_id IS NOT NULL;
 -- With the sizes, so that neither the usage figures nor the bound of what is staged need a row.
 CREATE INDEX uploads_pending_by_owner ON uploads (workspace_id, user_id, stated_size_bytes, staged_size_bytes)

@@ -10,7 +10,7 @@ import { silentLog, startTestApp, type TestApp } from "./_app.ts";
 import { afterwards } from "./_db.ts";
 import { startPeopleApp } from "./_people.ts";
 import { queryPlans } from "./_query_plans.ts";
-import { EMBEDDED_ONLY } from "./_test_store.ts";
+import { EMBEDDED_ONLY, IS_S3 } from "./_test_store.ts";
 import { checkUnconfirmed } from "./_unconfirmed_figures.ts";
 
 const MIB = 1024 * 1024;
@@ -41,6 +41,15 @@ async function idlePut(t: TestContext, url: string, announcedBytes: number, sent
 async function urlsOf(app: TestApp, count: number, key?: string): Promise<string[]> {
   const uploads = Array.from({ length: count }, () => app.createUpload(key === undefined ? {} : { key }));
   return (await Promise.all(uploads)).map(({ uploadUrl }) => uploadUrl);
+}
+
+/** PUTs until it is taken: the server notices in a moment that another PUT has ended. */
+async function putWhenTaken(app: TestApp, url: string, bytes: string): Promise<void> {
+  const startedMs = performance.now();
+  for (let status = 0; status !== 200; { status } = await app.put(url, bytes)) {
+    assert.ok(performance.now() - startedMs < 20_000, `it was never taken: ${status}`);
+    await delay(10);
+  }
 }
 
 /** The bytes that a disk has free. */
@@ -93,7 +102,7 @@ test(
     assert.ok(Number(refused.headers["retry-after"]) > 0);
     assert.equal((await app.put(otherUrl, "x")).status, 200, "another URL is free");
     puts[0]?.req.destroy();
-    while ((await app.put(url, "x".repeat(10))).status !== 200) await delay(10);
+    await putWhenTaken(app, url, "x".repeat(10));
   },
 );
 
@@ -162,7 +171,7 @@ test(
     const [ofOther = ""] = await urlsOf(app, 1, other.key);
     assert.equal((await app.put(ofOther, "x")).status, 200, "another workspace has its own");
     idle.req.destroy();
-    while ((await app.put(third, "x")).status !== 200) await delay(10);
+    await putWhenTaken(app, third, "x");
     // The same upload sent again takes the place of what it was.
     assert.equal((await app.put(first, Buffer.alloc(41 * MIB))).status, 200);
     assert.equal(staged(app), 41 * MIB + 1);
@@ -206,6 +215,34 @@ test(
     await checkUnconfirmed(app.app, app.sql, { ownerId: app.owner.workspaceId, onS3: false });
   },
 );
+
+test("a PUT that is sent again while the first ones still hang counts once", EMBEDDED_ONLY, async (t) => {
+  const app = await startTestApp(t, { env: { STOWAGE_STAGED_BYTES_MAX: "150" } });
+  const [url = "", otherUrl = ""] = await urlsOf(app, 2);
+  for (let i = 0; i < 2; i++) assert.equal((await idlePut(t, url, 100, 50)).status, null);
+  assert.equal((await app.put(otherUrl, "x".repeat(51))).status, 429);
+  assert.equal((await app.put(otherUrl, "x".repeat(50))).status, 200);
+  assert.equal((await app.put(url, "x".repeat(100))).status, 200);
+});
+
+test("when a transaction fails, what was counted inside it is counted again", async (t) => {
+  const app = await startTestApp(t, { env: { STOWAGE_PENDING_UPLOADS_MAX: "20" } });
+  const { db, uploads, unconfirmed } = app.app.core;
+  const ids = await Promise.all(Array.from({ length: 20 }, async () => (await app.createUpload()).id));
+  unconfirmed.forget(app.owner);
+  // An upload is deleted, its owner's are counted, and then the transaction is undone, as a full disk would undo it.
+  const failed = await Promise.allSettled([
+    uploads.remove({ ...app.owner, authKind: "api_key", scopes: [], checkedAtMs: performance.now() }, ids[0] ?? ""),
+    db.write(() => unconfirmed.figuresOf(app.owner.workspaceId).uploads),
+    db.write(() => void db.prepare("ROLLBACK").run()),
+  ]);
+  assert.deepEqual(
+    failed.map(({ status }) => status),
+    ["rejected", "rejected", "rejected"],
+  );
+  await checkUnconfirmed(app.app, app.sql, { ownerId: app.owner.workspaceId, onS3: IS_S3 });
+  await assert.rejects(app.createUpload(), /answered 429/);
+});
 
 test("what another process deleted makes room too", EMBEDDED_ONLY, async (t) => {
   const app = await startTestApp(t, { env: { STOWAGE_STAGED_BYTES_MAX: "100", STOWAGE_PENDING_UPLOADS_MAX: "2" } });

@@ -5,6 +5,7 @@ import { checkRole, PERMISSIONS, selectedWorkspace } from "./permissions.ts";
 import { createPlaces } from "./places.ts";
 import type { Principal } from "./principals.ts";
 import type { Rights } from "./rights.ts";
+import { createWorkflowList, type WorkflowFilter } from "./workflow_list.ts";
 import type { Workspaces } from "./workspaces.ts";
 
 /** What an upload can be bound to. `playground` and `workspace` are the workspace itself. */
@@ -29,14 +30,6 @@ export interface NewWorkflow {
   name?: string | undefined;
   description?: string | null | undefined;
   definition?: unknown;
-}
-
-export interface WorkflowFilter {
-  search?: string | undefined;
-  /** Column and direction, the most important first; ties are broken by id. */
-  order: readonly { by: "name" | "updated_at"; direction: "asc" | "desc" }[];
-  offset: number;
-  limit: number;
 }
 
 /** What a confirm names, and where the upload lies. */
@@ -102,22 +95,8 @@ export function createContexts(
     RETURNING id AS workflowId`);
   const countAll = db.prepare<[string], { workflows: number }>(`
     SELECT count(*) AS workflows FROM contexts WHERE workspace_id = ? AND type = 'workflow'`);
-  const countWorkflows = db.prepare<{ workspaceId: string; search: string | null }, { total: number }>(`
-    SELECT count(*) AS total FROM contexts
-     WHERE workspace_id = :workspaceId AND type = 'workflow'
-       AND (:search IS NULL OR instr(lower(name), lower(:search)) > 0)`);
-
   const places = createPlaces({ max: workflowsMax, count: (id) => countAll.get(id)?.workflows ?? 0, now });
-
-  /** One statement for each order that can be asked for; the columns come from a closed list, never from a client's text. */
-  const listings = new Map<string, ReturnType<typeof prepareListing>>();
-  function prepareListing(orderBy: string) {
-    return db.prepare<{ workspaceId: string; search: string | null; offset: number; limit: number }, Workflow>(`
-      SELECT ${columns} FROM contexts
-       WHERE workspace_id = :workspaceId AND type = 'workflow'
-         AND (:search IS NULL OR instr(lower(name), lower(:search)) > 0)
-       ORDER BY ${orderBy} LIMIT :limit OFFSET :offset`);
-  }
+  const listOfWorkspace = createWorkflowList(db);
 
   /** Throws `storage_limit_exceeded` if the workspace has as many as it may have, `insufficient_storage`. */
   async function createWorkflow(
@@ -152,20 +131,11 @@ export function createContexts(
     return workflow;
   }
 
-  function listWorkflows(principal: Principal, filter: WorkflowFilter): { workflows: Workflow[]; total: number } {
-    const workspaceId = selectedWorkspace(principal);
-    const { order, offset, limit } = filter;
-    const search = filter.search ?? null;
-    const terms = order.map(
-      ({ by, direction }) => `${by === "name" ? "name" : "updated_at_ms"} ${direction.toUpperCase()}`,
-    );
-    const orderBy = [...new Set(terms), "id DESC"].join(", ");
-    const listing = listings.get(orderBy) ?? prepareListing(orderBy);
-    listings.set(orderBy, listing);
-    return {
-      workflows: listing.all({ workspaceId, search, offset, limit }),
-      total: countWorkflows.get({ workspaceId, search })?.total ?? 0,
-    };
+  function listWorkflows(
+    principal: Principal,
+    filter: WorkflowFilter,
+  ): Promise<{ workflows: Workflow[]; total: number }> {
+    return listOfWorkspace(selectedWorkspace(principal), filter);
   }
 
   /** Changes what is given. Throws `not_found`, `insufficient_storage`. */

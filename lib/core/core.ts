@@ -31,7 +31,13 @@ export type Core = ReturnType<typeof openCore>;
 
 /** Opens the database and everything that stands on it alone: what `serve` and the commands share. */
 export function openCore({ config, log, now, migrate, onFatal, onGroup }: CoreOptions) {
-  const db = openDb({ dataDir: config.dataDir, minFreeBytes: config.minFreeBytes, log, migrate, onFatal, onGroup });
+  const db = openDb({
+    ...{ dataDir: config.dataDir, minFreeBytes: config.minFreeBytes, log, migrate, onFatal },
+    onGroup(group) {
+      if (group.commitMs === null) unconfirmed.forgetAll();
+      onGroup?.(group);
+    },
+  });
   const workspaces = createWorkspaces(db, now);
   const unconfirmed = createUnconfirmed(db, {
     ...{ workspaces, log },

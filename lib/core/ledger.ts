@@ -4,8 +4,8 @@ import { giveWay } from "./pacer.ts";
 export const STORAGE_EVENT_KINDS = ["charge", "release", "adjust"] as const;
 export type StorageEventKind = (typeof STORAGE_EVENT_KINDS)[number];
 
-/** Index entries that are looked through in one turn of the event loop, in search of one kind: 1 to 2 ms. */
-const STEP_ROWS_MAX = 5_000;
+/** Index entries that are looked through in one turn of the event loop, in search of one kind: 0.5 ms or so. */
+const STEP_ROWS_MAX = 2_000;
 
 export interface StorageEvent {
   /** The place in the ledger: events are ordered by it, never by time. */
@@ -85,7 +85,7 @@ export function createLedger(db: Db, { stepRows = STEP_ROWS_MAX }: { stepRows?: 
       found.push(...selectKind.all({ workspaceId, kind, beforeSeq, fromSeq, limit: limit - found.length }));
       if (end === undefined || found.length === limit) return found;
       beforeSeq = fromSeq;
-      await giveWay();
+      await giveWay(workspaceId);
     }
   }
 

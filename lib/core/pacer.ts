@@ -1,20 +1,36 @@
 /** What long reads together may take of one turn of the event loop, however many are under way. */
 const TURN_MS_MAX = 2;
 
-const waiting: (() => void)[] = [];
+/** By owner, in the order of their turns: a Map keeps the order in which its keys were set. */
+const waiting = new Map<string, (() => void)[]>();
 let isWaking = false;
 
 /**
- * To be awaited between the steps of a long read, each of 1 ms or so. All long reads of the process take turns, first come
- * first served: a hundred at once delay a request by no more than one does.
+ * To be awaited between the steps of a long read, each of 1 ms or so. All long reads of the process share a slice of each
+ * turn: a hundred at once delay a request by no more than one does. Owners take turns at it, one step each, so that a
+ * tenant with a hundred reads under way does not keep another's single one waiting. `ownerId`: a workspace or a person;
+ * empty for the service itself.
  */
-export function giveWay(): Promise<void> {
+export function giveWay(ownerId: string): Promise<void> {
   return new Promise((resolve) => {
-    waiting.push(resolve);
+    const own = waiting.get(ownerId);
+    if (own === undefined) waiting.set(ownerId, [resolve]);
+    else own.push(resolve);
     if (isWaking) return;
     isWaking = true;
     setImmediate(wakeSome);
   });
+}
+
+/** Wakes the read that is next, and sends its owner to the end of the line. */
+function wakeOne(): void {
+  for (const [ownerId, own] of waiting) {
+    const next = own.shift();
+    waiting.delete(ownerId);
+    if (own.length > 0) waiting.set(ownerId, own);
+    next?.();
+    return;
+  }
 }
 
 function wakeSome(): void {
@@ -22,14 +38,14 @@ function wakeSome(): void {
   wakeNext();
 
   function wakeNext(): void {
-    waiting.shift()?.();
+    wakeOne();
     // A tick that is asked for by a microtask comes after all microtasks: by then the read that was woken has made its
     // step and waits again, or its answer is made.
     queueMicrotask(() => process.nextTick(goOn));
   }
 
   function goOn(): void {
-    if (waiting.length === 0) isWaking = false;
+    if (waiting.size === 0) isWaking = false;
     else if (performance.now() - startedMs < TURN_MS_MAX) wakeNext();
     else setImmediate(wakeSome);
   }

@@ -3,19 +3,11 @@ import { AppError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import { createPutsInFlight } from "./puts_in_flight.ts";
 import { createStagedNotes } from "./staged_notes.ts";
+import { areFew, type Owner, tooManyByQuota, tooManyBySetting, tooManyUploads } from "./unconfirmed_bounds.ts";
 import { noWorkspace, type Workspaces } from "./workspaces.ts";
 
-/** What may be staged beyond the quota: whoever has used theirs up can still upload, and learn at the confirm what to do. */
-const EXTRA_BYTES = 64 * 1024 * 1024;
 /** Owners whose figures are remembered. */
 const OWNERS_HELD_MAX = 10_000;
-const RETRY_AFTER_SECONDS = 60;
-
-/** Whose unconfirmed uploads are counted together: a workspace's, or a person's that are in none. */
-export interface Owner {
-  workspaceId: string | null;
-  userId: string;
-}
 
 /** A row as it was when it ceased to be pending. */
 export interface GoneRow {
@@ -156,45 +148,23 @@ export function createUnconfirmed(db: Db, parts: { workspaces: Workspaces; log: 
     if (refusal !== null) throw refusal;
   }
 
-  function tooManyUploads(owner: Owner): AppError | null {
-    const { pendingUploadsMax } = options;
-    const { uploads, heldUploads } = accountOf(idOf(owner));
-    if (uploads + heldUploads < pendingUploadsMax) return null;
-    const most = `${whoHas(owner)} ${pendingUploadsMax} uploads that were never confirmed`;
-    return new AppError(
-      "rate_limited",
-      heldUploads === 0
-        ? `${most}, which is the most allowed: confirm or delete some`
-        : `${most} or whose upload URL is still good, which is the most allowed: confirm or delete some, and wait until ` +
-            "their URLs have expired. One that was created with its size_bytes does not count once it is confirmed or deleted",
-      { retryAfterSeconds: RETRY_AFTER_SECONDS },
-    );
+  /** Why the owner may not have one more upload; null if they may. */
+  function uploadsProblem(owner: Owner): AppError | null {
+    return tooManyUploads(owner, accountOf(idOf(owner)), options.pendingUploadsMax);
   }
 
-  /** Why so many bytes more may not be staged; null if they may. */
-  function tooManyBytes(owner: Owner, moreBytes: number): AppError | null {
-    const { stagedBytesMax } = options;
-    const { bytes: pendingBytes, heldBytes } = accountOf(idOf(owner));
-    const bytes = pendingBytes + inFlight.of(idOf(owner));
-    const sumBytes = bytes + heldBytes + moreBytes;
-    if (stagedBytesMax !== null) {
-      if (sumBytes <= stagedBytesMax) return null;
-      return tooMuch("rate_limited", { owner, moreBytes, bytes, heldBytes, most: `${stagedBytesMax} at once` });
+  /** Why the owner may not stage so many bytes more; null if they may. */
+  function bytesProblem(owner: Owner, moreBytes: number): AppError | null {
+    const { bytes, heldBytes } = accountOf(idOf(owner));
+    const figures = { bytes: bytes + inFlight.of(idOf(owner)), heldBytes, moreBytes };
+    if (options.stagedBytesMax !== null) return tooManyBySetting(owner, figures, options.stagedBytesMax);
+    // Asked first, because it costs no look at the workspace.
+    if (areFew(figures)) return null;
+    if (owner.workspaceId === null) {
+      return tooManyByQuota(owner, figures, { storageBytesQuota: options.defaultQuotaBytes, storageBytesUsed: 0 });
     }
-    // So few are in order whatever the quota.
-    if (sumBytes <= EXTRA_BYTES) return null;
-    const workspace =
-      owner.workspaceId === null
-        ? { storageBytesQuota: options.defaultQuotaBytes, storageBytesUsed: 0 }
-        : workspaces.find(owner.workspaceId);
-    if (workspace === undefined) return noWorkspace();
-    const { storageBytesQuota: quotaBytes, storageBytesUsed: usedBytes } = workspace;
-    const leftBytes = Math.max(0, quotaBytes - usedBytes);
-    // What the URLs of confirmed uploads may still bring is held against the whole quota, not against what those uploads
-    // have left of it: otherwise nobody could fill more than half of theirs within the life of a URL.
-    if (bytes + moreBytes <= leftBytes + EXTRA_BYTES && sumBytes <= quotaBytes + EXTRA_BYTES) return null;
-    const most = `${leftBytes + EXTRA_BYTES} at once: the ${leftBytes} left of the quota of ${quotaBytes}, and ${EXTRA_BYTES} more`;
-    return tooMuch("storage_limit_exceeded", { owner, moreBytes, bytes, heldBytes, most });
+    const workspace = workspaces.find(owner.workspaceId);
+    return workspace === undefined ? noWorkspace() : tooManyByQuota(owner, figures, workspace);
   }
 
   /**
@@ -203,7 +173,7 @@ export function createUnconfirmed(db: Db, parts: { workspaces: Workspaces; log: 
    */
   function add(owner: Owner, statedSizeBytes: number | null): void {
     const ownerId = idOf(owner);
-    refuseIf(ownerId, () => tooManyUploads(owner) ?? tooManyBytes(owner, statedSizeBytes ?? 0));
+    refuseIf(ownerId, () => uploadsProblem(owner) ?? bytesProblem(owner, statedSizeBytes ?? 0));
     const account = accountOf(ownerId);
     account.uploads++;
     account.bytes += statedSizeBytes ?? 0;
@@ -212,6 +182,11 @@ export function createUnconfirmed(db: Db, parts: { workspaces: Workspaces; log: 
   /** The owner's uploads are to be counted anew. */
   function forget(owner: Owner): void {
     accounts.delete(idOf(owner));
+  }
+
+  /** Everybody's are: a transaction is undone, and what was counted inside it never came to be. */
+  function forgetAll(): void {
+    accounts.clear();
   }
 
   /**
@@ -283,7 +258,7 @@ export function createUnconfirmed(db: Db, parts: { workspaces: Workspaces; log: 
 
     const checkSize = (bytes: number): void => {
       const moreBytes = inFlight.moreBytes(uploadId, bytes);
-      if (moreBytes > 0) refuseIf(idOf(owner), () => tooManyBytes(owner, moreBytes));
+      if (moreBytes > 0) refuseIf(idOf(owner), () => bytesProblem(owner, moreBytes));
     };
     checkSize(announcedBytes ?? 0);
     const put = inFlight.begin(uploadId, idOf(owner), announcedBytes ?? 0);
@@ -299,7 +274,7 @@ export function createUnconfirmed(db: Db, parts: { workspaces: Workspaces; log: 
   }
 
   return {
-    ...{ add, forget, remove, removeById, releaseUrl, beginPut, noteStaged },
+    ...{ add, forget, forgetAll, remove, removeById, releaseUrl, beginPut, noteStaged },
     flushNotes: notes.flush,
     /** What is remembered of an owner. */
     figuresOf: (ownerId: string): Readonly<Pending & Held> => accountOf(ownerId),
@@ -314,31 +289,4 @@ function idOf({ workspaceId, userId }: Owner): string {
 
 function uploadIdOf(objectKey: string): string {
   return objectKey.split("/")[2] ?? "";
-}
-
-function whoHas({ workspaceId }: Owner): string {
-  return workspaceId === null ? "You have" : "The workspace has";
-}
-
-interface TooMuch {
-  owner: Owner;
-  moreBytes: number;
-  bytes: number;
-  heldBytes: number;
-  /** How many there may be, and why. */
-  most: string;
-}
-
-function tooMuch(
-  code: "rate_limited" | "storage_limit_exceeded",
-  { owner, moreBytes, bytes, heldBytes, most }: TooMuch,
-): AppError {
-  const held =
-    heldBytes === 0 ? "" : `, and ${heldBytes} that can still be sent to upload URLs of confirmed or deleted uploads`;
-  return new AppError(
-    code,
-    `Cannot take ${moreBytes} bytes more: ${whoHas(owner).toLowerCase()} ${bytes} bytes in uploads that were never confirmed${held}. ` +
-      `Allowed are ${most}. Confirm or delete some${held === "" ? "" : ", or wait until those URLs have expired"}`,
-    code === "rate_limited" ? { retryAfterSeconds: RETRY_AFTER_SECONDS } : {},
-  );
 }

@@ -1,6 +1,7 @@
 import type { Db } from "../db/db.ts";
 import { AppError, invalidField } from "../errors.ts";
 import { newId } from "../ids.ts";
+import { giveWay } from "./pacer.ts";
 import { hasRoleSql } from "./permissions.ts";
 import type { Principal, Role } from "./principals.ts";
 import { checkSlug, slugOf, withSuffix } from "./slugs.ts";
@@ -9,6 +10,9 @@ import { checkSlug, slugOf, withSuffix } from "./slugs.ts";
 export const WORKSPACE_NAME_CHARS_MAX = 200;
 /** Colours of the palette that clients know. */
 export const COLOR_IDX_MAX = 6;
+
+/** Memberships that one statement looks at: 1 ms or so. */
+const MEMBERSHIPS_STEP_ROWS = 250;
 
 export interface Workspace {
   workspaceId: string;
@@ -87,12 +91,14 @@ export function createWorkspaces(db: Db, now: () => number) {
     SELECT ${columns} FROM workspaces WHERE deleted_at_ms IS NULL ORDER BY id`);
   const selectOfMember = db.prepare<{ workspaceId: string; userId: string }, WorkspaceRow>(`
     SELECT ${columns} FROM workspaces WHERE id = :workspaceId AND ${hasRoleSql("workspaces.id", "viewer")}`);
-  const ofMemberSql = `
-      FROM workspaces
-     WHERE id IN (SELECT workspace_id FROM memberships WHERE user_id = :userId) AND deleted_at_ms IS NULL`;
-  const selectPageOfMember = db.prepare<{ userId: string; offset: number; limit: number }, WorkspaceRow>(`
-    SELECT ${columns} ${ofMemberSql} ORDER BY id LIMIT :limit OFFSET :offset`);
-  const countOfMember = db.prepare<{ userId: string }, { total: number }>(`SELECT count(*) AS total ${ofMemberSql}`);
+  const selectMemberships = db.prepare<
+    { userId: string; afterId: string; rows: number },
+    { workspaceId: string; isThere: number }
+  >(`
+    SELECT workspace_id AS workspaceId,
+           (SELECT deleted_at_ms IS NULL FROM workspaces WHERE id = m.workspace_id) AS isThere
+      FROM memberships m
+     WHERE user_id = :userId AND workspace_id > :afterId ORDER BY workspace_id LIMIT :rows`);
   const selectRole = db.prepare<{ workspaceId: string; userId: string }, { role: Role }>(`
     SELECT role FROM memberships m
      WHERE workspace_id = :workspaceId AND user_id = :userId
@@ -212,19 +218,30 @@ export function createWorkspaces(db: Db, now: () => number) {
   }
 
   /** A session's memberships, or an API key's own workspace. In the order in which they were made. */
-  function listVisible(
+  async function listVisible(
     principal: Principal,
-    page: { offset: number; limit: number },
-  ): { workspaces: Workspace[]; total: number } {
+    { offset, limit }: { offset: number; limit: number },
+  ): Promise<{ workspaces: Workspace[]; total: number }> {
     if (principal.authKind === "api_key") {
       const own = [findVisible(principal, principal.workspaceId)];
-      return { workspaces: own.slice(page.offset, page.offset + page.limit), total: own.length };
+      return { workspaces: own.slice(offset, offset + limit), total: own.length };
     }
-    const { userId } = principal;
-    return {
-      workspaces: selectPageOfMember.all({ userId, ...page }).map(fromRow),
-      total: countOfMember.get({ userId })?.total ?? 0,
-    };
+    const ids = await workspacesOf(principal.userId);
+    const rows = ids.slice(offset, offset + limit).flatMap((id) => selectOne.get(id) ?? []);
+    return { workspaces: rows.map(fromRow), total: ids.length };
+  }
+
+  /** The ids of a member's workspaces, read in short steps: others decide how many there are. */
+  async function workspacesOf(userId: string): Promise<string[]> {
+    const ids: string[] = [];
+    for (let afterId = ""; ; ) {
+      const step = selectMemberships.all({ userId, afterId, rows: MEMBERSHIPS_STEP_ROWS });
+      for (const { workspaceId, isThere } of step) if (isThere === 1) ids.push(workspaceId);
+      const last = step.at(-1);
+      if (last === undefined || step.length < MEMBERSHIPS_STEP_ROWS) return ids;
+      afterId = last.workspaceId;
+      await giveWay(userId);
+    }
   }
 
   /** Undefined where the user is no member, or the workspace is deleted. */

@@ -6,7 +6,7 @@ DELETE FROM contexts
  WHERE deleted_at_ms IS NOT NULL
     OR workspace_id IN (SELECT id FROM workspaces WHERE deleted_at_ms IS NOT NULL);
 ALTER TABLE contexts DROP COLUMN deleted_at_ms;
-CREATE INDEX contexts_by_workspace ON contexts (workspace_id, type, updated_at_ms, id);
+CREATE INDEX contexts_by_workspace ON contexts (workspace_id, type, updated_at_ms, id, name);
 DELETE FROM memberships WHERE workspace_id IN (SELECT id FROM workspaces WHERE deleted_at_ms IS NOT NULL);
 
 -- What bounds rows is counted by index.
@@ -53,10 +53,10 @@ BEGIN
   SELECT RAISE(ABORT, 'a delete gives up its key') WHERE changes() IS NOT 1;
 END;
 
--- Lists of uploads: filters are answered by the index, and personal uploads have one in the order of ids.
+-- Lists: what they filter and order by is in the index; personal uploads have one in the order of ids.
 DROP INDEX uploads_by_workspace;
 CREATE INDEX uploads_by_workspace ON uploads (workspace_id, id, status, category);
-CREATE INDEX uploads_personal ON uploads (user_id, id, status, category) WHERE workspace_id IS NULL;
+CREATE INDEX uploads_personal ON uploads (user_id, id, status, category, workspace_id) WHERE workspace_id IS NULL;
 
 -- Times of the installation that a restart must not forget.
 ALTER TABLE installation ADD COLUMN looked_at_ms INTEGER;

@@ -23,6 +23,12 @@ const HEADERS_CHECK_MS_MAX = 5_000;
 const CONNECTIONS_MAX = 8_192;
 /** Above that node:http drops newcomers itself. Until then the one that gives way to a newcomer may still be closing. */
 const CONNECTIONS_CLOSING_MAX = 1_024;
+/**
+ * Connections that the system keeps until they are accepted; it may allow fewer. Node accepts one in each turn of its event
+ * loop, and a client that finds the queue full tries again after 1, 3 and 7 seconds: Node's default of 511 made storms of
+ * connections everybody's wait.
+ */
+const BACKLOG = 4_096;
 /** While the server closes: how often it checks for connections that have become idle. */
 const IDLE_CHECK_MS = 20;
 
@@ -270,7 +276,7 @@ export function createHttpServer(options: HttpOptions): HttpServer {
   function listen(host: string, port: number): Promise<number> {
     return new Promise((resolve, reject) => {
       server.once("error", reject);
-      server.listen({ host, port }, () => {
+      server.listen({ host, port, backlog: BACKLOG }, () => {
         server.off("error", reject);
         server.on("error", (error) => log.error("listen_failed", { error }));
         resolve((server.address() as AddressInfo).port);

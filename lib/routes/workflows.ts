@@ -1,3 +1,4 @@
+import { giveWay } from "../core/pacer.ts";
 import { PERMISSIONS } from "../core/permissions.ts";
 import { type Route, route } from "../http/routes.ts";
 import { pageStart, paginateByKey } from "./keyed_pages.ts";
@@ -34,16 +35,19 @@ export function workflowRoutes({ core, objects, config }: RouteParts): Route[] {
       summary: "List the workspace's workflows",
       access: READ,
       query: ListWorkflowsQuery,
-      handle({ principal, query }) {
-        const { offset, limit, search, include_definition: withDefinition = false } = query;
-        const filter = { search, order: orderOf(query.sort, query.order), offset, limit };
+      async handle({ principal, query }) {
+        const { offset, limit, search, include_definition: withDefinitions = false } = query;
+        const filter = { search, order: orderOf(query.sort, query.order), offset, limit, withDefinitions };
         const { workflows, total } = asksForRuns(query)
           ? { workflows: [], total: 0 }
-          : contexts.listWorkflows(principal, filter);
-        return {
-          data: workflows.map((workflow) => presentWorkflow(workflow, { withDefinition })),
-          pagination: paginate(WORKFLOWS, query, { offset, limit, total }),
-        };
+          : await contexts.listWorkflows(principal, filter);
+        const data: unknown[] = [];
+        for (const workflow of workflows) {
+          data.push(presentWorkflow(workflow, { withDefinition: withDefinitions }));
+          // A definition may take a millisecond to parse.
+          if (withDefinitions) await giveWay(principal.workspaceId ?? principal.userId);
+        }
+        return { data, pagination: paginate(WORKFLOWS, query, { offset, limit, total }) };
       },
     }),
 

@@ -21,9 +21,9 @@ export function workspaceRoutes({ core, cleaner, config }: RouteParts): Route[] 
       summary: "List the workspaces that the caller is a member of; for an API key its own",
       access: PERMISSIONS.readWorkspaces,
       query: ListWorkspacesQuery,
-      handle({ principal, query }) {
+      async handle({ principal, query }) {
         const { offset, limit } = query;
-        const { workspaces: found, total } = workspaces.listVisible(principal, { offset, limit });
+        const { workspaces: found, total } = await workspaces.listVisible(principal, { offset, limit });
         return { data: found.map(presentWorkspace), pagination: paginate(WORKSPACES, query, { offset, limit, total }) };
       },
     }),

@@ -125,7 +125,9 @@ async function measure({ seed, service, honest, abusive, seconds, names }: Run):
     ...[alone, abused, afterwards].flatMap(({ failures }) => failures.map((what) => `HONEST: ${what}`)),
     ...settled.held.map((what) => `SETTLE: still held: ${what}`),
     ...(memory.grew
-      ? [`MEMORY: ${memory.earlyMb.toFixed(0)} MB early in the abuse, ${memory.lateMb.toFixed(0)} MB at its end`]
+      ? [
+          `MEMORY: ${memory.earlyMb.toFixed(0)} MB at most early in the abuse, ${memory.lateMb.toFixed(0)} MB at its end`,
+        ]
       : []),
     ...log.broken.map((what) => `LOG: ${what}`),
     ...judgeBooks(databaseFile, dataDir),

@@ -170,5 +170,5 @@ export function createAttacker(
 
 function codeOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
-  return "code" in error && typeof error.code === "string" ? error.code : error.name;
+  return "code" in error && typeof error.code === "string" ? error.code : error.message;
 }

@@ -91,7 +91,7 @@ export function printService(facts: {
   const { before, memory, after, settledMs, stoppedMs } = facts;
   const mb = [before?.residentMb, memory.earlyMb, memory.lateMb, after?.residentMb];
   printTable(
-    ["the service", "before", "early in the abuse", "at its end", "afterwards"],
+    ["the service", "before", "early in the abuse, at most", "at its end", "afterwards"],
     [
       ["MB resident", ...mb.map((value) => number(value, 0))],
       ["open files", number(before?.files, 0), "", "", number(after?.files, 0)],

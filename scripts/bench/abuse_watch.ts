@@ -6,6 +6,8 @@ const LOOK_MS = 1_000;
 /** Memory that grew beyond both of these, times and MB, is not flat. */
 const GROWTH_MAX = 1.5;
 const GROWTH_MB_MAX = 100;
+const EARLY_SHARE = 0.4;
+const LATE_SHARE = 0.2;
 
 /** What the service held at one moment. */
 export interface Sample {
@@ -41,20 +43,20 @@ function sizeOf(path: string): number {
   return statSync(path, { throwIfNoEntry: false })?.size ?? 0;
 }
 
-/** Resident memory early in the abuse, when caches and code are warm, and at its end, in MB. */
+/** Resident memory, in MB. */
 export interface Growth {
+  /** The most in the first part of the abuse, in which everything has been tried: what was needed once stays for a while. */
   earlyMb: number;
+  /** At the end of the abuse. */
   lateMb: number;
   /** Whether that is far more than what is left lying about. */
   grew: boolean;
 }
 
 export function growth(samples: readonly Sample[]): Growth {
-  const fifth = Math.max(1, Math.floor(samples.length / 5));
-  const ofPart = (from: number, to?: number): number =>
-    median(samples.slice(from, to).map((sample) => sample.residentMb));
-  const earlyMb = ofPart(fifth, 2 * fifth);
-  const lateMb = ofPart(-fifth);
+  const residentMb = samples.map((sample) => sample.residentMb);
+  const earlyMb = Math.max(...residentMb.slice(0, Math.ceil(samples.length * EARLY_SHARE)));
+  const lateMb = median(residentMb.slice(-Math.ceil(samples.length * LATE_SHARE)));
   return { earlyMb, lateMb, grew: lateMb > earlyMb * GROWTH_MAX && lateMb > earlyMb + GROWTH_MB_MAX };
 }
 
