@@ -26,7 +26,6 @@ const PRINTED_MAX = 20;
 /** What the service may say when it cannot do what was asked: the full disk, and the store or database that is busy. */
 const ALLOWED_FAILURES: Readonly<Record<number, string>> = { 503: "STORAGE_UNAVAILABLE", 507: "INSUFFICIENT_STORAGE" };
 
-let DBG: Buffer = Buffer.alloc(0);
 type Ending = "read" | "close" | "reset" | "half-close";
 
 /** Sends some requests on one connection; returns what was wrong with the responses. */
@@ -51,7 +50,6 @@ async function useConnection(
       at += part.length;
       if (at < bytes.length || random.percent(10)) await delay(random.integer(0, 3));
     }
-    DBG = bytes;
     await end(client, ending, requests.length);
     const problems = client.responses.flatMap((response) => [...problemsOf(response), ...failureOf(response)]);
     // A request that was refused before it was one is answered with a body, whatever its method.
@@ -77,15 +75,7 @@ async function end(client: Client, ending: Ending, requests: number): Promise<vo
     client.hasEnded() ||
     client.responses.length >= requests ||
     client.responses.at(-1)?.headers.get("connection") === "close";
-  const ok = await soon(isOver, PATIENCE_MS);
-  if (!ok && Math.random() < 0.02)
-    console.error(
-      "LATE",
-      ending,
-      requests,
-      client.responses.map((r) => r.status).join(),
-      JSON.stringify(DBG.toString("latin1")).slice(0, 1500),
-    );
+  await soon(isOver, PATIENCE_MS);
 }
 
 function failureOf({ status, text }: { status: number; text: string }): string[] {
@@ -128,12 +118,6 @@ test(`${REQUESTS} random requests, whole and broken off, do no harm`, async (t) 
   assert.deepEqual(problems.slice(0, PRINTED_MAX), [], seed);
   assert.equal((await run.call("GET", "/health")).status, 200);
   const isBack = await soon(() => run.openFiles() <= openFiles && halfSent(world.dataDir).length === 0, 10_000);
-  if (!isBack)
-    console.error(
-      (await import("node:child_process"))
-        .execSync(`ls -l /proc/${run.pid}/fd; ss -tnp | grep ${run.pid}; true`)
-        .toString(),
-    );
   assert.ok(isBack, `${seed}: ${run.openFiles() - openFiles} more open files than before`);
   const page = await scrape(`${run.url}/metrics`);
   const failed = page
