@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { giveWay } from "../lib/core/pacer.ts";
+import { giveWay } from "../lib/pacer.ts";
 
 /** Longer than all reads together may work in one turn. */
 const STEP_MS = 4;

@@ -1,5 +1,5 @@
 import type { Db } from "../db/db.ts";
-import { giveWay } from "./pacer.ts";
+import { giveWay } from "../pacer.ts";
 
 export const STORAGE_EVENT_KINDS = ["charge", "release", "adjust"] as const;
 export type StorageEventKind = (typeof STORAGE_EVENT_KINDS)[number];

@@ -1,6 +1,6 @@
 import type { Db } from "../db/db.ts";
 import { AppError, invalidField } from "../errors.ts";
-import { giveWay } from "./pacer.ts";
+import { giveWay } from "../pacer.ts";
 import { checkRole } from "./permissions.ts";
 import type { Role } from "./principals.ts";
 import { noSuchWorkspace, noWorkspace, type Workspaces } from "./workspaces.ts";

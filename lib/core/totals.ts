@@ -1,5 +1,5 @@
 import type { Db } from "../db/db.ts";
-import { giveWay } from "./pacer.ts";
+import { giveWay } from "../pacer.ts";
 
 /** Rows that one statement reads: at most 1 ms. */
 const STEP_ROWS_MAX = 2_000;

@@ -1,7 +1,7 @@
 import type { Db } from "../db/db.ts";
+import { giveWay } from "../pacer.ts";
 import type { Category } from "./file_types.ts";
 import { type Counted, createKeptCounts, type KeptCountsOptions } from "./kept_counts.ts";
-import { giveWay } from "./pacer.ts";
 import { selectedWorkspace } from "./permissions.ts";
 import type { Principal } from "./principals.ts";
 import { UPLOAD_COLUMNS } from "./upload_views.ts";

@@ -1,5 +1,5 @@
 import type { Db } from "../db/db.ts";
-import { giveWay } from "./pacer.ts";
+import { giveWay } from "../pacer.ts";
 import type { Span } from "./usage_periods.ts";
 
 /** Index entries that one statement reads: 1 ms or so. All figures are summed up in such steps. */

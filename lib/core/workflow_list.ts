@@ -1,6 +1,6 @@
 import type { Db } from "../db/db.ts";
+import { giveWay } from "../pacer.ts";
 import type { Workflow } from "./contexts.ts";
-import { giveWay } from "./pacer.ts";
 
 /** Index entries that one statement reads: 0.5 ms or so. */
 const STEP_ROWS_MAX = 500;

@@ -1,15 +1,16 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
-import type { AddressInfo } from "node:net";
 import type { Principal } from "../core/principals.ts";
 import { AppError, clientGone } from "../errors.ts";
 import { newRequestId } from "../ids.ts";
 import type { Log } from "../log.ts";
 import { timestamp } from "../timestamp.ts";
-import { readJson } from "./body.ts";
+import { parseJson, readJsonBytes } from "./body.ts";
 import { type Connection, createConnections } from "./connections.ts";
 import { corsHeaders } from "./cors.ts";
 import { errorAnswer } from "./errors.ts";
+import { createFairTurns } from "./fair_turns.ts";
 import { closeUnlessWhole } from "./linger.ts";
+import { type Listeners, openListeners } from "./listeners.ts";
 import type { AnsweredRequest } from "./refusals.ts";
 import { requestBody } from "./request_body.ts";
 import { createResponses } from "./responses.ts";
@@ -23,12 +24,6 @@ const HEADERS_CHECK_MS_MAX = 5_000;
 const CONNECTIONS_MAX = 8_192;
 /** Above that node:http drops newcomers itself. Until then the one that gives way to a newcomer may still be closing. */
 const CONNECTIONS_CLOSING_MAX = 1_024;
-/**
- * Connections that the system keeps until they are accepted; it may allow fewer. Node accepts one in each turn of its event
- * loop, and a client that finds the queue full tries again after 1, 3 and 7 seconds: Node's default of 511 made storms of
- * connections everybody's wait.
- */
-const BACKLOG = 4_096;
 /** While the server closes: how often it checks for connections that have become idle. */
 const IDLE_CHECK_MS = 20;
 
@@ -67,6 +62,8 @@ export interface HttpOptions {
     access: Exclude<Access, "public">,
     known: Principal,
   ) => Principal | Promise<Principal>;
+  /** Whose share of the process a principal's requests use. */
+  ownerOf: (principal: Principal) => string;
   /** What the log tells of a principal. */
   describe: (principal: Principal) => Record<string, string>;
   corsOrigins: readonly string[];
@@ -106,6 +103,7 @@ export function createHttpServer(options: HttpOptions): HttpServer {
   const {
     authenticate,
     askAgain,
+    ownerOf,
     describe,
     corsOrigins,
     bodyBytesPer10sMin,
@@ -122,6 +120,8 @@ export function createHttpServer(options: HttpOptions): HttpServer {
     ...{ lingerMs: timeouts.lingerMs, log, now, onAnswered },
   });
   const responses = createResponses({ corsOrigins, lingerMs: timeouts.lingerMs, isClosing: () => closing });
+  const turns = createFairTurns();
+  let listeners: Listeners | null = null;
   let closing = false;
   /** Requests whose handlers are at work, also after their connection is gone: a PUT that was cut still tidies up. */
   let answering = 0;
@@ -246,21 +246,29 @@ export function createHttpServer(options: HttpOptions): HttpServer {
       principal = known instanceof Promise ? await known : known;
       exchange.logFields = describe(principal);
     }
-    const body = route.takesBody ? await readJson(req, res, exchange.connection, timeouts.bodyMs) : undefined;
+    const bytes = route.takesBody ? await readJsonBytes(req, res, exchange.connection, timeouts.bodyMs) : null;
     if (route.takesBody && route.access !== "public" && principal !== null) {
       const known = askAgain(req, route.access, principal);
       principal = known instanceof Promise ? await known : known;
     }
-    const reply = await route.invoke({ params, search, body, principal, headers: req.headers, nowMs: now() });
-    responses.json(req, res, exchange, {
-      status: reply.status ?? 200,
-      headers: reply.headers ?? {},
-      body: reply.bare ?? {
-        data: reply.data,
-        ...(reply.pagination === undefined ? {} : { pagination: reply.pagination }),
-        meta: { request_id: exchange.requestId, timestamp: timestamp(now()) },
-      },
+    const ownerId = principal === null ? "" : ownerOf(principal);
+    const turn = principal === null ? null : turns.turnOf(ownerId);
+    if (turn !== null) await turn;
+    const reply = await turns.inTurn(ownerId, () => {
+      const body = bytes === null ? undefined : parseJson(bytes);
+      return route.invoke({ params, search, body, principal, headers: req.headers, nowMs: now() });
     });
+    turns.inTurn(ownerId, () =>
+      responses.json(req, res, exchange, {
+        status: reply.status ?? 200,
+        headers: reply.headers ?? {},
+        body: reply.bare ?? {
+          data: reply.data,
+          ...(reply.pagination === undefined ? {} : { pagination: reply.pagination }),
+          meta: { request_id: exchange.requestId, timestamp: timestamp(now()) },
+        },
+      }),
+    );
     // After the answer was handed to the socket: what is done in the background never delays it.
     if (reply.after !== undefined) setImmediate(afterwards, reply.after, exchange);
   }
@@ -273,20 +281,15 @@ export function createHttpServer(options: HttpOptions): HttpServer {
     }
   }
 
-  function listen(host: string, port: number): Promise<number> {
-    return new Promise((resolve, reject) => {
-      server.once("error", reject);
-      server.listen({ host, port, backlog: BACKLOG }, () => {
-        server.off("error", reject);
-        server.on("error", (error) => log.error("listen_failed", { error }));
-        resolve((server.address() as AddressInfo).port);
-      });
-    });
+  async function listen(host: string, port: number): Promise<number> {
+    listeners = await openListeners(server, { host, port }, (error) => log.error("listen_failed", { error }));
+    return listeners.port;
   }
 
   function close(): Promise<void> {
     closing = true;
-    if (!server.listening) return Promise.resolve();
+    const open = listeners;
+    if (open === null) return Promise.resolve();
     return new Promise((resolve) => {
       const cut = setTimeout(() => {
         log.warn("connections_cut", { after_ms: timeouts.closeGraceMs });
@@ -298,7 +301,7 @@ export function createHttpServer(options: HttpOptions): HttpServer {
       const idleCheck = setInterval(connections.closeIdle, IDLE_CHECK_MS);
       const stallCheck = setInterval(connections.closeStalled, timeouts.closeStallMs);
       connections.watchMoves();
-      server.close(() => {
+      void open.close().then(() => {
         clearInterval(idleCheck);
         clearInterval(stallCheck);
         onQuiet = () => {

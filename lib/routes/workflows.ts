@@ -1,6 +1,6 @@
-import { giveWay } from "../core/pacer.ts";
 import { PERMISSIONS } from "../core/permissions.ts";
 import { type Route, route } from "../http/routes.ts";
+import { giveWay } from "../pacer.ts";
 import { pageStart, paginateByKey } from "./keyed_pages.ts";
 import { paginate, presentUpload, presentWorkflow } from "./present.ts";
 import type { RouteParts } from "./routes.ts";
