@@ -1,9 +1,13 @@
 /** What long reads together may take of one turn of the event loop, however many are under way. */
-const TURN_MS_MAX = 2;
+const TURN_MS_MIN = 2;
+/** Of a long turn they may take this part: with a fixed time they would all but stand still while the process is busy. */
+const TURN_SHARE = 0.25;
+const TURN_MS_MAX = 10;
 
 /** By owner, in the order of their turns: a Map keeps the order in which its keys were set. */
 const waiting = new Map<string, (() => void)[]>();
 let isWaking = false;
+let lastWakeMs = 0;
 
 /**
  * To be awaited between the steps of a long read, each of 1 ms or so. All long reads of the process share a slice of each
@@ -18,6 +22,7 @@ export function giveWay(ownerId: string): Promise<void> {
     else own.push(resolve);
     if (isWaking) return;
     isWaking = true;
+    lastWakeMs = performance.now();
     setImmediate(wakeSome);
   });
 }
@@ -35,6 +40,8 @@ function wakeOne(): void {
 
 function wakeSome(): void {
   const startedMs = performance.now();
+  const sliceMs = Math.min(TURN_MS_MAX, Math.max(TURN_MS_MIN, (startedMs - lastWakeMs) * TURN_SHARE));
+  lastWakeMs = startedMs;
   wakeNext();
 
   function wakeNext(): void {
@@ -46,7 +53,7 @@ function wakeSome(): void {
 
   function goOn(): void {
     if (waiting.size === 0) isWaking = false;
-    else if (performance.now() - startedMs < TURN_MS_MAX) wakeNext();
+    else if (performance.now() - startedMs < sliceMs) wakeNext();
     else setImmediate(wakeSome);
   }
 }

@@ -8,7 +8,6 @@ import { parseJson, readJsonBytes } from "./body.ts";
 import { type Connection, createConnections } from "./connections.ts";
 import { corsHeaders } from "./cors.ts";
 import { errorAnswer } from "./errors.ts";
-import { createFairTurns } from "./fair_turns.ts";
 import { closeUnlessWhole } from "./linger.ts";
 import { type Listeners, openListeners } from "./listeners.ts";
 import type { AnsweredRequest } from "./refusals.ts";
@@ -62,8 +61,6 @@ export interface HttpOptions {
     access: Exclude<Access, "public">,
     known: Principal,
   ) => Principal | Promise<Principal>;
-  /** Whose share of the process a principal's requests use. */
-  ownerOf: (principal: Principal) => string;
   /** What the log tells of a principal. */
   describe: (principal: Principal) => Record<string, string>;
   corsOrigins: readonly string[];
@@ -103,7 +100,6 @@ export function createHttpServer(options: HttpOptions): HttpServer {
   const {
     authenticate,
     askAgain,
-    ownerOf,
     describe,
     corsOrigins,
     bodyBytesPer10sMin,
@@ -120,7 +116,6 @@ export function createHttpServer(options: HttpOptions): HttpServer {
     ...{ lingerMs: timeouts.lingerMs, log, now, onAnswered },
   });
   const responses = createResponses({ corsOrigins, lingerMs: timeouts.lingerMs, isClosing: () => closing });
-  const turns = createFairTurns();
   let listeners: Listeners | null = null;
   let closing = false;
   /** Requests whose handlers are at work, also after their connection is gone: a PUT that was cut still tidies up. */
@@ -251,24 +246,17 @@ export function createHttpServer(options: HttpOptions): HttpServer {
       const known = askAgain(req, route.access, principal);
       principal = known instanceof Promise ? await known : known;
     }
-    const ownerId = principal === null ? "" : ownerOf(principal);
-    const turn = principal === null ? null : turns.turnOf(ownerId);
-    if (turn !== null) await turn;
-    const reply = await turns.inTurn(ownerId, () => {
-      const body = bytes === null ? undefined : parseJson(bytes);
-      return route.invoke({ params, search, body, principal, headers: req.headers, nowMs: now() });
+    const body = bytes === null ? undefined : parseJson(bytes);
+    const reply = await route.invoke({ params, search, body, principal, headers: req.headers, nowMs: now() });
+    responses.json(req, res, exchange, {
+      status: reply.status ?? 200,
+      headers: reply.headers ?? {},
+      body: reply.bare ?? {
+        data: reply.data,
+        ...(reply.pagination === undefined ? {} : { pagination: reply.pagination }),
+        meta: { request_id: exchange.requestId, timestamp: timestamp(now()) },
+      },
     });
-    turns.inTurn(ownerId, () =>
-      responses.json(req, res, exchange, {
-        status: reply.status ?? 200,
-        headers: reply.headers ?? {},
-        body: reply.bare ?? {
-          data: reply.data,
-          ...(reply.pagination === undefined ? {} : { pagination: reply.pagination }),
-          meta: { request_id: exchange.requestId, timestamp: timestamp(now()) },
-        },
-      }),
-    );
     // After the answer was handed to the socket: what is done in the background never delays it.
     if (reply.after !== undefined) setImmediate(afterwards, reply.after, exchange);
   }
