@@ -15,6 +15,8 @@ const REQUESTS_AT_ONCE_MAX = 8;
 const WAITING_MAX = 200;
 /** The same of all connections together: at most some 100 MB. */
 const WAITING_IN_ALL_MAX = 20_000;
+/** Bytes of responses that clients do not read, of all connections together. Beyond it the largest are given up, to a half. */
+const UNREAD_BYTES_MAX = 128 * 1024 * 1024;
 /** The parser's error if the client closes its side in the middle of a body. What it sent can never be a request. */
 const CLOSED_IN_BODY = "HPE_INVALID_EOF_STATE";
 /** While the server closes: a connection that moved fewer bytes than this since the last check is given up. */
@@ -41,8 +43,8 @@ export interface Connection {
   onBodyFailure: () => void;
   /** Set when the connection was answered in place of a request, and closes. */
   isRefused: boolean;
-  /** Requests that were begun and whose response has not left. */
-  unanswered: number;
+  /** Responses to requests that were begun, until they have left. */
+  readonly open: Set<ServerResponse>;
   /** Requests that came in and were not begun. */
   readonly waiting: (() => void)[];
   /** Bytes moved in either direction when that was last looked at. */
@@ -77,7 +79,7 @@ export function createConnections(options: ConnectionsOptions) {
       bodyFailure: null,
       onBodyFailure: ignore,
       isRefused: false,
-      unanswered: 0,
+      open: new Set(),
       waiting: [],
       movedBytes: 0,
     };
@@ -106,12 +108,14 @@ export function createConnections(options: ConnectionsOptions) {
     connection.newest = res;
     connection.bodyFailure = null;
     const start = (): void => {
-      connection.unanswered++;
-      res.once("close", () => onAnswered(connection));
+      connection.open.add(res);
+      res.once("close", () => onAnswered(connection, res));
       begin(connection);
     };
-    const { socket, waiting } = connection;
-    if (connection.unanswered < REQUESTS_AT_ONCE_MAX) return start();
+    const { socket, waiting, open } = connection;
+    // A client that does not read is owed one response at a time.
+    const atOnceMax = socket.writableLength > 0 ? 1 : REQUESTS_AT_ONCE_MAX;
+    if (waiting.length === 0 && open.size < atOnceMax) return start();
     waiting.push(start);
     waitingInAll++;
     socket.pause();
@@ -121,8 +125,8 @@ export function createConnections(options: ConnectionsOptions) {
     }
   }
 
-  function onAnswered(connection: Connection): void {
-    connection.unanswered--;
+  function onAnswered(connection: Connection, res: ServerResponse): void {
+    connection.open.delete(res);
     const next = connection.waiting.shift();
     if (next === undefined) return;
     waitingInAll--;
@@ -176,6 +180,24 @@ export function createConnections(options: ConnectionsOptions) {
     }
   }
 
+  /** Gives up connections whose clients do not read, if too much is held for them: the largest first. */
+  function dropUnread(): void {
+    const unread = [...connections.values()]
+      .map((connection) => ({ connection, bytes: unreadBytes(connection) }))
+      .filter(({ bytes }) => bytes > 0);
+    let sumBytes = unread.reduce((sum, { bytes }) => sum + bytes, 0);
+    if (sumBytes <= UNREAD_BYTES_MAX) return;
+    unread.sort((a, b) => b.bytes - a.bytes);
+    let dropped = 0;
+    for (const { connection, bytes } of unread) {
+      if (sumBytes <= UNREAD_BYTES_MAX / 2) break;
+      connection.socket.destroy();
+      sumBytes -= bytes;
+      dropped++;
+    }
+    log.warn("unread_responses_dropped", { connections: dropped, allowed_bytes: UNREAD_BYTES_MAX });
+  }
+
   /** Begins to count what moves, for `closeStalled`. */
   function watchMoves(): void {
     for (const connection of connections.values()) {
@@ -183,7 +205,7 @@ export function createConnections(options: ConnectionsOptions) {
     }
   }
 
-  return { add, admit, refuse, onSilence, closeIdle, watchMoves, closeStalled };
+  return { add, admit, refuse, onSilence, dropUnread, closeIdle, watchMoves, closeStalled };
 }
 
 /** Notes that the newest request's body can never be whole. The first reason counts. */
@@ -194,6 +216,14 @@ export function failBody(connection: Connection, failure: AppError): void {
 
 function malformedBody(): AppError {
   return new AppError("bad_request", "The body broke off, or is not valid HTTP/1.1");
+}
+
+/** What the kernel has not taken yet of the responses of a connection. */
+function unreadBytes({ socket, open }: Connection): number {
+  let bytes = socket.writableLength;
+  // The one that is being written has the socket's bytes among its own.
+  for (const res of open) bytes += res.writableLength - (res.socket === null ? 0 : socket.writableLength);
+  return bytes;
 }
 
 function isIdle({ newest, waiting }: Connection): boolean {

@@ -23,6 +23,8 @@ const HEADERS_CHECK_MS_MAX = 5_000;
 const CONNECTIONS_MAX = 8_192;
 /** Above that node:http drops newcomers itself. Until then the one that gives way to a newcomer may still be closing. */
 const CONNECTIONS_CLOSING_MAX = 1_024;
+/** How often it is checked how much clients leave unread: less often, and a flood could bring gigabytes in between. */
+const UNREAD_CHECK_MS = 250;
 /** While the server closes: how often it checks for connections that have become idle. */
 const IDLE_CHECK_MS = 20;
 
@@ -117,6 +119,7 @@ export function createHttpServer(options: HttpOptions): HttpServer {
   });
   const responses = createResponses({ corsOrigins, lingerMs: timeouts.lingerMs, isClosing: () => closing });
   let listeners: Listeners | null = null;
+  let unreadCheck: NodeJS.Timeout | undefined;
   let closing = false;
   /** Requests whose handlers are at work, also after their connection is gone: a PUT that was cut still tidies up. */
   let answering = 0;
@@ -270,6 +273,7 @@ export function createHttpServer(options: HttpOptions): HttpServer {
   }
 
   async function listen(host: string, port: number): Promise<number> {
+    unreadCheck = setInterval(connections.dropUnread, UNREAD_CHECK_MS).unref();
     listeners = await openListeners(server, { host, port }, (error) => log.error("listen_failed", { error }));
     return listeners.port;
   }
@@ -290,8 +294,7 @@ export function createHttpServer(options: HttpOptions): HttpServer {
       const stallCheck = setInterval(connections.closeStalled, timeouts.closeStallMs);
       connections.watchMoves();
       void open.close().then(() => {
-        clearInterval(idleCheck);
-        clearInterval(stallCheck);
+        for (const check of [unreadCheck, idleCheck, stallCheck]) clearInterval(check);
         onQuiet = () => {
           if (answering > 0) return;
           clearTimeout(cut);
