@@ -18,6 +18,8 @@ export interface ReadResponse {
 
 /** A client on one connection that does what no client should. */
 export interface Client {
+  /** Its own port, by which the server's sockets tell that they are of this client. */
+  port: number;
   /** The whole responses that came so far. */
   responses: readonly ReadResponse[];
   /** What came that is no HTTP; empty if all was. */
@@ -92,6 +94,7 @@ export async function openClient(url: string, methods: readonly string[]): Promi
   }
 
   return {
+    port: socket.localPort ?? 0,
     responses,
     garbled: () => garbled,
     hasEnded: () => isEnded,

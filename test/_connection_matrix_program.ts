@@ -1,4 +1,4 @@
-import { existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { TestContext } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
@@ -45,6 +45,8 @@ export interface Run {
   ) => Promise<CallResult>;
   /** Open files and sockets. */
   openFiles: () => number;
+  /** The clients' ports of the connections that it has not closed. */
+  clientPorts: () => number[];
   /** Holds every call to the store from now on; `held` waits for so many that wait. */
   holdStore: () => { held: (count: number) => Promise<boolean>; release: () => void };
   /** Stops the process as a whole, until `go`. */
@@ -140,9 +142,23 @@ export async function startRun(t: TestContext, { dataDir, env, haste }: ProgramO
   return {
     ...{ program, pid, url, lines, controlIds, call, holdStore, stop, miscounted },
     isAlive: () => !hasEnded,
+    clientPorts: () => clientPorts(pid),
     openFiles: () => (hasEnded ? 0 : readdirSync(`/proc/${pid}/fd`).length),
     go: () => void child.kill("SIGCONT"),
   };
+}
+
+function clientPorts(pid: number): number[] {
+  const folder = `/proc/${pid}/fd`;
+  const inodes = new Set(
+    readdirSync(folder).map((name) => /^socket:\[(\d+)\]$/.exec(readlinkSync(join(folder, name)))?.[1] ?? ""),
+  );
+  return readFileSync(`/proc/${pid}/net/tcp`, "utf8")
+    .split("\n")
+    .map((line) => line.trim().split(/\s+/))
+    .filter((fields) => inodes.has(fields[9] ?? ""))
+    .map((fields) => Number.parseInt(fields[2]?.split(":")[1] ?? "0", 16))
+    .filter((port) => port !== 0);
 }
 
 /** Waits until something is true, for seconds; false if it does not become true. */

@@ -28,17 +28,11 @@ export interface World {
   start: () => Promise<Run>;
 }
 
-export async function openWorld(
-  t: TestContext,
-  { haste, settings = {} }: { haste?: number; settings?: Record<string, string> } = {},
-): Promise<World> {
+export async function openWorld(t: TestContext, { haste }: { haste?: number } = {}): Promise<World> {
   const issuer = await startDevIssuer({ port: 0 });
   afterwards(t, issuer.close);
   const { dataDir, made } = await initProgram(t);
-  const env = {
-    ...{ STOWAGE_CLERK_ISSUER: issuer.issuer, STOWAGE_WORKSPACES_PER_OWNER_MAX: "100000" },
-    ...settings,
-  };
+  const env = { STOWAGE_CLERK_ISSUER: issuer.issuer, STOWAGE_WORKSPACES_PER_OWNER_MAX: "100000" };
   const start = (): Promise<Run> => startRun(t, { dataDir, env, ...(haste === undefined ? {} : { haste }) });
   const run = await start();
   const ownerToken = await signIn(issuer, run, "founder");

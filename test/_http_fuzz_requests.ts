@@ -253,7 +253,10 @@ export function createFuzzRequests(random: Random, world: World, known: Known) {
     if (random.percent(12)) target = altered(target);
     const { headers, text } = framed(made.body);
     const lines = [...(random.percent(98) ? ["Host: fuzz"] : []), ...made.headers, ...headers];
-    if (random.percent(15)) lines.splice(random.integer(0, lines.length), 0, pick(ODD_HEADERS));
+    const odd = pick(ODD_HEADERS);
+    // Of a request that offers another protocol node:http reports no malformed body: it stays until its time is over.
+    const isUnseen = odd.includes("Upgrade:") && text !== made.body;
+    if (random.percent(15) && !isUnseen) lines.splice(random.integer(0, lines.length), 0, odd);
     const version = random.percent(97)
       ? "HTTP/1.1"
       : pick(["HTTP/1.0", "HTTP/2.0", "HTTP/1.1 ", "", "http/1.1", "HTTP/1.9"]);

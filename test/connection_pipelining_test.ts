@@ -5,7 +5,7 @@ import { halfSent, soon } from "./_connection_matrix_program.ts";
 import { openWorld, stagedUpload } from "./_connection_matrix_world.ts";
 
 // Goal: what several requests on one connection have in common does not make one of them the other's undoing.
-// Method: the real program, and bytes in the order and the pieces in which it matters. A random search found both.
+// Method: the real program, and bytes in the order and the pieces in which it matters. A random search found all of these.
 
 /** A little more than is read from a socket at once, so that what follows comes in the read after. */
 const LARGE_BYTES = 66_000;
@@ -66,4 +66,33 @@ test("a client that goes away in the middle of the second of two PUTs is noticed
   const lines = run.lines().filter(({ method, msg }) => msg === "request" && method === "PUT");
   const statuses = lines.map(({ status }) => status).sort();
   assert.deepEqual(statuses, [...Array(PAIRS).fill(200), ...Array(PAIRS).fill(499)]);
+});
+
+test("a client that offers another protocol, and goes away in the middle of its body, is noticed at once", async (t) => {
+  const world = await openWorld(t);
+  const run = await world.start();
+  const { pathname, search } = (await stagedUpload(run, world.key)).url;
+  const requests = {
+    PUT: `PUT ${pathname}${search} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n`,
+    POST:
+      `POST /api/v1/workflows HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${world.key}\r\n` +
+      "Content-Type: application/json\r\nContent-Length: 1000\r\n",
+  };
+  for (const [method, head] of Object.entries(requests)) {
+    const from = run.lines().length;
+    const client = await openClient(run.url, [method]);
+    t.after(client.close);
+    await client.write(`${head}Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n{}`);
+    await run.call("GET", "/health");
+    client.halfClose();
+    const isLogged = await soon(() =>
+      run
+        .lines()
+        .slice(from)
+        .some(({ method: of }) => of === method),
+    );
+    assert.ok(isLogged, `the ${method} is at its end`);
+    assert.equal(run.lines().findLast(({ method: of }) => of === method)?.status, 499);
+    assert.ok(await client.ended(5_000), "the connection is closed");
+  }
 });
