@@ -88,6 +88,11 @@ export function createConnections(options: ConnectionsOptions) {
     socket.on("resume", () => {
       if (connection.waiting.length > 0) socket.pause();
     });
+    // After the parser has looked: of a request that offers another protocol ("Upgrade") node:http reports no failure at all.
+    socket.once("end", () => {
+      const { newest } = connection;
+      if (newest !== null && !newest.req.complete && !isAnswered(newest)) failBody(connection, clientGone());
+    });
     socket.once("close", () => {
       connections.delete(socket);
       room.leave(socket);
@@ -105,6 +110,9 @@ export function createConnections(options: ConnectionsOptions) {
     const connection = connections.get(res.req.socket);
     // It was turned away or cut, and the parser is still at what had come in before.
     if (connection === undefined || connection.socket.destroyed) return;
+    // A response that closes the connection has left. node:http still hands out what was pipelined behind it, but gives it
+    // the place of a request that waits, and fails an assertion of its own when that one's turn would have come.
+    if (connection.socket.writableEnded) return;
     connection.newest = res;
     connection.bodyFailure = null;
     const start = (): void => {

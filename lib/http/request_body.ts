@@ -30,7 +30,8 @@ export async function* requestBody(
   const onEvent = (): void => wake();
   const events = ["readable", "end", "close"] as const;
   for (const event of events) req.on(event, onEvent);
-  connection.onBodyFailure = onEvent;
+  // The body of a request that is no longer the newest is all there: only the newest one's can fail.
+  if (connection.newest?.req === req) connection.onBodyFailure = onEvent;
   try {
     for (;;) {
       const failure = bodyFailure(req, connection);
@@ -53,7 +54,8 @@ export async function* requestBody(
     }
   } finally {
     for (const event of events) req.off(event, onEvent);
-    connection.onBodyFailure = () => {};
+    // The next request of the connection may be listening by now.
+    if (connection.onBodyFailure === onEvent) connection.onBodyFailure = ignore;
   }
 }
 
@@ -83,13 +85,13 @@ export function wholeBody(
     const end = (failure: AppError | null): void => {
       clearTimeout(timer);
       req.off("data", onData).off("end", onEnd).off("close", onFailure);
-      connection.onBodyFailure = () => {};
+      if (connection.onBodyFailure === onFailure) connection.onBodyFailure = ignore;
       if (failure !== null) return reject(failure);
       resolve(chunks.length === 1 && chunks[0] !== undefined ? chunks[0] : Buffer.concat(chunks));
     };
     const timer = setTimeout(() => end(timedOut(timeoutMs)), timeoutMs);
     req.on("data", onData).once("end", onEnd).once("close", onFailure);
-    connection.onBodyFailure = onFailure;
+    if (connection.newest?.req === req) connection.onBodyFailure = onFailure;
     onFailure();
   });
 }
@@ -111,3 +113,5 @@ function tooSlow(bytesPer10sMin: number): AppError {
     `The body came too slowly and nothing of it was kept: at least ${bytesPer10sMin} bytes in 10 seconds are asked for. Send it again`,
   );
 }
+
+function ignore(): void {}
