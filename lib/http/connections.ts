@@ -4,6 +4,7 @@ import type { Duplex } from "node:stream";
 import { AppError, clientGone } from "../errors.ts";
 import type { Log } from "../log.ts";
 import { type AddressRoom, createAddressRoom } from "./address_room.ts";
+import { createComplaints } from "./complaints.ts";
 import { createRefusals, type RefusalsOptions } from "./refusals.ts";
 
 /** Requests of one connection that are answered at once. Pipelined beyond that, they wait, and nothing more is read. */
@@ -39,8 +40,10 @@ export interface Connection {
   newest: ServerResponse<IncomingMessage> | null;
   /** Why the body of the newest request can never be whole, or null while it can. */
   bodyFailure: AppError | null;
-  /** Called when `bodyFailure` is set: for whoever is reading that body. */
-  onBodyFailure: () => void;
+  /** Called when `bodyFailure` is set: those who read a body. Several requests of a connection are answered at once. */
+  readonly bodyReaders: Set<() => void>;
+  /** Why we have cut the connection, or null if we have not. */
+  cut: AppError | null;
   /** Set when the connection was answered in place of a request, and closes. */
   isRefused: boolean;
   /** Responses to requests that were begun, until they have left. */
@@ -62,11 +65,14 @@ export function createConnections(options: ConnectionsOptions) {
   let waitingInAll = 0;
   const { log } = options;
   const refusals = createRefusals(options);
+  const complain = createComplaints(log);
   const room: AddressRoom = createAddressRoom({
     ...options,
+    tell: complain,
     giveUp: (sockets) => {
       const open = sockets.map((socket) => connections.get(socket)).filter((connection) => connection !== undefined);
-      const victim = open.find(isIdle) ?? open.find((connection) => !isWhole(connection)) ?? open[0];
+      const alive = open.filter(({ socket }) => !socket.destroyed);
+      const victim = alive.find(isIdle) ?? alive.find((connection) => !isWhole(connection)) ?? alive[0];
       victim?.socket.destroy();
     },
   });
@@ -77,7 +83,8 @@ export function createConnections(options: ConnectionsOptions) {
       socket,
       newest: null,
       bodyFailure: null,
-      onBodyFailure: ignore,
+      bodyReaders: new Set(),
+      cut: null,
       isRefused: false,
       open: new Set(),
       waiting: [],
@@ -111,8 +118,9 @@ export function createConnections(options: ConnectionsOptions) {
     // It was turned away or cut, and the parser is still at what had come in before.
     if (connection === undefined || connection.socket.destroyed) return;
     // A response that closes the connection has left. node:http still hands out what was pipelined behind it, but gives it
-    // the place of a request that waits, and fails an assertion of its own when that one's turn would have come.
-    if (connection.socket.writableEnded) return;
+    // the place of a request that waits, and fails an assertion of its own when that one's turn would have come. That
+    // would end the process.
+    if (!connection.socket.writable) return;
     connection.newest = res;
     connection.bodyFailure = null;
     const start = (): void => {
@@ -128,7 +136,7 @@ export function createConnections(options: ConnectionsOptions) {
     waitingInAll++;
     socket.pause();
     if (waiting.length > WAITING_MAX || (waitingInAll > WAITING_IN_ALL_MAX && waiting.length > REQUESTS_AT_ONCE_MAX)) {
-      log.warn("too_many_pipelined", { waiting: waiting.length, address: socket.remoteAddress });
+      complain("too_many_pipelined", socket.remoteAddress ?? "");
       socket.destroy();
     }
   }
@@ -167,7 +175,8 @@ export function createConnections(options: ConnectionsOptions) {
   /** Nothing has moved on a connection for long: it is closed, unless it waits for a handler of ours. */
   function onSilence(socket: Socket): void {
     const connection = connections.get(socket);
-    if (connection === undefined || isIdle(connection) || waitsForClient(connection)) return void socket.destroy();
+    if (connection === undefined || isIdle(connection)) return void socket.destroy();
+    if (waitsForClient(connection)) return cutOff(connection);
     socket.setTimeout(socket.timeout ?? 0);
   }
 
@@ -184,7 +193,7 @@ export function createConnections(options: ConnectionsOptions) {
     for (const connection of connections.values()) {
       const { socket, movedBytes } = connection;
       connection.movedBytes = socket.bytesRead + socket.bytesWritten;
-      if (waitsForClient(connection) && connection.movedBytes - movedBytes < MOVED_BYTES_MIN) socket.destroy();
+      if (waitsForClient(connection) && connection.movedBytes - movedBytes < MOVED_BYTES_MIN) cutOff(connection);
     }
   }
 
@@ -199,7 +208,7 @@ export function createConnections(options: ConnectionsOptions) {
     let dropped = 0;
     for (const { connection, bytes } of unread) {
       if (sumBytes <= UNREAD_BYTES_MAX / 2) break;
-      connection.socket.destroy();
+      cutOff(connection);
       sumBytes -= bytes;
       dropped++;
     }
@@ -216,10 +225,16 @@ export function createConnections(options: ConnectionsOptions) {
   return { add, admit, refuse, onSilence, dropUnread, closeIdle, watchMoves, closeStalled };
 }
 
+/** Cuts a connection whose client keeps us waiting. Its requests end as the client's fault, but not as if it had gone. */
+function cutOff(connection: Connection): void {
+  connection.cut = new AppError("request_timeout", "The client did not send, or read, for too long");
+  connection.socket.destroy();
+}
+
 /** Notes that the newest request's body can never be whole. The first reason counts. */
 export function failBody(connection: Connection, failure: AppError): void {
   connection.bodyFailure ??= failure;
-  connection.onBodyFailure();
+  for (const wake of connection.bodyReaders) wake();
 }
 
 function malformedBody(): AppError {
@@ -239,8 +254,11 @@ function isIdle({ newest, waiting }: Connection): boolean {
 }
 
 /** Whether it is the client's turn: to send the rest of a request, or to read what the kernel could not take yet. */
-function waitsForClient({ newest, socket }: Connection): boolean {
-  return newest !== null && (!newest.req.complete || socket.writableLength > 0);
+function waitsForClient({ newest, socket, waiting }: Connection): boolean {
+  if (newest === null) return false;
+  // What has come in and was not read yet waits for us: for the disk, or for requests before it.
+  const isUnread = waiting.length > 0 || newest.req.readableLength > 0;
+  return (!newest.req.complete && !isUnread) || socket.writableLength > 0;
 }
 
 /** Whether all that was asked on the connection has come in. */
@@ -252,5 +270,3 @@ function isWhole({ newest }: Connection): boolean {
 function isAnswered(res: ServerResponse): boolean {
   return res.writableFinished || res.destroyed;
 }
-
-function ignore(): void {}

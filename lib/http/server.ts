@@ -43,11 +43,13 @@ const TIMEOUTS = {
   /** Requests in flight may take this long to finish when the server is closed. */
   closeGraceMs: 30_000,
   /** While the server closes, a client that keeps us waiting must move at least 2 KiB in each span of this length. */
-  closeStallMs: 2_000,
+  closeStallMs: 4_000,
   /** A body that is streamed may stand still for this long. */
   bodyStallMs: 30_000,
 };
 
+/** A client that kept us waiting until its connection was cut. */
+const CUT_STATUS = 408;
 /** A client that went away: there is nobody to send it to. */
 const CLIENT_GONE_STATUS = 499;
 
@@ -186,7 +188,7 @@ export function createHttpServer(options: HttpOptions): HttpServer {
     req.on("error", ignore);
     let status: number;
     try {
-      if (connection.socket.destroyed) throw clientGone();
+      if (connection.socket.destroyed) throw connection.cut ?? clientGone();
       if (refusal !== undefined) throw refusal;
       await dispatch(req, res, exchange);
       status = res.statusCode;
@@ -195,11 +197,13 @@ export function createHttpServer(options: HttpOptions): HttpServer {
       status = failed.status;
       if (status === 500) log.error("request_failed", { request_id: requestId, route: exchange.route, error });
       else if (status === 503) log.warn("request_unavailable", { request_id: requestId, route: exchange.route, error });
-      if (res.headersSent || status === CLIENT_GONE_STATUS) connection.socket.destroy();
+      if (res.headersSent || status === CLIENT_GONE_STATUS || connection.socket.destroyed) connection.socket.destroy();
       else responses.json(req, res, exchange, failed);
     }
     // A response that could not leave is not one that the client got.
-    if (connection.socket.destroyed && !res.writableFinished && status !== 500) status = CLIENT_GONE_STATUS;
+    if (connection.socket.destroyed && !res.writableFinished && status !== 500) {
+      status = connection.cut === null ? CLIENT_GONE_STATUS : CUT_STATUS;
+    }
     closeUnlessWhole(req, connection, timeouts.lingerMs);
     onAnswered({
       method: req.method ?? "GET",
