@@ -64,10 +64,10 @@ const BAD_VALUES: Record<string, [rule: string, values: string[]]> = {
     "must be IP addresses or networks such as 10.0.0.0/8, separated by commas",
     ["proxy", "10.0.0.0/33", "10.0.0/8", "::1/129", "10.0.0.1/8/8", "10.0.0.1/"],
   ],
-  WORKFLOWS_PER_WORKSPACE_MAX: [range(1, 100_000), ["0", "100001"]],
+  WORKFLOWS_PER_WORKSPACE_MAX: [range(1, 10_000), ["0", "10001"]],
   IDEMPOTENCY_KEYS_MAX: [range(1, 100_000_000), ["0", "100000001"]],
   PENDING_UPLOADS_MAX: [range(1, 100_000_000), ["0", "100000001"]],
-  STAGED_BYTES_MAX: [range(0, Number.MAX_SAFE_INTEGER), ["-1", "9007199254740992"]],
+  STAGED_BYTES_MAX: [range(1, Number.MAX_SAFE_INTEGER), ["0", "-1", "9007199254740992"]],
   RATE_LIMIT_PER_MIN: [range(0, 1_000_000), ["-1", "1000001", "60/min"]],
   MIN_FREE_BYTES: [range(0, Number.MAX_SAFE_INTEGER), ["-1", "1 GiB"]],
   CORS_ORIGINS: [

@@ -184,7 +184,7 @@ const SETTINGS = {
   },
   workflowsPerWorkspaceMax: {
     name: "WORKFLOWS_PER_WORKSPACE_MAX",
-    schema: integer(1, 100_000),
+    schema: integer(1, 10_000),
     default: "1000",
     describe: "Workflows that a workspace may have. No quota counts them, and each takes up to 64 KiB of the database.",
   },
@@ -203,7 +203,7 @@ const SETTINGS = {
   },
   stagedBytesMax: {
     name: "STAGED_BYTES_MAX",
-    schema: integer(0, Number.MAX_SAFE_INTEGER),
+    schema: integer(1, Number.MAX_SAFE_INTEGER),
     default: null,
     describe:
       "Bytes that the unconfirmed uploads of a workspace, or of a person without one, may have at once. Default: what is left of the workspace's quota (for a person, `STOWAGE_DEFAULT_QUOTA_BYTES`) and 64 MiB more.",
