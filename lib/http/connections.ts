@@ -18,6 +18,8 @@ const WAITING_MAX = 200;
 const WAITING_IN_ALL_MAX = 20_000;
 /** Bytes of responses that clients do not read, of all connections together. Beyond it the largest are given up, to a half. */
 const UNREAD_BYTES_MAX = 128 * 1024 * 1024;
+/** A body of this size has no reason to take seconds. */
+const SMALL_BODY_BYTES = 64 * 1024;
 /** The parser's error if the client closes its side in the middle of a body. What it sent can never be a request. */
 const CLOSED_IN_BODY = "HPE_INVALID_EOF_STATE";
 /** While the server closes: a connection that moved fewer bytes than this since the last check is given up. */
@@ -150,6 +152,19 @@ export function createConnections(options: ConnectionsOptions) {
     if (connection.waiting.length === 0) connection.socket.resume();
   }
 
+  /** Resolves when a request's response may be written: when those before it on its connection have left. */
+  async function turnOf(connection: Connection, res: ServerResponse): Promise<void> {
+    for (;;) {
+      const [first] = connection.open;
+      if (first === undefined || first === res || connection.socket.destroyed) return;
+      const { promise, resolve } = Promise.withResolvers<void>();
+      first.once("close", resolve);
+      connection.socket.once("close", resolve);
+      await promise;
+      connection.socket.off("close", resolve);
+    }
+  }
+
   /** Answers what is not HTTP, is too large or too slow, after the responses that are still owed, and closes the connection. */
   function refuse(error: Error & { code?: string }, socket: Duplex): void {
     const connection = connections.get(socket);
@@ -180,6 +195,16 @@ export function createConnections(options: ConnectionsOptions) {
     socket.setTimeout(socket.timeout ?? 0);
   }
 
+  /**
+   * Turns CONNECT away. By then node:http has let go of the socket: it neither reads it any more nor tells a response that is
+   * still being written when to go on, so if there is one the connection is cut.
+   */
+  function refuseConnect(socket: Duplex): void {
+    const newest = connections.get(socket)?.newest ?? null;
+    if (newest !== null && !isAnswered(newest)) socket.destroy();
+    else refuse(new Error("CONNECT is for proxies"), socket);
+  }
+
   /** Closes the connections on which nothing is under way, also those that never asked for anything. */
   function closeIdle(): void {
     for (const connection of connections.values()) if (isIdle(connection)) connection.socket.destroy();
@@ -193,7 +218,8 @@ export function createConnections(options: ConnectionsOptions) {
     for (const connection of connections.values()) {
       const { socket, movedBytes } = connection;
       connection.movedBytes = socket.bytesRead + socket.bytesWritten;
-      if (waitsForClient(connection) && connection.movedBytes - movedBytes < MOVED_BYTES_MIN) cutOff(connection);
+      const isSlow = connection.movedBytes - movedBytes < MOVED_BYTES_MIN || isSmallAndLate(connection);
+      if (waitsForClient(connection) && isSlow) cutOff(connection);
     }
   }
 
@@ -222,7 +248,7 @@ export function createConnections(options: ConnectionsOptions) {
     }
   }
 
-  return { add, admit, refuse, onSilence, dropUnread, closeIdle, watchMoves, closeStalled };
+  return { add, admit, turnOf, refuse, refuseConnect, onSilence, dropUnread, closeIdle, watchMoves, closeStalled };
 }
 
 /** Cuts a connection whose client keeps us waiting. Its requests end as the client's fault, but not as if it had gone. */
@@ -259,6 +285,12 @@ function waitsForClient({ newest, socket, waiting }: Connection): boolean {
   // What has come in and was not read yet waits for us: for the disk, or for requests before it.
   const isUnread = waiting.length > 0 || newest.req.readableLength > 0;
   return (!newest.req.complete && !isUnread) || socket.writableLength > 0;
+}
+
+/** Whether a body that fits in one packet or a few is still not there. */
+function isSmallAndLate({ newest }: Connection): boolean {
+  if (newest === null || newest.req.complete) return false;
+  return Number(newest.req.headers["content-length"] ?? Number.POSITIVE_INFINITY) <= SMALL_BODY_BYTES;
 }
 
 /** Whether all that was asked on the connection has come in. */

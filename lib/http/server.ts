@@ -123,6 +123,8 @@ export function createHttpServer(options: HttpOptions): HttpServer {
   let listeners: Listeners | null = null;
   let unreadCheck: NodeJS.Timeout | undefined;
   let closing = false;
+  /** Whether the time to finish what was in flight is over. */
+  let isCut = false;
   /** Requests whose handlers are at work, also after their connection is gone: a PUT that was cut still tidies up. */
   let answering = 0;
   /** Called when a handler has ended; once the server closes, whoever waits for the last one hears of it. */
@@ -152,7 +154,7 @@ export function createHttpServer(options: HttpOptions): HttpServer {
   server.on("connect", (_req, socket) => {
     // node:http has let go of the socket: without a listener a reset would end the process.
     socket.on("error", ignore);
-    connections.refuse(new Error("CONNECT is for proxies"), socket);
+    connections.refuseConnect(socket);
   });
 
   function onRequest(req: IncomingMessage, res: ServerResponse<IncomingMessage>, refusal?: AppError): void {
@@ -193,7 +195,8 @@ export function createHttpServer(options: HttpOptions): HttpServer {
       await dispatch(req, res, exchange);
       status = res.statusCode;
     } catch (error) {
-      const failed = errorAnswer(error, requestId, now());
+      // After the time for it is over, the database may be closed under a handler: nobody waits for its response any more.
+      const failed = errorAnswer(isCut ? cutShort(error) : error, requestId, now());
       status = failed.status;
       if (status === 500) log.error("request_failed", { request_id: requestId, route: exchange.route, error });
       else if (status === 503) log.warn("request_unavailable", { request_id: requestId, route: exchange.route, error });
@@ -238,6 +241,8 @@ export function createHttpServer(options: HttpOptions): HttpServer {
       res.setHeader("X-Request-Id", exchange.requestId);
       for (const [name, value] of Object.entries(corsHeaders(req, corsOrigins))) res.setHeader(name, value);
       if (closing) res.setHeader("Connection", "close");
+      // Pipelined downloads would each hold a file open long before their response can leave.
+      if (route.method === "GET") await connections.turnOf(exchange.connection, res);
       const rate = { bytesPer10sMin: bodyBytesPer10sMin, stallMsMax: timeouts.bodyStallMs };
       await route.handle(req, res, { path, search, body: requestBody(req, exchange.connection, rate) });
       return;
@@ -289,6 +294,7 @@ export function createHttpServer(options: HttpOptions): HttpServer {
     return new Promise((resolve) => {
       const cut = setTimeout(() => {
         log.warn("connections_cut", { after_ms: timeouts.closeGraceMs });
+        isCut = true;
         server.closeAllConnections();
         // A handler that never ends must not hold up the end of the process.
         resolve();
@@ -314,6 +320,10 @@ export function createHttpServer(options: HttpOptions): HttpServer {
 }
 
 function ignore(): void {}
+
+function cutShort(cause: unknown): AppError {
+  return new AppError("storage_unavailable", "The service has ended before the request was done: ask again", { cause });
+}
 
 function unknownExpectation(): AppError {
   return new AppError("bad_request", 'Cannot meet the header "Expect": only "100-continue" is understood');
