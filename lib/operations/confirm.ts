@@ -242,15 +242,8 @@ function tooLarge(sizeBytes: number, maxUploadBytes: number): AppError {
 
 /** What a store's failure means for someone who confirms. */
 function storeProblem(error: StoreError): AppError {
-  if (error.failure === "changed") {
-    // The sender's doing: the store is well, and so are we.
-    return new AppError("conflict", "The uploaded file was replaced while it was confirmed: ask again", {
-      retryAfterSeconds: 1,
-      cause: error,
-    });
-  }
-  if (error.failure === "absent") {
-    return new AppError("storage_unavailable", "The uploaded file went away while it was confirmed: ask again", {
+  if (error.failure === "absent" || error.failure === "changed") {
+    return new AppError("storage_unavailable", "The uploaded file changed while it was confirmed: ask again", {
       retryAfterSeconds: 1,
       cause: error,
     });
