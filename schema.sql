@@ -24,7 +24,12 @@ CREATE TABLE installation (
   id              TEXT NOT NULL,
   created_at_ms   INTEGER NOT NULL,
   -- Written by the readiness probe: the one honest way to know that the file can be written.
-  probed_at_ms    INTEGER NOT NULL DEFAULT 0
+  probed_at_ms    INTEGER NOT NULL DEFAULT 0,
+  -- When the last whole look through the store's staging objects ended.
+  looked_at_ms    INTEGER,
+  -- When the clock was last trusted, and when it was first doubted since: see clock_watch.ts.
+  clock_trusted_at_ms INTEGER,
+  clock_doubted_at_ms INTEGER
 ) STRICT;
 INSERT INTO installation (only_row, id, created_at_ms)
 VALUES (1, lower(hex(randomblob(8))), CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER));

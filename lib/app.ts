@@ -106,6 +106,7 @@ export async function openApp(options: AppOptions): Promise<App> {
       removals,
       uploads,
       noteStaged: core.unconfirmed.noteStaged,
+      times: core.times,
       idempotency,
       objects,
       guard: createLedgerGuard({ objects, ledger: core.ledger, installationId, log, now, monotonicNow }),

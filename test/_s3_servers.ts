@@ -7,7 +7,7 @@ import { homedir, tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
 import type { TestContext } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
-import { fetch } from "undici";
+import { Agent, type Dispatcher, fetch } from "undici";
 import type { Log } from "../lib/log.ts";
 import { createS3Store, type S3Store, type S3StoreOptions } from "../lib/store/s3/objects_s3.ts";
 
@@ -116,22 +116,36 @@ export function findBinary(name: string): string | null {
   return null;
 }
 
-async function startAtFreePort(make: S3Make, binary: string): Promise<S3Server> {
+/** A server's certificate, and the authority that signed it. */
+export interface Certificates {
+  /** Holds `public.crt` and `private.key`, as MinIO wants them. */
+  folder: string;
+  ca: string;
+}
+
+/** A MinIO of the test's own that speaks TLS alone. Null, as `useS3Server`, where the binary is missing. */
+export async function useTlsMinio(t: TestContext, certificates: Certificates): Promise<S3Server | null> {
+  if ((await useS3Server(t, "minio")) === null) return null;
+  return await startAtFreePort("minio", findBinary("minio") ?? "", certificates);
+}
+
+async function startAtFreePort(make: S3Make, binary: string, certificates?: Certificates): Promise<S3Server> {
   // Another process may take a port between our look and the server's start.
   for (let attempt = 1; ; attempt++) {
     try {
-      return await start(make, binary);
+      return await start(make, binary, certificates);
     } catch (error) {
       if (attempt === START_ATTEMPTS_MAX) throw error;
     }
   }
 }
 
-async function start(make: S3Make, binary: string): Promise<S3Server> {
+async function start(make: S3Make, binary: string, certificates?: Certificates): Promise<S3Server> {
   const folder = mkdtempSync(join(tmpdir(), `stowage-${make}-`));
   const [port, port2, port3] = [await freePort(), await freePort(), await freePort()];
-  const endpoint = `http://127.0.0.1:${port}`;
-  const plan = plans[make]({ folder, port, port2, port3 });
+  const endpoint = `${certificates === undefined ? "http" : "https"}://127.0.0.1:${port}`;
+  const plan = plans[make]({ folder, endpoint, port, port2, port3 });
+  if (certificates !== undefined) plan.args.push("--certs-dir", certificates.folder);
   const logFile = join(folder, "log");
 
   // The shell waits on its standard input, which closes when this process ends in whatever way; then it takes the
@@ -149,13 +163,17 @@ async function start(make: S3Make, binary: string): Promise<S3Server> {
 
   const deadlineMs = performance.now() + START_MS_MAX;
   // MinIO calls itself ready while it still answers everything with 503, so it is asked without a signature as well.
-  while ((await statusOf(plan.readyUrl)) !== 200 || (await statusOf(endpoint)) >= 500) {
+  // Whether the certificate names the host is the test's concern.
+  const tls = { ca: certificates?.ca, checkServerIdentity: () => undefined };
+  const dispatcher = new Agent(certificates === undefined ? {} : { connect: tls });
+  while ((await statusOf(plan.readyUrl, dispatcher)) !== 200 || (await statusOf(endpoint, dispatcher)) >= 500) {
     if (performance.now() > deadlineMs || guard.exitCode !== null || hasGivenUp(logFile)) {
       guard.stdin.destroy();
       throw new Error(`${make} did not start:\n${readFileSync(logFile, "utf8").slice(-2000)}`);
     }
     await delay(20);
   }
+  await dispatcher.destroy();
   plan.afterStart?.(binary);
   return {
     make,
@@ -179,13 +197,14 @@ interface Plan {
 
 interface Place {
   folder: string;
+  endpoint: string;
   port: number;
   port2: number;
   port3: number;
 }
 
 const plans: Record<S3Make, (place: Place) => Plan> = {
-  minio({ folder, port, port2 }) {
+  minio({ folder, endpoint, port, port2 }) {
     const accessKey = "stowage-test";
     const secretKey = randomBytes(16).toString("hex");
     return {
@@ -194,7 +213,7 @@ const plans: Record<S3Make, (place: Place) => Plan> = {
         join(folder, "data"),
       ],
       env: { MINIO_ROOT_USER: accessKey, MINIO_ROOT_PASSWORD: secretKey, MINIO_BROWSER: "off" },
-      readyUrl: `http://127.0.0.1:${port}/minio/health/ready`,
+      readyUrl: `${endpoint}/minio/health/ready`,
       region: "us-east-1",
       accessKey,
       secretKey,
@@ -255,9 +274,9 @@ api_bind_addr = "127.0.0.1:${port2}"
 };
 
 /** The status of an answer, or 599 where there is none. */
-export async function statusOf(url: string): Promise<number> {
+export async function statusOf(url: string, dispatcher?: Dispatcher): Promise<number> {
   try {
-    const answer = await fetch(url);
+    const answer = await fetch(url, dispatcher === undefined ? {} : { dispatcher });
     await answer.body?.cancel();
     return answer.status;
   } catch {

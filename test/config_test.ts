@@ -64,10 +64,10 @@ const BAD_VALUES: Record<string, [rule: string, values: string[]]> = {
     "must be IP addresses or networks such as 10.0.0.0/8, separated by commas",
     ["proxy", "10.0.0.0/33", "10.0.0/8", "::1/129", "10.0.0.1/8/8", "10.0.0.1/"],
   ],
-  WORKFLOWS_PER_WORKSPACE_MAX: [range(1, 100_000), ["0", "100001"]],
+  WORKFLOWS_PER_WORKSPACE_MAX: [range(1, 10_000), ["0", "10001"]],
   IDEMPOTENCY_KEYS_MAX: [range(1, 100_000_000), ["0", "100000001"]],
   PENDING_UPLOADS_MAX: [range(1, 100_000_000), ["0", "100000001"]],
-  STAGED_BYTES_MAX: [range(0, Number.MAX_SAFE_INTEGER), ["-1", "9007199254740992"]],
+  STAGED_BYTES_MAX: [range(1, Number.MAX_SAFE_INTEGER), ["0", "-1", "9007199254740992"]],
   RATE_LIMIT_PER_MIN: [range(0, 1_000_000), ["-1", "1000001", "60/min"]],
   MIN_FREE_BYTES: [range(0, Number.MAX_SAFE_INTEGER), ["-1", "1 GiB"]],
   CORS_ORIGINS: [
@@ -127,6 +127,21 @@ test("the S3 store needs an endpoint and a key, and a key of its own for URLs ne
   assert.deepEqual(problemsOf({ ...s3, STOWAGE_S3_DOWNLOAD_SECRET_KEY: "c" }), [
     "STOWAGE_S3_DOWNLOAD_ACCESS_KEY and STOWAGE_S3_DOWNLOAD_SECRET_KEY must be set together",
   ]);
+});
+
+test("no file may be larger than an S3 server copies in one call; the embedded store has no such limit", () => {
+  const s3 = {
+    STOWAGE_STORE: "s3",
+    STOWAGE_S3_ENDPOINT: "http://127.0.0.1:9000",
+    STOWAGE_S3_ACCESS_KEY: "a",
+    STOWAGE_S3_SECRET_KEY: "b",
+  };
+  const most = 5 * 1024 ** 3;
+  assert.deepEqual(problemsOf({ ...s3, STOWAGE_MAX_UPLOAD_BYTES: String(most) }), []);
+  assert.deepEqual(problemsOf({ ...s3, STOWAGE_MAX_UPLOAD_BYTES: String(most + 1) }), [
+    'STOWAGE_MAX_UPLOAD_BYTES must be at most 5368709120 (5 GiB) when STOWAGE_STORE is "s3": a confirm copies the file, and S3 copies no more in one call',
+  ]);
+  assert.deepEqual(problemsOf({ STOWAGE_MAX_UPLOAD_BYTES: String(most + 1) }), []);
 });
 
 test("settings of sessions do nothing without an issuer, which is kept as it is typed", () => {

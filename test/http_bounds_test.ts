@@ -39,6 +39,8 @@ interface Watched {
   answered: AnsweredRequest[];
   requests: () => { route: string; status: number }[];
   errors: () => unknown[];
+  /** How often this event was logged. */
+  logged: (msg: string) => number;
 }
 
 async function serve(
@@ -61,6 +63,7 @@ async function serve(
         .lines()
         .filter(({ msg }) => msg === "request")
         .map(({ route, status }) => ({ route, status })),
+    logged: (wanted) => kept.lines().filter(({ msg }) => msg === wanted).length,
     errors: () => kept.lines().filter(({ level }) => level === "error"),
   };
 }
@@ -422,6 +425,31 @@ test("a client that does not read its responses is cut, one that waits for a slo
   assert.ok(read.length < 2 * text.length, "the rest was given up");
   gate.resolve();
   assert.deepEqual((await patient.answer()).json, { slow: true });
+});
+
+test("what clients do not read is bounded, and those that leave the most unread are cut first", async (t) => {
+  const text = "x".repeat(4_000_000);
+  const routes = [
+    publicRoute({ method: "GET", path: "/large", summary: "", handle: () => ({ bare: { text } }) }),
+    fast,
+  ];
+  const server = await serve(t, { routes });
+  const deaf = await Promise.all(
+    Array.from({ length: 8 }, async () => {
+      const client = await rawClient(t, server.url);
+      client.socket.pause();
+      client.send(rawRequest("GET", "/large").repeat(8));
+      return client;
+    }),
+  );
+  const modest = await rawClient(t, server.url);
+  modest.socket.pause();
+  modest.send(rawRequest("GET", "/fast").repeat(3));
+  await until(() => server.logged("unread_responses_dropped") > 0, "the largest are given up");
+  modest.socket.resume();
+  for (let i = 0; i < 3; i++) assert.equal((await modest.answer()).status, 200);
+  for (const { socket } of deaf) socket.destroy();
+  assert.deepEqual(server.errors(), []);
 });
 
 test("close() does not wait for clients that are half dead", async (t) => {

@@ -189,6 +189,22 @@ test("a workspace has so many members and no more", async (t) => {
     "VALIDATION_ERROR",
     "workspace_id",
   );
+
+  // The list is read in steps, and is in one order all the same.
+  app.sql.exec(
+    "UPDATE memberships SET created_at_ms = abs(random() % 20), role = iif(random() % 3, 'viewer', 'admin')",
+  );
+  const wanted = app.sql
+    .prepare<unknown[], string>(`
+      SELECT user_id FROM memberships WHERE workspace_id = ?
+       ORDER BY user_id = ? DESC, role = 'admin' DESC, created_at_ms, user_id`)
+    .pluck()
+    .all(workspace, ann.userId);
+  assert.equal(wanted.length, 1_000);
+  assert.deepEqual(
+    rolesOf(await membersOf(workspace, ann).list()).map(([id]: [string]) => id),
+    wanted,
+  );
 });
 
 test("finding someone by address, a person's workspaces, or what is to be emptied, walks no table", async (t) => {

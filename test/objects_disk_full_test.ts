@@ -107,7 +107,7 @@ test("one owner's uploads get half of the room, with what they have staged; anot
   // As if 4 MiB of the disk's use were a's.
   const stagedBytes = (ownerId: string) => (ownerId === "a" ? 4 * MIB : 0);
   const space = createDiskSpace({ folder, minFreeBytes: 16 * MIB, stagedBytes });
-  const share = { ...FULL, message: /4194304 bytes of the server's disk, and at the moment 10485760 are the most/ };
+  const share = { ...FULL, message: /4194304 bytes of the server's disk, which is their share/ };
   assert.throws(() => space.reserve("a", 7 * MIB), share);
   const announced = space.reserve("a", 6 * MIB);
   const unknown = space.reserve("a", null);

@@ -157,7 +157,7 @@ test(
     assert.match(refused.json.error.message, /26214400 bytes more: the workspace has 41943040 bytes.*never confirmed/);
     assert.match(
       refused.json.error.message,
-      /Allowed are 67108864 at once: the 0 left of the quota of 0.*Confirm or delete/,
+      /At most 67108864 at once: the 0 left of the quota of 0.*Confirm or delete/,
     );
     assert.equal(await putChunked(second, 25 * MIB), 402);
     assert.equal(staged(app), 40 * MIB);
@@ -203,7 +203,7 @@ test(
     assert.equal(refused.status, 429);
     assert.equal(refused.json.error.code, "RATE_LIMITED");
     assert.equal(refused.headers["retry-after"], "60");
-    assert.match(refused.json.error.message, /has 100 bytes in uploads.*Allowed are 100 at once/);
+    assert.match(refused.json.error.message, /has 100 bytes in uploads.*At most 100 at once/);
     const create = () => app.call("POST", UPLOADS, { body: { filename: "a", category: "file", size_bytes: 1 } });
     assert.equal((await create()).status, 429);
 

@@ -159,6 +159,30 @@ test("a person sees the workspaces they are a member of, in pages; others are al
   assert.equal(new Set(strange.map((answer) => JSON.stringify(wordsOf(answer)))).size, 1);
 });
 
+test("a person in more workspaces than are looked at in one step sees each once, in order", async (t) => {
+  const app = await startPeopleApp(t);
+  const ann = await app.signIn("ann");
+  const workspace = app.sql.prepare(`
+    INSERT INTO workspaces (id, name, slug, created_by, storage_bytes_quota, created_at_ms, updated_at_ms, deleted_at_ms)
+    VALUES (?, 'w', ?, ?, 1, 1, 1, ?)`);
+  const member = app.sql.prepare("INSERT INTO memberships VALUES (?, ?, 'viewer', 1)");
+  const ids = Array.from({ length: 600 }, (_, i) => `0190a000-0000-7000-8000-${String(i).padStart(12, "0")}`);
+  app.sql.transaction(() => {
+    for (const [i, id] of ids.entries()) {
+      workspace.run(id, `w-${i}`, ann.userId, i % 10 === 9 ? 1 : null);
+      member.run(id, ann.userId);
+    }
+  })();
+  const there = ids.filter((_, i) => i % 10 !== 9);
+  for (const offset of [0, 220, 500]) {
+    const { json } = await ann.call("GET", `${WORKSPACES}?limit=100&offset=${offset}`);
+    assert.deepEqual(
+      [json.data.map(({ id }: { id: string }) => id), json.pagination.total],
+      [there.slice(offset, offset + 100), there.length],
+    );
+  }
+});
+
 test("the header is not looked at where the path names the workspace", async (t) => {
   const app = await startPeopleApp(t);
   const ann = await app.signIn("ann");

@@ -2,7 +2,7 @@ import { openApp } from "../app.ts";
 import { DEV_ISSUER_COMMAND } from "../auth/dev_issuer.ts";
 import { type Config, describeConfig, readConfig } from "../config/config.ts";
 import { SCOPES } from "../core/principals.ts";
-import { isInitialised, makeDataDir } from "../db/data_dir.ts";
+import { hasDatabase, isInitialised, makeDataDir } from "../db/data_dir.ts";
 import { type ServeLock, takeServeLock } from "../db/serve_lock.ts";
 import { AppError } from "../errors.ts";
 import { VERSION } from "../version.ts";
@@ -142,9 +142,12 @@ async function init(args: Arguments, terminal: Terminal): Promise<void> {
   const quota = args.integer("quota");
   const config = readConfig(terminal.env);
   const storageBytesQuota = quota ?? config.defaultQuotaBytes;
+  const isThere = hasDatabase(config.dataDir);
   await makeDataDir(config.dataDir);
   const lock = await lockToInit(config);
   try {
+    // Without bringing it up to date: what is refused is left as it is.
+    if (isThere) await refuseIfUsed(config);
     await usingCore(config, true, async ({ db, workspaces, keys }) => {
       const made = await db.write(() => {
         if (workspaces.hasAny()) throw alreadyThere(config.dataDir);
@@ -165,11 +168,16 @@ async function lockToInit(config: Config): Promise<ServeLock> {
     return takeServeLock(config.dataDir);
   } catch (error) {
     if (!(error instanceof AppError && error.code === "conflict" && isInitialised(config.dataDir))) throw error;
-    await usingCore(config, false, ({ workspaces }) => {
-      if (workspaces.hasAny()) throw alreadyThere(config.dataDir);
-    });
+    await refuseIfUsed(config);
     throw error;
   }
+}
+
+/** Throws `conflict` if the data directory has a workspace, or is of an older version, which `serve` alone brings up to date. */
+async function refuseIfUsed(config: Config): Promise<void> {
+  await usingCore(config, false, ({ workspaces }) => {
+    if (workspaces.hasAny()) throw alreadyThere(config.dataDir);
+  });
 }
 
 function alreadyThere(dataDir: string): AppError {

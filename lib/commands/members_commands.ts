@@ -12,8 +12,8 @@ export const MEMBER_COMMANDS: readonly Command[] = [
     options: { json: "boolean" },
     operands: ["WORKSPACE_ID"],
     run: (args, terminal) =>
-      withCore(terminal, ({ members }) => {
-        const rows = members.list("administrator", args.operand("WORKSPACE_ID")).map(shown);
+      withCore(terminal, async ({ members }) => {
+        const rows = (await members.list("administrator", args.operand("WORKSPACE_ID"))).map(shown);
         print(args, terminal, rows, table(rows));
       }),
   },

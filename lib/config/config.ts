@@ -9,6 +9,8 @@ import { s3Settings } from "./s3_settings.ts";
 
 const PREFIX = "STOWAGE_";
 const GIB = 1024 ** 3;
+/** The most that S3 takes in one PUT, and copies in one CopyObject. */
+const S3_COPY_BYTES_MAX = 5 * GIB;
 
 /** A whole number in a range, as it stands in the environment. */
 function integer(min: number, max: number): z.ZodType<number, string> {
@@ -166,7 +168,7 @@ const SETTINGS = {
     name: "MAX_UPLOAD_BYTES",
     schema: integer(1, 5 * 1024 * GIB),
     default: String(GIB),
-    describe: "The largest file that is taken.",
+    describe: "The largest file that is taken; at most 5 GiB on an S3 server.",
   },
   defaultQuotaBytes: {
     name: "DEFAULT_QUOTA_BYTES",
@@ -182,7 +184,7 @@ const SETTINGS = {
   },
   workflowsPerWorkspaceMax: {
     name: "WORKFLOWS_PER_WORKSPACE_MAX",
-    schema: integer(1, 100_000),
+    schema: integer(1, 10_000),
     default: "1000",
     describe: "Workflows that a workspace may have. No quota counts them, and each takes up to 64 KiB of the database.",
   },
@@ -201,7 +203,7 @@ const SETTINGS = {
   },
   stagedBytesMax: {
     name: "STAGED_BYTES_MAX",
-    schema: integer(0, Number.MAX_SAFE_INTEGER),
+    schema: integer(1, Number.MAX_SAFE_INTEGER),
     default: null,
     describe:
       "Bytes that the unconfirmed uploads of a workspace, or of a person without one, may have at once. Default: what is left of the workspace's quota (for a person, `STOWAGE_DEFAULT_QUOTA_BYTES`) and 64 MiB more.",
@@ -328,6 +330,11 @@ function s3Problems(config: Record<string, unknown>): string[] {
   const problems = (["s3Endpoint", "s3AccessKey", "s3SecretKey"] as const)
     .filter((key) => !isSet(key))
     .map((key) => `${name(key)} must be set when ${name("store")} is "s3"`);
+  if (Number(config.maxUploadBytes) > S3_COPY_BYTES_MAX) {
+    problems.push(
+      `${name("maxUploadBytes")} must be at most ${S3_COPY_BYTES_MAX} (5 GiB) when ${name("store")} is "s3": a confirm copies the file, and S3 copies no more in one call`,
+    );
+  }
   for (const [access, secret] of [
     ["s3UploadAccessKey", "s3UploadSecretKey"],
     ["s3DownloadAccessKey", "s3DownloadSecretKey"],

@@ -12,6 +12,8 @@ import type { Workspaces } from "./workspaces.ts";
 export const CONTEXT_TYPES = ["workflow", "playground", "assistant_session", "workspace"] as const;
 export type ContextType = (typeof CONTEXT_TYPES)[number];
 
+/** Characters of a workflow's definition as it is stored. */
+const DEFINITION_CHARS_MAX = 64 * 1024;
 /** The name of a workflow that was made without one. */
 const PLACEHOLDER_NAME = "Untitled workflow";
 
@@ -111,7 +113,7 @@ export function createContexts(
       name: name ?? PLACEHOLDER_NAME,
       nameSource: name === undefined ? "placeholder" : "user",
       description: description ?? null,
-      definitionJson: JSON.stringify(definition ?? {}),
+      definitionJson: definitionText(definition ?? {}),
       createdAtMs: nowMs,
       updatedAtMs: nowMs,
     };
@@ -150,7 +152,7 @@ export function createContexts(
         name: patch.name ?? null,
         description: patch.description ?? null,
         setDescription: patch.description === undefined ? 0 : 1,
-        definitionJson: patch.definition === undefined ? null : JSON.stringify(patch.definition),
+        definitionJson: patch.definition === undefined ? null : definitionText(patch.definition),
         nowMs: now(),
       });
       if (workflow === undefined) throw noWorkflow();
@@ -192,6 +194,16 @@ export function createContexts(
   }
 
   return { createWorkflow, findWorkflow, listWorkflows, patchWorkflow, removeWorkflow, workspaceToBind };
+}
+
+/** The text of a definition. It may be longer than what was sent: `1e20` is written out. Throws `payload_too_large`. */
+function definitionText(definition: unknown): string {
+  const text = JSON.stringify(definition);
+  if (text.length <= DEFINITION_CHARS_MAX) return text;
+  throw new AppError(
+    "payload_too_large",
+    `The definition has ${text.length} characters as JSON: ${DEFINITION_CHARS_MAX} are allowed. Numbers in exponent form are written out`,
+  );
 }
 
 function noWorkflow(): AppError {

@@ -3,6 +3,7 @@ import { type DbOptions, openDb } from "../db/db.ts";
 import type { Log } from "../log.ts";
 import { createContexts } from "./contexts.ts";
 import { createIdempotency } from "./idempotency.ts";
+import { createKeptTimes } from "./kept_times.ts";
 import { createKeys } from "./keys.ts";
 import { createLedger } from "./ledger.ts";
 import { createMembers } from "./members.ts";
@@ -71,6 +72,7 @@ export function openCore({ config, log, now, migrate, onFatal, onGroup }: CoreOp
       stagedBytes: (ownerId: string): number => unconfirmed.figuresOf(ownerId).stagedBytes,
       beginPut: unconfirmed.beginPut,
     },
+    times: createKeptTimes(db),
     keys: createKeys(db, now),
     contexts: createContexts(db, { workspaces, rights, now, workflowsMax: config.workflowsPerWorkspaceMax }),
     users: createUsers(db, now),

@@ -1,5 +1,5 @@
 import type { Db } from "../db/db.ts";
-import { giveWay } from "./pacer.ts";
+import { giveWay } from "../pacer.ts";
 
 export const STORAGE_EVENT_KINDS = ["charge", "release", "adjust"] as const;
 export type StorageEventKind = (typeof STORAGE_EVENT_KINDS)[number];
@@ -85,7 +85,7 @@ export function createLedger(db: Db, { stepRows = STEP_ROWS_MAX }: { stepRows?: 
       found.push(...selectKind.all({ workspaceId, kind, beforeSeq, fromSeq, limit: limit - found.length }));
       if (end === undefined || found.length === limit) return found;
       beforeSeq = fromSeq;
-      await giveWay();
+      await giveWay(workspaceId);
     }
   }
 

@@ -24,14 +24,6 @@ export interface EndedLease {
   mayLandLate: boolean;
 }
 
-export interface OutboxState {
-  entries: number;
-  dueEntries: number;
-  failingEntries: number;
-  /** When the oldest entry that is due was entered; null where none is. */
-  oldestDueEnteredAtMs: number | null;
-}
-
 export interface RemovalsOptions {
   /**
    * Told, inside the write, of each entry that is settled for good and stood for an upload URL: nothing comes by it any
@@ -76,11 +68,6 @@ export function createRemovals(db: Db, { releaseUrl }: RemovalsOptions) {
     UPDATE object_removals SET due_at_ms = :dueAtMs, taken_at_ms = NULL, last_error = :error WHERE seq = :seq`);
   const selectNextDue = db.prepare<[], { dueAtMs: number | null }>(`
     SELECT min(due_at_ms) AS dueAtMs FROM object_removals WHERE taken_at_ms IS NULL`);
-  const selectState = db.prepare<{ nowMs: number }, OutboxState>(`
-    SELECT count(*) AS entries, count(*) FILTER (WHERE due_at_ms <= :nowMs) AS dueEntries,
-           count(*) FILTER (WHERE attempts > 0) AS failingEntries,
-           min(entered_at_ms) FILTER (WHERE due_at_ms <= :nowMs) AS oldestDueEnteredAtMs
-      FROM object_removals`);
   const insertLease = db.prepare<{
     objectKey: string;
     uploadId: string;
@@ -159,10 +146,6 @@ export function createRemovals(db: Db, { releaseUrl }: RemovalsOptions) {
     return selectNextDue.get()?.dueAtMs ?? null;
   }
 
-  function state(nowMs: number): OutboxState {
-    return selectState.get({ nowMs }) ?? { entries: 0, dueEntries: 0, failingEntries: 0, oldestDueEnteredAtMs: null };
-  }
-
   /** Enters a final key that a confirm is about to fill: until it is taken back the object has an end. Runs inside a write. */
   function lease(
     objectKey: string,
@@ -209,7 +192,7 @@ export function createRemovals(db: Db, { releaseUrl }: RemovalsOptions) {
     return db.writeStatement(() => insertFound.get(found) !== undefined);
   }
 
-  return { takeDue, clearTaken, settle, postpone, nextDueAtMs, state, lease, takeBackLease, endLease, enterFound };
+  return { takeDue, clearTaken, settle, postpone, nextDueAtMs, lease, takeBackLease, endLease, enterFound };
 }
 
 /** Exponential, capped, with jitter: entries that failed together do not come back together. */

@@ -1,5 +1,5 @@
 import type { Db } from "../db/db.ts";
-import { giveWay } from "./pacer.ts";
+import { giveWay } from "../pacer.ts";
 
 /** Rows that one statement reads: at most 1 ms. */
 const STEP_ROWS_MAX = 2_000;
@@ -93,7 +93,7 @@ export function createTotals(db: Db, options: TotalsOptions = {}) {
       bytesUsed += step?.bytes ?? 0;
       if (step === undefined || step.rows < stepRows) break;
       afterId = step.lastId;
-      await giveWay();
+      await giveWay("");
     }
 
     let [uploadsPending, bytesPendingStated] = [0, 0];
@@ -104,7 +104,7 @@ export function createTotals(db: Db, options: TotalsOptions = {}) {
         uploadsPending += step.uploads;
         bytesPendingStated += step.bytes;
         after = step.owner;
-        await giveWay();
+        await giveWay("");
       }
     }
 
@@ -121,7 +121,7 @@ export function createTotals(db: Db, options: TotalsOptions = {}) {
       }
       if (step.rows < stepRows) break;
       afterSeq = step.lastSeq;
-      await giveWay();
+      await giveWay("");
     }
 
     const outbox = { due, failing, waiting: length - due - failing, oldestDueSinceMs };

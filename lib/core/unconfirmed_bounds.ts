@@ -48,6 +48,13 @@ export function tooManyUploads(owner: Owner, { uploads, heldUploads }: UploadFig
 /** Why so many bytes more would be too many by the setting; null if they would not. */
 export function tooManyBySetting(owner: Owner, figures: ByteFigures, max: number): AppError | null {
   if (sumOf(figures) <= max) return null;
+  // No waiting helps: a retry would be refused for ever.
+  if (figures.moreBytes > max) {
+    return new AppError(
+      "payload_too_large",
+      `Cannot take a file of ${figures.moreBytes} bytes: uploads that are not confirmed may have ${max} bytes at once on this server`,
+    );
+  }
   const message = tooManyBytes(owner, figures, `${max} at once`);
   return new AppError("rate_limited", message, { retryAfterSeconds: RETRY_AFTER_SECONDS });
 }
@@ -68,7 +75,10 @@ export function tooManyByQuota(owner: Owner, figures: ByteFigures, quota: Quota)
   const most = fitsWhatIsLeft
     ? `${quotaBytes + EXTRA_BYTES} together: the quota of ${quotaBytes}, and ${EXTRA_BYTES} more`
     : `${leftBytes + EXTRA_BYTES} at once: the ${leftBytes} left of the quota of ${quotaBytes}, and ${EXTRA_BYTES} more`;
-  return new AppError("storage_limit_exceeded", tooManyBytes(owner, figures, most));
+  const message = tooManyBytes(owner, figures, most);
+  // Time alone makes room then: the URLs expire.
+  if (fitsWhatIsLeft) return new AppError("rate_limited", message, { retryAfterSeconds: RETRY_AFTER_SECONDS });
+  return new AppError("storage_limit_exceeded", message);
 }
 
 function sumOf({ bytes, heldBytes, moreBytes }: ByteFigures): number {
@@ -90,6 +100,6 @@ function tooManyBytes(owner: Owner, { bytes, heldBytes, moreBytes }: ByteFigures
         ];
   return (
     `Cannot take ${asked}: ${whoHas(owner).toLowerCase()} ${bytes} bytes in uploads that were never confirmed${held}. ` +
-    `Allowed are ${most}. Confirm or delete some${wait}`
+    `At most ${most}. Confirm or delete some${wait}`
   );
 }

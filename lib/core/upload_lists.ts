@@ -1,7 +1,7 @@
 import type { Db } from "../db/db.ts";
+import { giveWay } from "../pacer.ts";
 import type { Category } from "./file_types.ts";
 import { type Counted, createKeptCounts, type KeptCountsOptions } from "./kept_counts.ts";
-import { giveWay } from "./pacer.ts";
 import { selectedWorkspace } from "./permissions.ts";
 import type { Principal } from "./principals.ts";
 import { UPLOAD_COLUMNS } from "./upload_views.ts";
@@ -164,7 +164,7 @@ export function createUploadLists(db: Db, { stepRows = STEP_ROWS_MAX, ...options
       if (ids.length > limit) return { ids: ids.slice(0, limit), nextBeforeId: ids[limit - 1] ?? null };
       if (fromId === "") return { ids, nextBeforeId: null };
       beforeId = fromId;
-      await giveWay();
+      await giveWay(ownerOf(scope));
     }
   }
 
@@ -187,7 +187,7 @@ export function createUploadLists(db: Db, { stepRows = STEP_ROWS_MAX, ...options
       counted.workMs += performance.now() - startedMs;
       if (fromId === "") return counted;
       beforeId = fromId;
-      await giveWay();
+      await giveWay(ownerOf(scope));
     }
   }
 
@@ -200,7 +200,8 @@ export function createUploadLists(db: Db, { stepRows = STEP_ROWS_MAX, ...options
     const found: string[] = [];
     const ids = idsNamedIn(definitionJson);
     for (let start = 0; start < ids.length; start += stepIds) {
-      if (start > 0) await giveWay();
+      // Before the first ones too: a definition may have taken a millisecond to parse.
+      await giveWay(workspaceId);
       for (const uploadId of ids.slice(start, start + stepIds)) {
         if (selectNamed.get({ uploadId, workspaceId, workflowId }) !== undefined) found.push(uploadId);
       }
@@ -209,6 +210,11 @@ export function createUploadLists(db: Db, { stepRows = STEP_ROWS_MAX, ...options
   }
 
   return { list, listOfWorkflow };
+}
+
+/** Who waits for their turn at a long read. */
+function ownerOf({ workspaceId, userId }: Scope): string {
+  return workspaceId ?? userId ?? "";
 }
 
 /** Ids from here, inclusive, up to `beforeId`, exclusive. */

@@ -1,9 +1,11 @@
 import type { Db } from "../db/db.ts";
-import { giveWay } from "./pacer.ts";
+import { giveWay } from "../pacer.ts";
 import type { Span } from "./usage_periods.ts";
 
 /** Index entries that one statement reads: 1 ms or so. All figures are summed up in such steps. */
 const STEP_ROWS_MAX = 2_000;
+/** Who a pass over the outbox is made for: everyone who asks shares it. */
+const OUTBOX = "";
 /** What a pass over an outbox of more than one step found is kept this many times as long as the pass took. */
 const OUTBOX_KEPT_FACTOR = 9;
 
@@ -98,7 +100,7 @@ export function createUsage(db: Db, options: UsageOptions = {}) {
         const step = sumScripts.get({ workspaceId, fromMs, untilMs });
         sum = { characters: sum.characters + (step?.characters ?? 0), lines: sum.lines + (step?.lines ?? 0) };
         fromMs = untilMs;
-        await giveWay();
+        await giveWay(workspaceId);
       }
     }
     return spans.map(({ startMs, endMs }) => {
@@ -117,7 +119,7 @@ export function createUsage(db: Db, options: UsageOptions = {}) {
       rows += step?.rows ?? 0;
       if (step === undefined || step.rows < stepRows) break;
       afterId = step.lastId;
-      await giveWay();
+      await giveWay(workspaceId);
     }
     const { uploadsPending, bytesPendingStated } = sumPending.get(workspaceId) ?? {
       uploadsPending: 0,
@@ -167,7 +169,7 @@ export function createUsage(db: Db, options: UsageOptions = {}) {
         });
       }
       afterSeq = untilSeq;
-      await giveWay();
+      await giveWay(OUTBOX);
     }
     return { sums, steps };
   }

@@ -1,6 +1,6 @@
 import type { Db } from "../db/db.ts";
+import { giveWay } from "../pacer.ts";
 import type { Workflow } from "./contexts.ts";
-import { giveWay } from "./pacer.ts";
 
 /** Index entries that one statement reads: 0.5 ms or so. */
 const STEP_ROWS_MAX = 500;
@@ -53,7 +53,7 @@ export function createWorkflowList(db: Db, { stepRows = STEP_ROWS_MAX }: { stepR
     const pageStepRows = withDefinitions ? DEFINITIONS_STEP_ROWS : PAGE_STEP_ROWS;
     const workflows: Workflow[] = [];
     for (const [i, { workflowId }] of entries.slice(offset, offset + limit).entries()) {
-      if (i % pageStepRows === pageStepRows - 1) await giveWay();
+      if (i % pageStepRows === pageStepRows - 1) await giveWay(workspaceId);
       const workflow = selectRow.get({ workflowId, workspaceId, withDefinition: Number(withDefinitions) });
       // Undefined if it was deleted a moment ago.
       if (workflow !== undefined) workflows.push(workflow);
@@ -77,7 +77,7 @@ export function createWorkflowList(db: Db, { stepRows = STEP_ROWS_MAX }: { stepR
       const last = rows.at(-1);
       if (last === undefined || rows.length < stepRows) break;
       [afterMs, afterId] = [last.updatedAtMs, last.workflowId];
-      await giveWay();
+      await giveWay(workspaceId);
     }
     return [...found.values()].sort(compare);
   }

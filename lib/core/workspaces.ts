@@ -1,7 +1,7 @@
 import type { Db } from "../db/db.ts";
 import { AppError, invalidField } from "../errors.ts";
 import { newId } from "../ids.ts";
-import { giveWay } from "./pacer.ts";
+import { giveWay } from "../pacer.ts";
 import { hasRoleSql } from "./permissions.ts";
 import type { Principal, Role } from "./principals.ts";
 import { checkSlug, slugOf, withSuffix } from "./slugs.ts";
@@ -240,7 +240,7 @@ export function createWorkspaces(db: Db, now: () => number) {
       const last = step.at(-1);
       if (last === undefined || step.length < MEMBERSHIPS_STEP_ROWS) return ids;
       afterId = last.workspaceId;
-      await giveWay();
+      await giveWay(userId);
     }
   }
 

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { AppError } from "../errors.ts";
 import { DATABASE_FILE } from "./db.ts";
 import { fsyncPath, makeFolder } from "./files.ts";
+import { schemaVersionOf } from "./schema_version.ts";
 
 /** Signs the embedded store's URLs. Whoever has it can read and write any object. */
 const SIGNING_KEY_FILE = "url_signing.key";
@@ -13,6 +14,12 @@ const SIGNING_KEY_BYTES = 32;
 /** Whether `stowage init` has been here. */
 export function isInitialised(dataDir: string): boolean {
   return existsSync(join(dataDir, DATABASE_FILE)) && existsSync(join(dataDir, SIGNING_KEY_FILE));
+}
+
+/** Whether there is a database whose schema was made: an `init` that was cut off before that goes on from the start. */
+export function hasDatabase(dataDir: string): boolean {
+  const path = join(dataDir, DATABASE_FILE);
+  return existsSync(path) && schemaVersionOf(path) > 0;
 }
 
 /** Throws `not_found`, with the command that helps, where there is no data directory yet. */

@@ -1,4 +1,4 @@
-import type Database from "better-sqlite3";
+import Database from "better-sqlite3";
 import { readAsset } from "../assets.ts";
 import { AppError } from "../errors.ts";
 
@@ -30,6 +30,16 @@ export function checkSchema(sqlite: Database.Database, path: string, migrate: bo
     sqlite.pragma(`user_version = ${SCHEMA_VERSION}`);
   });
   runSteps.immediate();
+}
+
+/** The version of a database file; 0 if its schema was never made. */
+export function schemaVersionOf(path: string): number {
+  const sqlite = new Database(path, { readonly: true });
+  try {
+    return Number(sqlite.pragma("user_version", { simple: true }));
+  } finally {
+    sqlite.close();
+  }
 }
 
 function readVersion(sqlite: Database.Database, path: string): number {

@@ -57,3 +57,8 @@ END;
 DROP INDEX uploads_by_workspace;
 CREATE INDEX uploads_by_workspace ON uploads (workspace_id, id, status, category);
 CREATE INDEX uploads_personal ON uploads (user_id, id, status, category, workspace_id) WHERE workspace_id IS NULL;
+
+-- Times of the installation that a restart must not forget.
+ALTER TABLE installation ADD COLUMN looked_at_ms INTEGER;
+ALTER TABLE installation ADD COLUMN clock_trusted_at_ms INTEGER;
+ALTER TABLE installation ADD COLUMN clock_doubted_at_ms INTEGER;

@@ -73,10 +73,7 @@ export async function checkDiskStorage(report: Report, options: DiskCheckOptions
     const check = "upload";
     if (got.status !== 200) {
       report.problem(check, `a PUT to a signed URL is answered ${describeAnswer(got)}`, {
-        advice:
-          got.status === 413
-            ? "a proxy limits the size of a body (nginx: client_max_body_size 0)"
-            : "STOWAGE_PUBLIC_URL must lead to this installation's server, with its path prefix if a proxy has one",
+        advice: putAdvice(got.status),
       });
       return false;
     }
@@ -148,4 +145,10 @@ export async function checkDiskStorage(report: Report, options: DiskCheckOptions
         "restart the server, so that it uses the settings that this command sees; let a proxy pass OPTIONS and the CORS headers on",
     });
   }
+}
+
+function putAdvice(status: number | null): string {
+  if (status === 413) return "a proxy limits the size of a body (nginx: client_max_body_size 0)";
+  if (status === 507) return "make room on the disk of the data directory, or lower STOWAGE_MIN_FREE_BYTES";
+  return "STOWAGE_PUBLIC_URL must lead to this installation's server, with its path prefix if a proxy has one";
 }

@@ -184,7 +184,9 @@ async function reportOrphans(
 }
 
 /** What an administrator can do about a store that fails as a whole. */
-export function adviceOn({ failure }: StoreError): string {
+export function adviceOn({ failure, message }: StoreError): string {
+  // The message says what to do itself.
+  if (message.includes("NODE_EXTRA_CA_CERTS")) return "set it where `stowage serve` is started, then start it again";
   switch (failure) {
     case "bucket_missing":
       return "check STOWAGE_S3_BUCKET; if the bucket is lost, restore it before `stowage serve` makes an empty one";

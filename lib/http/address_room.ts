@@ -1,10 +1,4 @@
 import type { Socket } from "node:net";
-import type { Log } from "../log.ts";
-
-/** How often the log tells that an address has reached its limit. */
-const TELL_INTERVAL_MS = 60_000;
-/** Addresses of whom it is remembered that the log told of them. */
-const TOLD_MAX = 1_000;
 
 export interface AddressRoomOptions {
   connectionsMax: number;
@@ -12,7 +6,8 @@ export interface AddressRoomOptions {
   isTrusted: (address: string) => boolean;
   /** Closes one of these sockets, all of one address: the one that will be missed least. */
   giveUp: (sockets: readonly Socket[]) => void;
-  log: Log;
+  /** Tells the log what an address did, now and then. */
+  tell: (event: string, address: string) => void;
 }
 
 export type AddressRoom = ReturnType<typeof createAddressRoom>;
@@ -22,18 +17,17 @@ export type AddressRoom = ReturnType<typeof createAddressRoom>;
  * connections are taken, the address that has the most gives one up for the newcomer.
  */
 export function createAddressRoom(options: AddressRoomOptions) {
-  const { connectionsMax, perAddressMax, isTrusted, giveUp, log } = options;
+  const { connectionsMax, perAddressMax, isTrusted, giveUp, tell } = options;
   const socketsOf = new Map<string, Set<Socket>>();
   /** The address of each socket: a closed one no longer knows it. */
   const addressOf = new Map<Socket, string>();
-  const toldAtMs = new Map<string, number>();
 
   /** Counts a new connection. False if its address has too many: it is not counted then. */
   function enter(socket: Socket): boolean {
     const address = addressGroup(socket.remoteAddress ?? "");
     const sockets = socketsOf.get(address) ?? new Set();
     if (perAddressMax !== null && sockets.size >= perAddressMax && !isTrusted(socket.remoteAddress ?? "")) {
-      tell(address);
+      tell("too_many_connections", address);
       return false;
     }
     if (addressOf.size >= connectionsMax) giveUp([...largest()]);
@@ -56,18 +50,6 @@ export function createAddressRoom(options: AddressRoomOptions) {
     let most = new Set<Socket>();
     for (const sockets of socketsOf.values()) if (sockets.size > most.size) most = sockets;
     return most;
-  }
-
-  function tell(address: string): void {
-    const nowMs = performance.now();
-    if (nowMs - (toldAtMs.get(address) ?? Number.NEGATIVE_INFINITY) < TELL_INTERVAL_MS) return;
-    if (toldAtMs.size >= TOLD_MAX) toldAtMs.clear();
-    toldAtMs.set(address, nowMs);
-    log.warn("too_many_connections", {
-      address,
-      allowed: perAddressMax,
-      hint: "a proxy in front of this service belongs into STOWAGE_TRUSTED_PROXIES",
-    });
   }
 
   return { enter, leave };

@@ -4,6 +4,7 @@ import type { Duplex } from "node:stream";
 import { AppError, clientGone } from "../errors.ts";
 import type { Log } from "../log.ts";
 import { type AddressRoom, createAddressRoom } from "./address_room.ts";
+import { createComplaints } from "./complaints.ts";
 import { createRefusals, type RefusalsOptions } from "./refusals.ts";
 
 /** Requests of one connection that are answered at once. Pipelined beyond that, they wait, and nothing more is read. */
@@ -15,6 +16,10 @@ const REQUESTS_AT_ONCE_MAX = 8;
 const WAITING_MAX = 200;
 /** The same of all connections together: at most some 100 MB. */
 const WAITING_IN_ALL_MAX = 20_000;
+/** Bytes of responses that clients do not read, of all connections together. Beyond it the largest are given up, to a half. */
+const UNREAD_BYTES_MAX = 128 * 1024 * 1024;
+/** A body of this size has no reason to take seconds. */
+const SMALL_BODY_BYTES = 64 * 1024;
 /** The parser's error if the client closes its side in the middle of a body. What it sent can never be a request. */
 const CLOSED_IN_BODY = "HPE_INVALID_EOF_STATE";
 /** While the server closes: a connection that moved fewer bytes than this since the last check is given up. */
@@ -37,12 +42,14 @@ export interface Connection {
   newest: ServerResponse<IncomingMessage> | null;
   /** Why the body of the newest request can never be whole, or null while it can. */
   bodyFailure: AppError | null;
-  /** Called when `bodyFailure` is set: for whoever is reading that body. */
-  onBodyFailure: () => void;
+  /** Called when `bodyFailure` is set: those who read a body. Several requests of a connection are answered at once. */
+  readonly bodyReaders: Set<() => void>;
+  /** Why we have cut the connection, or null if we have not. */
+  cut: AppError | null;
   /** Set when the connection was answered in place of a request, and closes. */
   isRefused: boolean;
-  /** Requests that were begun and whose response has not left. */
-  unanswered: number;
+  /** Responses to requests that were begun, until they have left. */
+  readonly open: Set<ServerResponse>;
   /** Requests that came in and were not begun. */
   readonly waiting: (() => void)[];
   /** Bytes moved in either direction when that was last looked at. */
@@ -60,11 +67,14 @@ export function createConnections(options: ConnectionsOptions) {
   let waitingInAll = 0;
   const { log } = options;
   const refusals = createRefusals(options);
+  const complain = createComplaints(log);
   const room: AddressRoom = createAddressRoom({
     ...options,
+    tell: complain,
     giveUp: (sockets) => {
       const open = sockets.map((socket) => connections.get(socket)).filter((connection) => connection !== undefined);
-      const victim = open.find(isIdle) ?? open.find((connection) => !isWhole(connection)) ?? open[0];
+      const alive = open.filter(({ socket }) => !socket.destroyed);
+      const victim = alive.find(isIdle) ?? alive.find((connection) => !isWhole(connection)) ?? alive[0];
       victim?.socket.destroy();
     },
   });
@@ -75,9 +85,10 @@ export function createConnections(options: ConnectionsOptions) {
       socket,
       newest: null,
       bodyFailure: null,
-      onBodyFailure: ignore,
+      bodyReaders: new Set(),
+      cut: null,
       isRefused: false,
-      unanswered: 0,
+      open: new Set(),
       waiting: [],
       movedBytes: 0,
     };
@@ -85,6 +96,11 @@ export function createConnections(options: ConnectionsOptions) {
     // node:http resumes a socket whenever a response leaves. While requests wait, nothing more may come in.
     socket.on("resume", () => {
       if (connection.waiting.length > 0) socket.pause();
+    });
+    // After the parser has looked: of a request that offers another protocol ("Upgrade") node:http reports no failure at all.
+    socket.once("end", () => {
+      const { newest } = connection;
+      if (newest !== null && !newest.req.complete && !isAnswered(newest)) failBody(connection, clientGone());
     });
     socket.once("close", () => {
       connections.delete(socket);
@@ -103,31 +119,50 @@ export function createConnections(options: ConnectionsOptions) {
     const connection = connections.get(res.req.socket);
     // It was turned away or cut, and the parser is still at what had come in before.
     if (connection === undefined || connection.socket.destroyed) return;
+    // A response that closes the connection has left. node:http still hands out what was pipelined behind it, but gives it
+    // the place of a request that waits, and fails an assertion of its own when that one's turn would have come. That
+    // would end the process.
+    if (!connection.socket.writable) return;
     connection.newest = res;
     connection.bodyFailure = null;
     const start = (): void => {
-      connection.unanswered++;
-      res.once("close", () => onAnswered(connection));
+      connection.open.add(res);
+      res.once("close", () => onAnswered(connection, res));
       begin(connection);
     };
-    const { socket, waiting } = connection;
-    if (connection.unanswered < REQUESTS_AT_ONCE_MAX) return start();
+    const { socket, waiting, open } = connection;
+    // A client that does not read is owed one response at a time.
+    const atOnceMax = socket.writableLength > 0 ? 1 : REQUESTS_AT_ONCE_MAX;
+    if (waiting.length === 0 && open.size < atOnceMax) return start();
     waiting.push(start);
     waitingInAll++;
     socket.pause();
     if (waiting.length > WAITING_MAX || (waitingInAll > WAITING_IN_ALL_MAX && waiting.length > REQUESTS_AT_ONCE_MAX)) {
-      log.warn("too_many_pipelined", { waiting: waiting.length, address: socket.remoteAddress });
+      complain("too_many_pipelined", socket.remoteAddress ?? "");
       socket.destroy();
     }
   }
 
-  function onAnswered(connection: Connection): void {
-    connection.unanswered--;
+  function onAnswered(connection: Connection, res: ServerResponse): void {
+    connection.open.delete(res);
     const next = connection.waiting.shift();
     if (next === undefined) return;
     waitingInAll--;
     next();
     if (connection.waiting.length === 0) connection.socket.resume();
+  }
+
+  /** Resolves when a request's response may be written: when those before it on its connection have left. */
+  async function turnOf(connection: Connection, res: ServerResponse): Promise<void> {
+    for (;;) {
+      const [first] = connection.open;
+      if (first === undefined || first === res || connection.socket.destroyed) return;
+      const { promise, resolve } = Promise.withResolvers<void>();
+      first.once("close", resolve);
+      connection.socket.once("close", resolve);
+      await promise;
+      connection.socket.off("close", resolve);
+    }
   }
 
   /** Answers what is not HTTP, is too large or too slow, after the responses that are still owed, and closes the connection. */
@@ -155,8 +190,19 @@ export function createConnections(options: ConnectionsOptions) {
   /** Nothing has moved on a connection for long: it is closed, unless it waits for a handler of ours. */
   function onSilence(socket: Socket): void {
     const connection = connections.get(socket);
-    if (connection === undefined || isIdle(connection) || waitsForClient(connection)) return void socket.destroy();
+    if (connection === undefined || isIdle(connection)) return void socket.destroy();
+    if (waitsForClient(connection)) return cutOff(connection);
     socket.setTimeout(socket.timeout ?? 0);
+  }
+
+  /**
+   * Turns CONNECT away. By then node:http has let go of the socket: it neither reads it any more nor tells a response that is
+   * still being written when to go on, so if there is one the connection is cut.
+   */
+  function refuseConnect(socket: Duplex): void {
+    const newest = connections.get(socket)?.newest ?? null;
+    if (newest !== null && !isAnswered(newest)) socket.destroy();
+    else refuse(new Error("CONNECT is for proxies"), socket);
   }
 
   /** Closes the connections on which nothing is under way, also those that never asked for anything. */
@@ -172,8 +218,27 @@ export function createConnections(options: ConnectionsOptions) {
     for (const connection of connections.values()) {
       const { socket, movedBytes } = connection;
       connection.movedBytes = socket.bytesRead + socket.bytesWritten;
-      if (waitsForClient(connection) && connection.movedBytes - movedBytes < MOVED_BYTES_MIN) socket.destroy();
+      const isSlow = connection.movedBytes - movedBytes < MOVED_BYTES_MIN || isSmallAndLate(connection);
+      if (waitsForClient(connection) && isSlow) cutOff(connection);
     }
+  }
+
+  /** Gives up connections whose clients do not read, if too much is held for them: the largest first. */
+  function dropUnread(): void {
+    const unread = [...connections.values()]
+      .map((connection) => ({ connection, bytes: unreadBytes(connection) }))
+      .filter(({ bytes }) => bytes > 0);
+    let sumBytes = unread.reduce((sum, { bytes }) => sum + bytes, 0);
+    if (sumBytes <= UNREAD_BYTES_MAX) return;
+    unread.sort((a, b) => b.bytes - a.bytes);
+    let dropped = 0;
+    for (const { connection, bytes } of unread) {
+      if (sumBytes <= UNREAD_BYTES_MAX / 2) break;
+      cutOff(connection);
+      sumBytes -= bytes;
+      dropped++;
+    }
+    log.warn("unread_responses_dropped", { connections: dropped, allowed_bytes: UNREAD_BYTES_MAX });
   }
 
   /** Begins to count what moves, for `closeStalled`. */
@@ -183,17 +248,31 @@ export function createConnections(options: ConnectionsOptions) {
     }
   }
 
-  return { add, admit, refuse, onSilence, closeIdle, watchMoves, closeStalled };
+  return { add, admit, turnOf, refuse, refuseConnect, onSilence, dropUnread, closeIdle, watchMoves, closeStalled };
+}
+
+/** Cuts a connection whose client keeps us waiting. Its requests end as the client's fault, but not as if it had gone. */
+function cutOff(connection: Connection): void {
+  connection.cut = new AppError("request_timeout", "The client did not send, or read, for too long");
+  connection.socket.destroy();
 }
 
 /** Notes that the newest request's body can never be whole. The first reason counts. */
 export function failBody(connection: Connection, failure: AppError): void {
   connection.bodyFailure ??= failure;
-  connection.onBodyFailure();
+  for (const wake of connection.bodyReaders) wake();
 }
 
 function malformedBody(): AppError {
   return new AppError("bad_request", "The body broke off, or is not valid HTTP/1.1");
+}
+
+/** What the kernel has not taken yet of the responses of a connection. */
+function unreadBytes({ socket, open }: Connection): number {
+  let bytes = socket.writableLength;
+  // The one that is being written has the socket's bytes among its own.
+  for (const res of open) bytes += res.writableLength - (res.socket === null ? 0 : socket.writableLength);
+  return bytes;
 }
 
 function isIdle({ newest, waiting }: Connection): boolean {
@@ -201,8 +280,17 @@ function isIdle({ newest, waiting }: Connection): boolean {
 }
 
 /** Whether it is the client's turn: to send the rest of a request, or to read what the kernel could not take yet. */
-function waitsForClient({ newest, socket }: Connection): boolean {
-  return newest !== null && (!newest.req.complete || socket.writableLength > 0);
+function waitsForClient({ newest, socket, waiting }: Connection): boolean {
+  if (newest === null) return false;
+  // What has come in and was not read yet waits for us: for the disk, or for requests before it.
+  const isUnread = waiting.length > 0 || newest.req.readableLength > 0;
+  return (!newest.req.complete && !isUnread) || socket.writableLength > 0;
+}
+
+/** Whether a body that fits in one packet or a few is still not there. */
+function isSmallAndLate({ newest }: Connection): boolean {
+  if (newest === null || newest.req.complete) return false;
+  return Number(newest.req.headers["content-length"] ?? Number.POSITIVE_INFINITY) <= SMALL_BODY_BYTES;
 }
 
 /** Whether all that was asked on the connection has come in. */
@@ -214,5 +302,3 @@ function isWhole({ newest }: Connection): boolean {
 function isAnswered(res: ServerResponse): boolean {
   return res.writableFinished || res.destroyed;
 }
-
-function ignore(): void {}

@@ -30,7 +30,7 @@ export async function* requestBody(
   const onEvent = (): void => wake();
   const events = ["readable", "end", "close"] as const;
   for (const event of events) req.on(event, onEvent);
-  connection.onBodyFailure = onEvent;
+  connection.bodyReaders.add(onEvent);
   try {
     for (;;) {
       const failure = bodyFailure(req, connection);
@@ -53,7 +53,7 @@ export async function* requestBody(
     }
   } finally {
     for (const event of events) req.off(event, onEvent);
-    connection.onBodyFailure = () => {};
+    connection.bodyReaders.delete(onEvent);
   }
 }
 
@@ -83,13 +83,13 @@ export function wholeBody(
     const end = (failure: AppError | null): void => {
       clearTimeout(timer);
       req.off("data", onData).off("end", onEnd).off("close", onFailure);
-      connection.onBodyFailure = () => {};
+      connection.bodyReaders.delete(onFailure);
       if (failure !== null) return reject(failure);
       resolve(chunks.length === 1 && chunks[0] !== undefined ? chunks[0] : Buffer.concat(chunks));
     };
     const timer = setTimeout(() => end(timedOut(timeoutMs)), timeoutMs);
     req.on("data", onData).once("end", onEnd).once("close", onFailure);
-    connection.onBodyFailure = onFailure;
+    connection.bodyReaders.add(onFailure);
     onFailure();
   });
 }
@@ -97,7 +97,9 @@ export function wholeBody(
 /** Why the body cannot be whole any more, or null while it can. */
 function bodyFailure(req: IncomingMessage, connection: Connection): AppError | null {
   if (connection.newest?.req === req && connection.bodyFailure !== null) return connection.bodyFailure;
-  if (connection.socket.destroyed || (req.destroyed && !req.readableEnded)) return clientGone(req.errored ?? undefined);
+  if (connection.socket.destroyed || (req.destroyed && !req.readableEnded)) {
+    return connection.cut ?? clientGone(req.errored ?? undefined);
+  }
   return null;
 }
 

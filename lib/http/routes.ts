@@ -133,14 +133,20 @@ function parseWith<T>(schema: z.ZodType<T> | undefined, input: unknown): T {
   throw validationError(parsed.error);
 }
 
+/** Fields that a refusal names. A small body can have thousands of wrong ones, and a response a hundred times its size. */
+const ISSUES_TOLD_MAX = 20;
+
 /** Says which fields are wrong, in the message too: some clients show nothing else. */
 export function validationError(error: z.ZodError): AppError {
-  const details: ErrorDetail[] = error.issues.map((issue) => ({
+  const details: ErrorDetail[] = error.issues.slice(0, ISSUES_TOLD_MAX).map((issue) => ({
     field: issue.path.join(".") || "body",
     message: issue.message,
   }));
   const message = details.map(({ field, message }) => `${field}: ${message}`).join("; ");
-  return new AppError("validation_error", `Invalid ${message}`, { details });
+  const untold = error.issues.length - details.length;
+  return new AppError("validation_error", `Invalid ${message}${untold === 0 ? "" : `; and ${untold} more`}`, {
+    details,
+  });
 }
 
 /** A parameter that is given once is a string, one that is repeated a list. */

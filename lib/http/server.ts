@@ -1,15 +1,15 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
-import type { AddressInfo } from "node:net";
 import type { Principal } from "../core/principals.ts";
 import { AppError, clientGone } from "../errors.ts";
 import { newRequestId } from "../ids.ts";
 import type { Log } from "../log.ts";
 import { timestamp } from "../timestamp.ts";
-import { readJson } from "./body.ts";
+import { parseJson, readJsonBytes } from "./body.ts";
 import { type Connection, createConnections } from "./connections.ts";
 import { corsHeaders } from "./cors.ts";
 import { errorAnswer } from "./errors.ts";
 import { closeUnlessWhole } from "./linger.ts";
+import { type Listeners, openListeners } from "./listeners.ts";
 import type { AnsweredRequest } from "./refusals.ts";
 import { requestBody } from "./request_body.ts";
 import { createResponses } from "./responses.ts";
@@ -23,12 +23,8 @@ const HEADERS_CHECK_MS_MAX = 5_000;
 const CONNECTIONS_MAX = 8_192;
 /** Above that node:http drops newcomers itself. Until then the one that gives way to a newcomer may still be closing. */
 const CONNECTIONS_CLOSING_MAX = 1_024;
-/**
- * Connections that the system keeps until they are accepted; it may allow fewer. Node accepts one in each turn of its event
- * loop, and a client that finds the queue full tries again after 1, 3 and 7 seconds: Node's default of 511 made storms of
- * connections everybody's wait.
- */
-const BACKLOG = 4_096;
+/** How often it is checked how much clients leave unread: less often, and a flood could bring gigabytes in between. */
+const UNREAD_CHECK_MS = 250;
 /** While the server closes: how often it checks for connections that have become idle. */
 const IDLE_CHECK_MS = 20;
 
@@ -47,11 +43,13 @@ const TIMEOUTS = {
   /** Requests in flight may take this long to finish when the server is closed. */
   closeGraceMs: 30_000,
   /** While the server closes, a client that keeps us waiting must move at least 2 KiB in each span of this length. */
-  closeStallMs: 2_000,
+  closeStallMs: 4_000,
   /** A body that is streamed may stand still for this long. */
   bodyStallMs: 30_000,
 };
 
+/** A client that kept us waiting until its connection was cut. */
+const CUT_STATUS = 408;
 /** A client that went away: there is nobody to send it to. */
 const CLIENT_GONE_STATUS = 499;
 
@@ -122,7 +120,11 @@ export function createHttpServer(options: HttpOptions): HttpServer {
     ...{ lingerMs: timeouts.lingerMs, log, now, onAnswered },
   });
   const responses = createResponses({ corsOrigins, lingerMs: timeouts.lingerMs, isClosing: () => closing });
+  let listeners: Listeners | null = null;
+  let unreadCheck: NodeJS.Timeout | undefined;
   let closing = false;
+  /** Whether the time to finish what was in flight is over. */
+  let isCut = false;
   /** Requests whose handlers are at work, also after their connection is gone: a PUT that was cut still tidies up. */
   let answering = 0;
   /** Called when a handler has ended; once the server closes, whoever waits for the last one hears of it. */
@@ -152,7 +154,7 @@ export function createHttpServer(options: HttpOptions): HttpServer {
   server.on("connect", (_req, socket) => {
     // node:http has let go of the socket: without a listener a reset would end the process.
     socket.on("error", ignore);
-    connections.refuse(new Error("CONNECT is for proxies"), socket);
+    connections.refuseConnect(socket);
   });
 
   function onRequest(req: IncomingMessage, res: ServerResponse<IncomingMessage>, refusal?: AppError): void {
@@ -188,20 +190,23 @@ export function createHttpServer(options: HttpOptions): HttpServer {
     req.on("error", ignore);
     let status: number;
     try {
-      if (connection.socket.destroyed) throw clientGone();
+      if (connection.socket.destroyed) throw connection.cut ?? clientGone();
       if (refusal !== undefined) throw refusal;
       await dispatch(req, res, exchange);
       status = res.statusCode;
     } catch (error) {
-      const failed = errorAnswer(error, requestId, now());
+      // After the time for it is over, the database may be closed under a handler: nobody waits for its response any more.
+      const failed = errorAnswer(isCut ? cutShort(error) : error, requestId, now());
       status = failed.status;
       if (status === 500) log.error("request_failed", { request_id: requestId, route: exchange.route, error });
       else if (status === 503) log.warn("request_unavailable", { request_id: requestId, route: exchange.route, error });
-      if (res.headersSent || status === CLIENT_GONE_STATUS) connection.socket.destroy();
+      if (res.headersSent || status === CLIENT_GONE_STATUS || connection.socket.destroyed) connection.socket.destroy();
       else responses.json(req, res, exchange, failed);
     }
     // A response that could not leave is not one that the client got.
-    if (connection.socket.destroyed && !res.writableFinished && status !== 500) status = CLIENT_GONE_STATUS;
+    if (connection.socket.destroyed && !res.writableFinished && status !== 500) {
+      status = connection.cut === null ? CLIENT_GONE_STATUS : CUT_STATUS;
+    }
     closeUnlessWhole(req, connection, timeouts.lingerMs);
     onAnswered({
       method: req.method ?? "GET",
@@ -236,6 +241,8 @@ export function createHttpServer(options: HttpOptions): HttpServer {
       res.setHeader("X-Request-Id", exchange.requestId);
       for (const [name, value] of Object.entries(corsHeaders(req, corsOrigins))) res.setHeader(name, value);
       if (closing) res.setHeader("Connection", "close");
+      // Pipelined downloads would each hold a file open long before their response can leave.
+      if (route.method === "GET") await connections.turnOf(exchange.connection, res);
       const rate = { bytesPer10sMin: bodyBytesPer10sMin, stallMsMax: timeouts.bodyStallMs };
       await route.handle(req, res, { path, search, body: requestBody(req, exchange.connection, rate) });
       return;
@@ -246,11 +253,12 @@ export function createHttpServer(options: HttpOptions): HttpServer {
       principal = known instanceof Promise ? await known : known;
       exchange.logFields = describe(principal);
     }
-    const body = route.takesBody ? await readJson(req, res, exchange.connection, timeouts.bodyMs) : undefined;
+    const bytes = route.takesBody ? await readJsonBytes(req, res, exchange.connection, timeouts.bodyMs) : null;
     if (route.takesBody && route.access !== "public" && principal !== null) {
       const known = askAgain(req, route.access, principal);
       principal = known instanceof Promise ? await known : known;
     }
+    const body = bytes === null ? undefined : parseJson(bytes);
     const reply = await route.invoke({ params, search, body, principal, headers: req.headers, nowMs: now() });
     responses.json(req, res, exchange, {
       status: reply.status ?? 200,
@@ -273,23 +281,20 @@ export function createHttpServer(options: HttpOptions): HttpServer {
     }
   }
 
-  function listen(host: string, port: number): Promise<number> {
-    return new Promise((resolve, reject) => {
-      server.once("error", reject);
-      server.listen({ host, port, backlog: BACKLOG }, () => {
-        server.off("error", reject);
-        server.on("error", (error) => log.error("listen_failed", { error }));
-        resolve((server.address() as AddressInfo).port);
-      });
-    });
+  async function listen(host: string, port: number): Promise<number> {
+    unreadCheck = setInterval(connections.dropUnread, UNREAD_CHECK_MS).unref();
+    listeners = await openListeners(server, { host, port }, (error) => log.error("listen_failed", { error }));
+    return listeners.port;
   }
 
   function close(): Promise<void> {
     closing = true;
-    if (!server.listening) return Promise.resolve();
+    const open = listeners;
+    if (open === null) return Promise.resolve();
     return new Promise((resolve) => {
       const cut = setTimeout(() => {
         log.warn("connections_cut", { after_ms: timeouts.closeGraceMs });
+        isCut = true;
         server.closeAllConnections();
         // A handler that never ends must not hold up the end of the process.
         resolve();
@@ -298,9 +303,8 @@ export function createHttpServer(options: HttpOptions): HttpServer {
       const idleCheck = setInterval(connections.closeIdle, IDLE_CHECK_MS);
       const stallCheck = setInterval(connections.closeStalled, timeouts.closeStallMs);
       connections.watchMoves();
-      server.close(() => {
-        clearInterval(idleCheck);
-        clearInterval(stallCheck);
+      void open.close().then(() => {
+        for (const check of [unreadCheck, idleCheck, stallCheck]) clearInterval(check);
         onQuiet = () => {
           if (answering > 0) return;
           clearTimeout(cut);
@@ -316,6 +320,10 @@ export function createHttpServer(options: HttpOptions): HttpServer {
 }
 
 function ignore(): void {}
+
+function cutShort(cause: unknown): AppError {
+  return new AppError("storage_unavailable", "The service has ended before the request was done: ask again", { cause });
+}
 
 function unknownExpectation(): AppError {
   return new AppError("bad_request", 'Cannot meet the header "Expect": only "100-continue" is understood');

@@ -1,5 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { Idempotency } from "../core/idempotency.ts";
+import type { KeptTimes, TimesAtStart } from "../core/kept_times.ts";
 import type { Removals, TakenRemoval } from "../core/removals.ts";
 import type { Uploads } from "../core/uploads.ts";
 import type { Log } from "../log.ts";
@@ -40,8 +41,6 @@ const BUSY_PAUSE_FACTOR = 9;
 const BUSY_PAUSE_MS_MAX = 5_000;
 /** How often the store's staging objects are looked through for those that nothing names. */
 const LOOK_INTERVAL_MS = 60 * 60_000;
-/** A clock that differs from the store's by more than this is not trusted with what is old. */
-const STORE_SKEW_MS_MAX = 5 * 60_000;
 /** While the database may be older than the store, how often it is looked whether someone has decided what to do. */
 const DECISION_LOOK_MS = 10_000;
 
@@ -57,6 +56,7 @@ export interface CleanerOptions {
   /** Told of every object in staging that a look through it finds. */
   noteStaged: (objectKey: string, sizeBytes: number) => void;
   idempotency: Pick<Idempotency, "expire">;
+  times: KeptTimes;
   objects: ObjectStore;
   /** Tells whether the database may be trusted to say what is to be removed. */
   guard: LedgerGuard;
@@ -84,11 +84,12 @@ export type Cleaner = ReturnType<typeof createCleaner>;
  * after its entry is durable and marked as taken (ROW-FIRST), and its entry goes only after the object has.
  */
 export function createCleaner(options: CleanerOptions) {
-  const { removals, uploads, noteStaged, idempotency, objects, guard, stagingPrefix, uploadUrlTtlMs, log, now } =
-    options;
+  const { removals, uploads, noteStaged, idempotency, times, objects, guard, stagingPrefix, uploadUrlTtlMs } = options;
+  const { log, now } = options;
   const { onRemovals = () => {} } = options;
   const monotonicNow = options.monotonicNow ?? (() => performance.now());
-  const clock = watchClock(now, monotonicNow, log);
+  const atStart = times.read();
+  const clock = watchClock({ times, atStart, objects, log, now, monotonicNow });
 
   let pass: Promise<CleanerCounts> | null = null;
   /** The loop's pass with what follows it, while it is under way. */
@@ -103,29 +104,13 @@ export function createCleaner(options: CleanerOptions) {
   let isBusy = false;
   /** Marks of an earlier process, or of a pass whose settling failed, are cleared before anything is taken. */
   let hasStaleMarks = true;
-  let lastLookMs = monotonicNow();
+  let nextLookMs = monotonicNow() + firstLookInMs(atStart, now());
   /** Whether the database was found to be no older than the store. */
   let mayRemove = false;
-  let isSkewed = false;
 
   function start(): void {
     state = "running";
     wake();
-  }
-
-  /** Whether what our clock calls old is old: nobody has set it lately, and the store's agrees with it. */
-  function knowsTheTime(): boolean {
-    const skewMs = objects.clockSkewMs() ?? 0;
-    const wasSkewed = isSkewed;
-    isSkewed = Math.abs(skewMs) > STORE_SKEW_MS_MAX;
-    if (isSkewed && !wasSkewed) {
-      log.warn("clock_differs_from_store", {
-        store_ahead_ms: Math.round(skewMs),
-        effect: "no upload expires",
-        hint: "set this machine's clock or the store's",
-      });
-    }
-    return clock.isTrusted() && !isSkewed;
   }
 
   /** A hint that something is due. Losing it costs time, never correctness. */
@@ -147,7 +132,7 @@ export function createCleaner(options: CleanerOptions) {
       await runOnce();
       await pause(PASS_GAP_MS);
       if (state !== "running") return;
-      if (mayRemove && knowsTheTime() && monotonicNow() - lastLookMs >= LOOK_INTERVAL_MS) look ??= lookOnce();
+      if (mayRemove && clock.isTrusted() && monotonicNow() >= nextLookMs) look ??= lookOnce();
       const dueInMs = (removals.nextDueAtMs() ?? Number.POSITIVE_INFINITY) - now();
       const untilDueMs = Math.max(probePauseMs, Math.min(SLEEP_MS_MAX, Math.max(0, dueInMs)));
       // Nothing may be due yet: the marker is asked for at its own pace.
@@ -180,7 +165,8 @@ export function createCleaner(options: CleanerOptions) {
     hasStaleMarks = true;
     // Taken before the clock is asked, and once: it may be set while rows are being expired.
     const nowMs = now();
-    if (knowsTheTime()) {
+    if (clock.isTrusted()) {
+      await clock.noteTrust();
       counts.expired = await expireAll(nowMs);
       await expireIdempotencyKeys(nowMs);
     }
@@ -217,6 +203,7 @@ export function createCleaner(options: CleanerOptions) {
   async function checkDatabase(): Promise<boolean> {
     try {
       mayRemove = await guard.isCurrent();
+      if (mayRemove) await clock.judgeStart(guard.markerAtMs());
       probePauseMs = mayRemove ? 0 : DECISION_LOOK_MS;
     } catch (error) {
       if (!(error instanceof StoreError)) throw error;
@@ -346,13 +333,15 @@ export function createCleaner(options: CleanerOptions) {
 
   /** Enters what nothing names in staging, and resolves with the number of objects. */
   async function lookForLateArrivals(): Promise<number> {
-    lastLookMs = monotonicNow();
+    nextLookMs = monotonicNow() + LOOK_INTERVAL_MS;
     if (!(await guard.isCurrent())) return 0;
     const found = await enterLateArrivals({
       ...{ objects, removals, noteStaged, stagingPrefix, uploadUrlTtlMs, now },
       isStopping: () => state === "stopping",
     });
     if (found > 0) log.info("late_arrivals_entered", { found });
+    // Only a whole one counts: one that was broken off is begun again at the next start.
+    if (state !== "stopping") await times.noteLooked(now());
     return found;
   }
 
@@ -377,6 +366,16 @@ async function both<T>(removal: Promise<T>, booking: Promise<void>): Promise<T> 
   await Promise.allSettled([removal, booking]);
   await booking;
   return await removal;
+}
+
+/**
+ * How long the first look through staging waits. The last may have been made by an earlier process: a service that is
+ * restarted often still looks. A time in the future was written by a wrong clock, and says nothing.
+ */
+function firstLookInMs({ lookedAtMs, createdAtMs }: TimesAtStart, nowMs: number): number {
+  // Before there was an installation nothing can have been staged.
+  const sinceMs = nowMs - (lookedAtMs ?? createdAtMs);
+  return sinceMs < 0 ? 0 : Math.max(0, LOOK_INTERVAL_MS - sinceMs);
 }
 
 /** Books a batch part by part, one write after the other: requests get their turn between them. */

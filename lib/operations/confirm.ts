@@ -7,6 +7,7 @@ import type { Rights } from "../core/rights.ts";
 import { countText, type TextCounts } from "../core/text_counts.ts";
 import type { Upload, Uploads } from "../core/uploads.ts";
 import type { Workspaces } from "../core/workspaces.ts";
+import { orAfter } from "../deadline.ts";
 import { AppError, invalidField } from "../errors.ts";
 import { createGate, type Gate } from "../gate.ts";
 import type { Log } from "../log.ts";
@@ -61,7 +62,7 @@ export function createConfirm(parts: ConfirmParts) {
   const tooManyTexts = "Too many scripts are being confirmed at the moment: ask again";
   const texts = gateFor(TEXTS_AT_ONCE, tooManyTexts);
   const hugeTexts = gateFor(HUGE_TEXTS_AT_ONCE, tooManyTexts);
-  /** The newest attempt for each upload. Two at once would copy twice to no use: the later waits and finds it done. */
+  /** The attempt under way for each upload. Two at once would copy twice to no use: the later waits and finds it done. */
   const attempts = new Map<string, Promise<unknown>>();
 
   /**
@@ -76,15 +77,25 @@ export function createConfirm(parts: ConfirmParts) {
     const { uploadId, repeatable } = request;
     // Asked before anything is copied; asked again in the transaction that confirms.
     if (repeatable !== null) idempotency.find(repeatable);
-    const before = attempts.get(uploadId);
-    // Who cannot see the upload must not learn from the wait that it is being confirmed (NO-LEAK).
-    if (before !== undefined) uploads.findToChange(principal, uploadId);
-    const attempt = (before ?? Promise.resolve()).catch(() => {}).then(() => confirmAlone(principal, request));
+    const deadlineMs = performance.now() + TURN_MS_MAX;
+    for (let before = attempts.get(uploadId); before !== undefined; before = attempts.get(uploadId)) {
+      // Someone who cannot see the upload must not learn from the wait that it is being confirmed (NO-LEAK).
+      uploads.findToChange(principal, uploadId);
+      const waitMs = deadlineMs - performance.now();
+      await orAfter(
+        waitMs,
+        before.catch(() => {}),
+        () => {
+          throw beingConfirmed();
+        },
+      );
+    }
+    const attempt = confirmAlone(principal, request);
     attempts.set(uploadId, attempt);
     try {
       return await attempt;
     } finally {
-      if (attempts.get(uploadId) === attempt) attempts.delete(uploadId);
+      attempts.delete(uploadId);
     }
   }
 
@@ -212,6 +223,12 @@ async function* wholeBody(bytes: AsyncIterable<Uint8Array>, sizeBytes: number): 
   }
 }
 
+function beingConfirmed(): AppError {
+  return new AppError("storage_unavailable", "This upload is being confirmed at the moment: ask again", {
+    retryAfterSeconds: 5,
+  });
+}
+
 function notPut(): AppError {
   return invalidField("upload_id", "nothing was uploaded yet: PUT the file to its upload_url, then confirm again");
 }
@@ -225,8 +242,15 @@ function tooLarge(sizeBytes: number, maxUploadBytes: number): AppError {
 
 /** What a store's failure means for someone who confirms. */
 function storeProblem(error: StoreError): AppError {
-  if (error.failure === "absent" || error.failure === "changed") {
-    return new AppError("storage_unavailable", "The uploaded file changed while it was confirmed: ask again", {
+  if (error.failure === "changed") {
+    // The sender's doing: the store is well, and so are we.
+    return new AppError("conflict", "The uploaded file was replaced while it was confirmed: ask again", {
+      retryAfterSeconds: 1,
+      cause: error,
+    });
+  }
+  if (error.failure === "absent") {
+    return new AppError("storage_unavailable", "The uploaded file went away while it was confirmed: ask again", {
       retryAfterSeconds: 1,
       cause: error,
     });

@@ -103,6 +103,7 @@ export function createLedgerGuard(options: LedgerGuardOptions) {
   let reason: string | null = null;
   let complainedAtMs = Number.NEGATIVE_INFINITY;
   let writtenSeq: number | null = null;
+  let foundAtMs: number | null = null;
   let writtenAtMs = Number.NEGATIVE_INFINITY;
 
   /** Whether the database holds all that the store has seen. Asked of the store until it does; rejects where it cannot be asked. */
@@ -118,6 +119,7 @@ export function createLedgerGuard(options: LedgerGuardOptions) {
     reason = null;
     isKnown = true;
     writtenSeq = verdict.kind === "current" ? verdict.marker.seq : null;
+    foundAtMs = verdict.kind === "current" ? Date.parse(verdict.marker.writtenAt) || null : null;
     return true;
   }
 
@@ -148,7 +150,12 @@ export function createLedgerGuard(options: LedgerGuardOptions) {
     return reason;
   }
 
-  return { isCurrent, keepUp, pauseReason };
+  /** When the marker that an earlier process has left was written; null if there was none, or it does not say. */
+  function markerAtMs(): number | null {
+    return foundAtMs;
+  }
+
+  return { isCurrent, keepUp, pauseReason, markerAtMs };
 }
 
 /** Names an event beyond its number. None at all has a fingerprint too: a ledger without events is the start of every other. */

@@ -19,8 +19,8 @@ export function memberRoutes({ core }: RouteParts): Route[] {
       summary: "List a workspace's members: the caller, then admins, then the others; all at once",
       access: PERMISSIONS.manageMembers,
       params: WorkspaceParams,
-      handle({ principal, params }) {
-        const found = members.list(principal, params.workspace_id);
+      async handle({ principal, params }) {
+        const found = await members.list(principal, params.workspace_id);
         return {
           data: found.map(presentMember),
           pagination: { next: null, prev: null, limit: found.length, total: found.length },

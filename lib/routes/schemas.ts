@@ -70,11 +70,15 @@ export function createUploadBody(sizeBytesMax: number) {
 
 export const ConfirmUploadBody = z.object({ context_type: oneOf(CONTEXT_TYPES), context_id: uuid }, bodyError);
 
+/** Names the first wrong item alone: a schema for each would make an issue of every one of tens of thousands. */
+const objects = z.array(z.unknown(), "must be a list of JSON objects").superRefine((items, context) => {
+  const wrong = items.findIndex((item) => typeof item !== "object" || item === null || Array.isArray(item));
+  if (wrong >= 0) context.addIssue({ code: "custom", path: [wrong], message: "must be a JSON object" });
+});
+
 const definition = z.looseObject(
   {
-    graph: z
-      .looseObject({ nodes: z.array(z.looseObject({})).optional(), edges: z.array(z.looseObject({})).optional() })
-      .optional(),
+    graph: z.looseObject({ nodes: objects.optional(), edges: objects.optional() }).optional(),
     execution: z.looseObject({}).optional(),
   },
   bodyError,
@@ -92,9 +96,13 @@ export const PatchWorkflowBody = CreateWorkflowBody.refine(
   "must change at least one of name, description, definition",
 );
 
+/** How often a parameter may be repeated: more says nothing more. */
+const REPEATED_MAX = 20;
+
 /** A parameter that may be repeated. */
 function list<T extends z.ZodType>(item: T) {
-  return z.preprocess((value) => (typeof value === "string" ? [value] : value), z.array(item)).default([]);
+  const few = z.array(z.unknown()).max(REPEATED_MAX, `may be given ${REPEATED_MAX} times at most`);
+  return z.preprocess((value) => (typeof value === "string" ? [value] : value), few.pipe(z.array(item))).default([]);
 }
 
 const truth = oneOf(["true", "false"]).transform((value) => value === "true");

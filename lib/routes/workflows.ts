@@ -1,6 +1,6 @@
-import { giveWay } from "../core/pacer.ts";
 import { PERMISSIONS } from "../core/permissions.ts";
 import { type Route, route } from "../http/routes.ts";
+import { giveWay } from "../pacer.ts";
 import { pageStart, paginateByKey } from "./keyed_pages.ts";
 import { paginate, presentUpload, presentWorkflow } from "./present.ts";
 import type { RouteParts } from "./routes.ts";
@@ -45,7 +45,7 @@ export function workflowRoutes({ core, objects, config }: RouteParts): Route[] {
         for (const workflow of workflows) {
           data.push(presentWorkflow(workflow, { withDefinition: withDefinitions }));
           // A definition may take a millisecond to parse.
-          if (withDefinitions) await giveWay();
+          if (withDefinitions) await giveWay(principal.workspaceId ?? principal.userId);
         }
         return { data, pagination: paginate(WORKFLOWS, query, { offset, limit, total }) };
       },

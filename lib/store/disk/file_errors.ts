@@ -51,10 +51,11 @@ export function noSpace(cause?: unknown): AppError {
 }
 
 /** One owner's unconfirmed uploads may not fill the disk for all. */
-export function shareUsedUp(ownBytes: number, shareBytes: number): AppError {
+export function shareUsedUp(ownBytes: number): AppError {
   return new AppError(
     "insufficient_storage",
+    // How much is free is nobody's business: from it one could follow what all others upload.
     `Cannot take the upload: unconfirmed uploads of this workspace or person take ${ownBytes} bytes of the server's disk, ` +
-      `and at the moment ${shareBytes} are the most that they may. Confirm or delete some, or try again later`,
+      "which is their share of it at the moment. Confirm or delete some, or try again later",
   );
 }

@@ -58,7 +58,8 @@ export function createObjectRoutes({ store, now }: ObjectRoutesOptions): ObjectR
       ownsChunks: true,
       // Only now: a client that asked first does not send the bytes of an upload that is refused.
       onAccept: () => {
-        if (req.headers.expect?.toLowerCase() === "100-continue") res.writeContinue();
+        // HTTP/1.0 knows no interim responses. node:http has refused every expectation that is another.
+        if (req.headers.expect !== undefined && req.httpVersion !== "1.0") res.writeContinue();
       },
     });
     res.writeHead(200, { ETag: etag, "Content-Length": 0 });

@@ -93,7 +93,8 @@ export async function createDiskStore(options: DiskStoreOptions): Promise<DiskSt
   const folders = createFolders(objectsDir);
   const urls = createSignedUrls(options);
   const markerPath = join(objectsDir, MARKER_FILE);
-  let clockSkewMs: number | null = null;
+  // The file system's clock is this machine's, until a probe finds one that is not.
+  let clockSkewMs = 0;
   const space = createDiskSpace({
     folder: objectsDir,
     minFreeBytes: options.minFreeBytes,

@@ -1,4 +1,4 @@
-import { statfsSync } from "node:fs";
+import { freeBytesOf } from "../../db/free_space.ts";
 import { noSpace, shareUsedUp } from "./file_errors.ts";
 
 /**
@@ -53,10 +53,7 @@ export function createDiskSpace({ folder, minFreeBytes, stagedBytes }: DiskSpace
 
   /** The bytes that can still be promised to anyone; below zero if the disk is too full already. */
   function roomBytes(): number {
-    const { bavail, bsize, frsize } = statfsSync(folder);
-    // Blocks are counted in fragments, which on some network file systems are smaller than a block. Older versions of
-    // Node do not tell their size.
-    return bavail * (frsize || bsize) - minFreeBytes - promisedBytes;
+    return freeBytesOf(folder) - minFreeBytes - promisedBytes;
   }
 
   function refuseIfShort(ownerId: string, own: InFlight, moreBytes: number): void {
@@ -65,7 +62,7 @@ export function createDiskSpace({ folder, minFreeBytes, stagedBytes }: DiskSpace
     if (moreBytes === 0) return;
     const ownBytes = own.promisedBytes + own.writtenBytes + stagedBytes(ownerId);
     const shareBytes = Math.floor((room + ownBytes) * OWNER_SHARE);
-    if (ownBytes + moreBytes > shareBytes) throw shareUsedUp(ownBytes, shareBytes);
+    if (ownBytes + moreBytes > shareBytes) throw shareUsedUp(ownBytes);
   }
 
   function reserve(ownerId: string, announcedBytes: number | null): Reservation {

@@ -56,6 +56,24 @@ const HINT_BY_CODE: Record<string, string> = {
   SignatureDoesNotMatch: "check STOWAGE_S3_SECRET_KEY, and that no proxy changes the Host header",
 };
 
+/** The same for failures of the connection, by Node's code. */
+const HINT_BY_NETWORK_CODE: Record<string, string> = {
+  ...Object.fromEntries(
+    [
+      "DEPTH_ZERO_SELF_SIGNED_CERT",
+      "SELF_SIGNED_CERT_IN_CHAIN",
+      "UNABLE_TO_GET_ISSUER_CERT",
+      "UNABLE_TO_GET_ISSUER_CERT_LOCALLY",
+      "UNABLE_TO_VERIFY_LEAF_SIGNATURE",
+    ].map((code) => [
+      code,
+      "the store's certificate is not trusted: name the file with its authority's certificate in NODE_EXTRA_CA_CERTS and start again",
+    ]),
+  ),
+  CERT_HAS_EXPIRED: "the store's certificate has expired: renew it",
+  ERR_TLS_CERT_ALTNAME_INVALID: "the store's certificate must name the host of STOWAGE_S3_ENDPOINT",
+};
+
 /**
  * The one place where what the client library, the network and the server throw becomes a `StoreError`.
  * `doing` completes "Cannot ...".
@@ -63,10 +81,10 @@ const HINT_BY_CODE: Record<string, string> = {
 export function toStoreError(doing: string, error: unknown): StoreError {
   if (error instanceof StoreError) return error;
   const answer = answerOf(error);
-  if (answer === null) return new StoreError("unavailable", `Cannot ${doing}: ${reasonOf(error)}`, error);
-  const hint = HINT_BY_CODE[answer.code];
-  const message = `Cannot ${doing}: ${answer.message}${hint === undefined ? "" : `; ${hint}`}`;
-  return new StoreError(failureOf(answer), message, error);
+  const reason = answer === null ? reasonOf(error) : answer.message;
+  const hint = answer === null ? HINT_BY_NETWORK_CODE[textOf(error, "code")] : HINT_BY_CODE[answer.code];
+  const message = `Cannot ${doing}: ${reason}${hint === undefined ? "" : `; ${hint}`}`;
+  return new StoreError(answer === null ? "unavailable" : failureOf(answer), message, error);
 }
 
 /** The store's answer behind an error, or null where there was none. */
