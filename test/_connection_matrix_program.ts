@@ -7,7 +7,7 @@ import { Agent, request } from "undici";
 import type { Json } from "./_app.ts";
 import { afterwards } from "./_db.ts";
 import { scrape } from "./_metrics_page.ts";
-import { logLines, type Program, startProgram } from "./_process.ts";
+import { type Program, startProgram } from "./_process.ts";
 
 const HOOKS = fileURLToPath(new URL("./_connection_matrix_hooks.ts", import.meta.url));
 const LOOK_MS = 5;
@@ -62,7 +62,7 @@ export async function startRun(t: TestContext, { dataDir, env, haste }: ProgramO
   rmSync(gate, { force: true });
   const program = startProgram(t, ["serve"], {
     env: {
-      ...{ STOWAGE_DATA_DIR: dataDir, NODE_OPTIONS: `--import=${HOOKS}`, MATRIX_STORE_GATE: gate },
+      ...{ STOWAGE_DATA_DIR: dataDir, NODE_OPTIONS: `--import=${HOOKS} --trace-warnings`, MATRIX_STORE_GATE: gate },
       ...(haste === undefined ? {} : { MATRIX_HASTE: String(haste) }),
       ...env,
     },
@@ -79,7 +79,7 @@ export async function startRun(t: TestContext, { dataDir, env, haste }: ProgramO
   function lines(): readonly Json[] {
     const text = program.stderr();
     const end = text.lastIndexOf("\n") + 1;
-    parsed.push(...logLines(text.slice(readChars, end)));
+    parsed.push(...text.slice(readChars, end).split("\n").slice(0, -1).map(lineOf));
     readChars = end;
     return parsed;
   }
@@ -146,6 +146,11 @@ export async function startRun(t: TestContext, { dataDir, env, haste }: ProgramO
     openFiles: () => (hasEnded ? 0 : readdirSync(`/proc/${pid}/fd`).length),
     go: () => void child.kill("SIGCONT"),
   };
+}
+
+/** A line of the log. What is none is a warning of the runtime, such as of listeners that pile up: a failure, too. */
+function lineOf(text: string): Json {
+  return text.startsWith("{") ? JSON.parse(text) : { level: "error", msg: "not a line of the log", error: text };
 }
 
 function clientPorts(pid: number): number[] {
