@@ -100,7 +100,7 @@ test("a URL for a stated size holds its bytes: those of deleted uploads, and of 
   if (app === null) return;
   for (let i = 0; i < 3; i++) await app.remove((await app.createUpload({ size_bytes: 50 * MIB })).id);
   const refused = await app.create(15 * MIB);
-  assert.equal(refused.status, 402);
+  assert.equal(refused.status, 429);
   assert.match(refused.json.error.message, /157286400 that can still be sent to upload URLs of confirmed or deleted/);
   assert.match(refused.json.error.message, /or wait until those URLs have expired/);
   assert.equal((await app.create(14 * MIB)).status, 201);
