@@ -1,11 +1,12 @@
+import { createTurns } from "./turns.ts";
+
 /** What long reads together may take of one turn of the event loop, however many are under way. */
 const TURN_MS_MIN = 2;
 /** Of a long turn they may take this part: with a fixed time they would all but stand still while the process is busy. */
 const TURN_SHARE = 0.25;
 const TURN_MS_MAX = 10;
 
-/** By owner, in the order of their turns: a Map keeps the order in which its keys were set. */
-const waiting = new Map<string, (() => void)[]>();
+const waiting = createTurns<() => void>();
 let isWaking = false;
 let lastWakeMs = 0;
 
@@ -17,25 +18,12 @@ let lastWakeMs = 0;
  */
 export function giveWay(ownerId: string): Promise<void> {
   return new Promise((resolve) => {
-    const own = waiting.get(ownerId);
-    if (own === undefined) waiting.set(ownerId, [resolve]);
-    else own.push(resolve);
+    waiting.add(ownerId, resolve);
     if (isWaking) return;
     isWaking = true;
     lastWakeMs = performance.now();
     setImmediate(wakeSome);
   });
-}
-
-/** Wakes the read that is next, and sends its owner to the end of the line. */
-function wakeOne(): void {
-  for (const [ownerId, own] of waiting) {
-    const next = own.shift();
-    waiting.delete(ownerId);
-    if (own.length > 0) waiting.set(ownerId, own);
-    next?.();
-    return;
-  }
 }
 
 function wakeSome(): void {
@@ -45,14 +33,14 @@ function wakeSome(): void {
   wakeNext();
 
   function wakeNext(): void {
-    wakeOne();
+    waiting.next()?.();
     // A tick that is asked for by a microtask comes after all microtasks: by then the read that was woken has made its
     // step and waits again, or its answer is made.
     queueMicrotask(() => process.nextTick(goOn));
   }
 
   function goOn(): void {
-    if (waiting.size === 0) isWaking = false;
+    if (waiting.isEmpty()) isWaking = false;
     else if (performance.now() - startedMs < sliceMs) wakeNext();
     else setImmediate(wakeSome);
   }
