@@ -6,7 +6,7 @@ import { AppError, outcomeUnknown } from "../errors.ts";
 import type { Log } from "../log.ts";
 import { fsyncPathSync } from "./files.ts";
 import { createFreeSpaceCheck } from "./free_space.ts";
-import { checkSchema } from "./schema_version.ts";
+import { checkSchema, SCHEMA_VERSION } from "./schema_version.ts";
 
 /** The name of the database file in the data directory. */
 export const DATABASE_FILE = "stowage.db";
@@ -107,7 +107,14 @@ export function openDb(options: DbOptions): Db {
   try {
     if (isNew) chmodSync(path, 0o600);
     prepareConnection(sqlite);
-    checkSchema(sqlite, path, migrate);
+    const fileVersion = checkSchema(sqlite, path, migrate);
+    if (fileVersion > 0 && fileVersion < SCHEMA_VERSION) {
+      log.warn("database_upgraded", {
+        from_version: fileVersion,
+        to_version: SCHEMA_VERSION,
+        effect: "versions of this program before this one refuse it from now on",
+      });
+    }
     // Each time, not only when the file is new: whoever made it may have lost power before this line.
     fsyncPathSync(dirname(path));
   } catch (error) {
@@ -289,7 +296,7 @@ export function openDb(options: DbOptions): Db {
     prepare: (sql) => sqlite.prepare(sql),
     write: (body) => enqueue(body, true),
     writeStatement: (body) => enqueue(body, false),
-    checkFreeSpace: createFreeSpaceCheck(dataDir, minFreeBytes),
+    checkFreeSpace: createFreeSpaceCheck(dataDir, minFreeBytes, log),
     close,
   };
 }

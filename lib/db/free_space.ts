@@ -1,5 +1,6 @@
 import { statfsSync } from "node:fs";
 import { AppError } from "../errors.ts";
+import type { Log } from "../log.ts";
 
 /** The file system is asked once in this time at most. */
 const KEPT_MS = 1_000;
@@ -16,7 +17,7 @@ export function freeBytesOf(folder: string): number {
  * Makes the check that keeps the last `minFreeBytes` of the folder's disk for what must go on: SQLite needs room for its log
  * even to delete. The check throws `insufficient_storage` while less is free. 0: it never does.
  */
-export function createFreeSpaceCheck(folder: string, minFreeBytes: number): () => void {
+export function createFreeSpaceCheck(folder: string, minFreeBytes: number, log: Log): () => void {
   let askedAtMs = Number.NEGATIVE_INFINITY;
   let isShort = false;
 
@@ -25,7 +26,17 @@ export function createFreeSpaceCheck(folder: string, minFreeBytes: number): () =
     const nowMs = performance.now();
     if (nowMs - askedAtMs >= KEPT_MS) {
       askedAtMs = nowMs;
+      const wasShort = isShort;
       isShort = isBelow(folder, minFreeBytes);
+      if (isShort && !wasShort) {
+        log.warn("disk_space_low", {
+          folder,
+          min_free_bytes: minFreeBytes,
+          effect:
+            "new uploads, workflows, workspaces, members and users are refused with 507; deletes and confirms go on",
+          hint: "make room on this disk, or lower STOWAGE_MIN_FREE_BYTES",
+        });
+      } else if (wasShort && !isShort) log.info("disk_space_back", { folder });
     }
     if (isShort) {
       throw new AppError(

@@ -9,12 +9,12 @@ const UPGRADES: readonly (() => string)[] = [() => readAsset("lib/db/upgrade_2.s
 export const SCHEMA_VERSION = UPGRADES.length + 1;
 
 /**
- * Compares the file's schema with the program's; with `migrate`, runs the missing steps in one transaction. Throws
- * `conflict` where the file is newer than the program, or older and `migrate` is not set.
+ * Compares the file's schema with the program's; with `migrate`, runs the missing steps in one transaction. Returns
+ * the version that the file had; 0 is a fresh one. Throws `conflict` where the file is newer than the program, or older and `migrate` is not set.
  */
-export function checkSchema(sqlite: Database.Database, path: string, migrate: boolean): void {
+export function checkSchema(sqlite: Database.Database, path: string, migrate: boolean): number {
   const fileVersion = readVersion(sqlite, path);
-  if (fileVersion === SCHEMA_VERSION) return;
+  if (fileVersion === SCHEMA_VERSION) return fileVersion;
   if (!migrate) {
     throw new AppError(
       "conflict",
@@ -30,6 +30,7 @@ export function checkSchema(sqlite: Database.Database, path: string, migrate: bo
     sqlite.pragma(`user_version = ${SCHEMA_VERSION}`);
   });
   runSteps.immediate();
+  return fileVersion;
 }
 
 /** The version of a database file; 0 if its schema was never made. */
