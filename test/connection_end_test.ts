@@ -10,7 +10,7 @@ import { downloadUrl, openWorld, stagedUpload, type World } from "./_connection_
 
 const OF_EACH = 5;
 /** Promised are 5 s; the rest is for a slow machine. Before, it was half a minute. */
-const ENDS_WITHIN_MS = 9_000;
+const ENDS_WITHIN_MS = 7_000;
 
 /** Each leaves a connection in a state that it may never get out of. */
 const HALF_DEAD: Record<string, (client: Client, world: World, run: Run) => Promise<void>> = {
