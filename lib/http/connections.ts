@@ -22,7 +22,7 @@ const UNREAD_BYTES_MAX = 128 * 1024 * 1024;
 const SMALL_BODY_BYTES = 64 * 1024;
 /** The parser's error if the client closes its side in the middle of a body. What it sent can never be a request. */
 const CLOSED_IN_BODY = "HPE_INVALID_EOF_STATE";
-/** While the server closes: a connection that moved fewer bytes than this since the last check is given up. */
+/** While the server closes: a connection has to move so many bytes in each span of the stall's length. */
 const MOVED_BYTES_MIN = 2_048;
 
 export interface ConnectionsOptions extends RefusalsOptions {
@@ -50,10 +50,12 @@ export interface Connection {
   isRefused: boolean;
   /** Responses to requests that were begun, until they have left. */
   readonly open: Set<ServerResponse>;
+  /** Called when a response has left, or the connection is closed. */
+  readonly turnWaiters: (() => void)[];
   /** Requests that came in and were not begun. */
   readonly waiting: (() => void)[];
-  /** Bytes moved in either direction when that was last looked at. */
-  movedBytes: number;
+  /** Bytes that had moved in either direction when it last was enough, and when that was. */
+  moved: { bytes: number; atMs: number };
 }
 
 export type Connections = ReturnType<typeof createConnections>;
@@ -89,10 +91,13 @@ export function createConnections(options: ConnectionsOptions) {
       cut: null,
       isRefused: false,
       open: new Set(),
+      turnWaiters: [],
       waiting: [],
-      movedBytes: 0,
+      moved: { bytes: 0, atMs: 0 },
     };
     connections.set(socket, connection);
+    // Each of the requests that are answered at once may listen for the end twice, beside node:http's own.
+    socket.setMaxListeners(4 * REQUESTS_AT_ONCE_MAX);
     // node:http resumes a socket whenever a response leaves. While requests wait, nothing more may come in.
     socket.on("resume", () => {
       if (connection.waiting.length > 0) socket.pause();
@@ -108,6 +113,7 @@ export function createConnections(options: ConnectionsOptions) {
       // Nobody is left to answer: they begin, find that out, and are logged.
       waitingInAll -= connection.waiting.length;
       for (const begin of connection.waiting.splice(0)) begin();
+      wakeTurnWaiters(connection);
     });
   }
 
@@ -145,6 +151,7 @@ export function createConnections(options: ConnectionsOptions) {
 
   function onAnswered(connection: Connection, res: ServerResponse): void {
     connection.open.delete(res);
+    wakeTurnWaiters(connection);
     const next = connection.waiting.shift();
     if (next === undefined) return;
     waitingInAll--;
@@ -158,10 +165,8 @@ export function createConnections(options: ConnectionsOptions) {
       const [first] = connection.open;
       if (first === undefined || first === res || connection.socket.destroyed) return;
       const { promise, resolve } = Promise.withResolvers<void>();
-      first.once("close", resolve);
-      connection.socket.once("close", resolve);
+      connection.turnWaiters.push(resolve);
       await promise;
-      connection.socket.off("close", resolve);
     }
   }
 
@@ -211,15 +216,18 @@ export function createConnections(options: ConnectionsOptions) {
   }
 
   /**
-   * Closes the connections that wait for their client and have moved next to nothing since the last call: a request that
-   * is not whole, or a response that is not being read.
+   * Closes the connections that wait for their client and have moved next to nothing for `stallMs`: a request that is not
+   * whole, or a response that is not being read. `sinceMs`: when the server began to close, as `performance.now()` has it.
    */
-  function closeStalled(): void {
+  function closeStalled(sinceMs: number, stallMs: number): void {
+    const nowMs = performance.now();
     for (const connection of connections.values()) {
-      const { socket, movedBytes } = connection;
-      connection.movedBytes = socket.bytesRead + socket.bytesWritten;
-      const isSlow = connection.movedBytes - movedBytes < MOVED_BYTES_MIN || isSmallAndLate(connection);
-      if (waitsForClient(connection) && isSlow) cutOff(connection);
+      const bytes = connection.socket.bytesRead + connection.socket.bytesWritten;
+      const isFirstCheck = connection.moved.atMs < sinceMs;
+      if (isFirstCheck || bytes - connection.moved.bytes >= MOVED_BYTES_MIN) connection.moved = { bytes, atMs: nowMs };
+      const isSlow = nowMs - connection.moved.atMs >= stallMs;
+      const isLate = nowMs - sinceMs >= stallMs && isSmallAndLate(connection);
+      if (waitsForClient(connection) && (isSlow || isLate)) cutOff(connection);
     }
   }
 
@@ -241,14 +249,11 @@ export function createConnections(options: ConnectionsOptions) {
     log.warn("unread_responses_dropped", { connections: dropped, allowed_bytes: UNREAD_BYTES_MAX });
   }
 
-  /** Begins to count what moves, for `closeStalled`. */
-  function watchMoves(): void {
-    for (const connection of connections.values()) {
-      connection.movedBytes = connection.socket.bytesRead + connection.socket.bytesWritten;
-    }
-  }
+  return { add, admit, turnOf, refuse, refuseConnect, onSilence, dropUnread, closeIdle, closeStalled };
+}
 
-  return { add, admit, turnOf, refuse, refuseConnect, onSilence, dropUnread, closeIdle, watchMoves, closeStalled };
+function wakeTurnWaiters({ turnWaiters }: Connection): void {
+  for (const wake of turnWaiters.splice(0)) wake();
 }
 
 /** Cuts a connection whose client keeps us waiting. Its requests end as the client's fault, but not as if it had gone. */

@@ -25,6 +25,8 @@ const CONNECTIONS_MAX = 8_192;
 const CONNECTIONS_CLOSING_MAX = 1_024;
 /** How often it is checked how much clients leave unread: less often, and a flood could bring gigabytes in between. */
 const UNREAD_CHECK_MS = 250;
+/** While the server closes: how many times in the length of a stall it checks for one. */
+const STALL_CHECKS = 8;
 /** While the server closes: how often it checks for connections that have become idle. */
 const IDLE_CHECK_MS = 20;
 
@@ -301,8 +303,10 @@ export function createHttpServer(options: HttpOptions): HttpServer {
       }, timeouts.closeGraceMs);
       // node:http's own check misses connections that never asked for anything, and those that become idle later.
       const idleCheck = setInterval(connections.closeIdle, IDLE_CHECK_MS);
-      const stallCheck = setInterval(connections.closeStalled, timeouts.closeStallMs);
-      connections.watchMoves();
+      const sinceMs = performance.now();
+      const checkStalled = (): void => connections.closeStalled(sinceMs, timeouts.closeStallMs);
+      const stallCheck = setInterval(checkStalled, timeouts.closeStallMs / STALL_CHECKS);
+      checkStalled();
       void open.close().then(() => {
         for (const check of [unreadCheck, idleCheck, stallCheck]) clearInterval(check);
         onQuiet = () => {
