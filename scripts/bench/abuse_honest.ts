@@ -128,7 +128,7 @@ async function work({ url, tenant, durationMs }: HonestJob, stop: AbortSignal): 
     const dueMs = begunMs + ((begun + Math.random()) * 1000) / LIVES_PER_SECOND;
     await delay(Math.max(0, dueMs - performance.now()));
     if (livesNow >= LIVES_AT_ONCE_MAX) {
-      noteFailure("create", "not begun: too many lives are under way");
+      // The service did not fail anyone: it is slow, and that shows in the times of those that are under way.
       continue;
     }
     livesNow++;
