@@ -22,6 +22,16 @@ const echo = route({
   handle: ({ body }) => ({ data: body }),
 });
 
+/** Answers once it is let to. */
+const slowRoute = (gate: Promise<void>): Route =>
+  publicRoute({
+    ...{ method: "GET", path: "/slow", summary: "" },
+    async handle() {
+      await gate;
+      return { bare: {} };
+    },
+  });
+
 /** Reads its body to the end and says how long it was. `before` is awaited first. */
 function putRoute(before: () => Promise<void> = async () => {}): Route {
   return {
@@ -116,13 +126,7 @@ test("a malformed chunk before the body is read is answered as soon as it is", a
 
 test("a client that is gone before its response is 499 in log and metrics, whatever the handler says", async (t) => {
   const gate = Promise.withResolvers<void>();
-  const slow = publicRoute({
-    ...{ method: "GET", path: "/slow", summary: "" },
-    async handle() {
-      await gate.promise;
-      return { bare: {} };
-    },
-  });
+  const slow = slowRoute(gate.promise);
   const server = await serve(t, { routes: [slow] });
   const client = await rawClient(t, server.url);
   client.send(rawRequest("GET", "/slow"));
@@ -231,13 +235,7 @@ test("a few requests of a connection are answered at once, however many are pipe
 
 test("a connection that pipelines without measure is cut, and costs the others nothing", async (t) => {
   const gate = Promise.withResolvers<void>();
-  const slow = publicRoute({
-    ...{ method: "GET", path: "/slow", summary: "" },
-    async handle() {
-      await gate.promise;
-      return { bare: {} };
-    },
-  });
+  const slow = slowRoute(gate.promise);
   const server = await serve(t, { routes: [slow, fast] });
   const client = await rawClient(t, server.url);
   client.send(rawRequest("GET", "/slow").repeat(5_000));
@@ -250,13 +248,7 @@ test("a connection that pipelines without measure is cut, and costs the others n
 
 test("requests that wait behind others are logged once when their client goes away", async (t) => {
   const gate = Promise.withResolvers<void>();
-  const slow = publicRoute({
-    ...{ method: "GET", path: "/slow", summary: "" },
-    async handle() {
-      await gate.promise;
-      return { bare: {} };
-    },
-  });
+  const slow = slowRoute(gate.promise);
   const server = await serve(t, { routes: [slow] });
   const client = await rawClient(t, server.url);
   client.send(rawRequest("GET", "/slow").repeat(20));

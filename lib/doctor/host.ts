@@ -1,7 +1,8 @@
-import { existsSync, statfsSync, statSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
 import type { Config } from "../config/config.ts";
 import { DATABASE_FILE } from "../db/db.ts";
+import { freeBytesOf } from "../db/free_space.ts";
 import { OBJECTS_FOLDER } from "../store/disk/objects_disk.ts";
 import type { Report } from "./report.ts";
 
@@ -61,8 +62,7 @@ export function checkFiles(report: Report, config: Config): void {
       });
     }
   }
-  const { bavail, bsize, frsize } = statfsSync(dataDir);
-  const freeBytes = bavail * (frsize || bsize);
+  const freeBytes = freeBytesOf(dataDir);
   if (config.store === "disk" && freeBytes < config.minFreeBytes) {
     report.problem(
       check,

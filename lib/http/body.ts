@@ -11,20 +11,20 @@ const JSON_DEPTH_MAX = 64;
 const utf8 = new TextDecoder("utf-8", { fatal: true });
 
 /**
- * Reads the bytes of a request's JSON body. Throws `unsupported_media_type`, `payload_too_large`, `request_timeout`,
- * `client_closed_request`, or `bad_request` if they break off.
+ * Reads a request's JSON body. A byte order mark is tolerated. Throws `unsupported_media_type`, `payload_too_large`,
+ * `request_timeout`, `client_closed_request`, or `bad_request` if the bytes are not JSON in UTF-8 or break off.
  */
-export async function readJsonBytes(
+export async function readJson(
   req: IncomingMessage,
   res: ServerResponse,
   connection: Connection,
   timeoutMs: number,
-): Promise<Buffer> {
+): Promise<unknown> {
   checkContentType(req.headers["content-type"]);
   if (Number(req.headers["content-length"] ?? 0) > JSON_BYTES_MAX) throw tooLarge();
   // HTTP/1.0 knows no interim answers.
   if (req.headers.expect !== undefined && req.httpVersion !== "1.0") res.writeContinue();
-  return wholeBody(req, connection, { bytesMax: JSON_BYTES_MAX, timeoutMs, tooLarge });
+  return parseJson(await wholeBody(req, connection, { bytesMax: JSON_BYTES_MAX, timeoutMs, tooLarge }));
 }
 
 function checkContentType(contentType: string | undefined): void {
@@ -41,8 +41,7 @@ function checkContentType(contentType: string | undefined): void {
   }
 }
 
-/** What a JSON body says. A byte order mark is tolerated. Throws `bad_request` if the bytes are not JSON in UTF-8. */
-export function parseJson(bytes: Buffer): unknown {
+function parseJson(bytes: Buffer): unknown {
   let text: string;
   try {
     text = utf8.decode(bytes);

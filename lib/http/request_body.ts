@@ -45,8 +45,8 @@ export async function* requestBody(
       const { promise, resolve } = Promise.withResolvers<void>();
       wake = resolve;
       const sinceMs = performance.now();
-      const timer = setTimeout(() => failBody(connection, tooSlow(bytesPer10sMin)), patienceMs);
-      if (bytesPer10sMin === 0) clearTimeout(timer);
+      const onLate = (): void => failBody(connection, tooSlow(bytesPer10sMin));
+      const timer = bytesPer10sMin === 0 ? undefined : setTimeout(onLate, patienceMs);
       await promise;
       clearTimeout(timer);
       patienceMs -= performance.now() - sinceMs;

@@ -4,7 +4,7 @@ import { AppError, clientGone } from "../errors.ts";
 import { newRequestId } from "../ids.ts";
 import type { Log } from "../log.ts";
 import { timestamp } from "../timestamp.ts";
-import { parseJson, readJsonBytes } from "./body.ts";
+import { readJson } from "./body.ts";
 import { type Connection, createConnections } from "./connections.ts";
 import { corsHeaders } from "./cors.ts";
 import { errorAnswer } from "./errors.ts";
@@ -166,16 +166,17 @@ export function createHttpServer(options: HttpOptions): HttpServer {
       const exchange: Exchange = { connection, requestId, startedAtMs, route: "(unmatched)", logFields: {} };
       // Whatever fails while a request is answered, and be it the answering of its failure, ends its connection alone.
       answering++;
-      answer(req, res, exchange, refusal)
-        .catch((error: unknown) => {
-          connection.socket.destroy();
-          log.error("answer_failed", { request_id: requestId, route: exchange.route, error });
-        })
-        .finally(() => {
-          answering--;
-          onQuiet();
-        });
+      answer(req, res, exchange, refusal).then(onEnded, (error: unknown) => {
+        connection.socket.destroy();
+        log.error("answer_failed", { request_id: requestId, route: exchange.route, error });
+        onEnded();
+      });
     });
+  }
+
+  function onEnded(): void {
+    answering--;
+    onQuiet();
   }
 
   /** Answers one request, also if it fails. Rejects only if the answering itself is at fault. */
@@ -255,12 +256,11 @@ export function createHttpServer(options: HttpOptions): HttpServer {
       principal = known instanceof Promise ? await known : known;
       exchange.logFields = describe(principal);
     }
-    const bytes = route.takesBody ? await readJsonBytes(req, res, exchange.connection, timeouts.bodyMs) : null;
+    const body = route.takesBody ? await readJson(req, res, exchange.connection, timeouts.bodyMs) : undefined;
     if (route.takesBody && route.access !== "public" && principal !== null) {
       const known = askAgain(req, route.access, principal);
       principal = known instanceof Promise ? await known : known;
     }
-    const body = bytes === null ? undefined : parseJson(bytes);
     const reply = await route.invoke({ params, search, body, principal, headers: req.headers, nowMs: now() });
     responses.json(req, res, exchange, {
       status: reply.status ?? 200,

@@ -1,4 +1,5 @@
 import type { Totals, TotalsReader } from "../core/totals.ts";
+import { orAfter } from "../deadline.ts";
 import type { Route } from "../http/routes.ts";
 import type { Log } from "../log.ts";
 import type { Metrics } from "../metrics/metrics.ts";
@@ -33,18 +34,13 @@ export function metricsRoutes(options: MetricsRouteOptions): Route[] {
    * database is in trouble. Then the latest ones stand in for them, at first "not a number".
    */
   async function readTotals(): Promise<Totals> {
-    let timer: NodeJS.Timeout | undefined;
     const read = totals.read(now()).then(
       (found) => {
         latest = found;
       },
       (error) => log.warn("totals_not_read", { error }),
     );
-    const late = new Promise<void>((resolve) => {
-      timer = setTimeout(resolve, totalsMsMax);
-    });
-    await Promise.race([read, late]);
-    clearTimeout(timer);
+    await orAfter(totalsMsMax, read, () => {});
     return latest;
   }
 

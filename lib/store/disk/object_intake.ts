@@ -229,10 +229,6 @@ function nothingPending(): AppError {
 }
 
 /** The body ended, or its sender went away, before all of it had come. */
-function brokeOff(cause?: unknown): AppError {
-  return new AppError(
-    "bad_request",
-    "The upload broke off before its end, and nothing of it was kept: send it again",
-    cause === undefined ? {} : { cause },
-  );
+function brokeOff(): AppError {
+  return new AppError("bad_request", "The upload broke off before its end, and nothing of it was kept: send it again");
 }

@@ -1,4 +1,5 @@
 import { create as contentDisposition } from "content-disposition";
+import { orAfter } from "../../deadline.ts";
 import { invalidField } from "../../errors.ts";
 import type { Log } from "../../log.ts";
 import {
@@ -162,7 +163,9 @@ export function createS3Store(options: S3StoreOptions): S3Store {
   async function failureOfCopy(stagingKey: string, source: ObjectStat, failed: StoreError): Promise<StoreFailure> {
     if (failed.failure === "denied" || failed.failure === "bucket_missing") return failed.failure;
     try {
-      const staged = await inTime(stat(stagingKey), timeouts.callMs);
+      const staged = await orAfter(timeouts.callMs, stat(stagingKey), () => {
+        throw new S3NoAnswerError(`no answer within ${timeouts.callMs} ms`);
+      });
       if (staged === null) return "absent";
       return staged.etag === source.etag ? "unavailable" : "changed";
     } catch {
@@ -284,14 +287,6 @@ export function createS3Store(options: S3StoreOptions): S3Store {
     clockSkewMs: () => clockSkewMs,
     keepsVersions,
   };
-}
-
-async function inTime<T>(work: Promise<T>, ms: number): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new S3NoAnswerError(`no answer within ${ms} ms`)), ms);
-  });
-  return await Promise.race([work, late]).finally(() => clearTimeout(timer));
 }
 
 function checkedEndpoint(setting: string, text: string): URL {
