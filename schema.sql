@@ -29,7 +29,13 @@ CREATE TABLE installation (
   looked_at_ms    INTEGER,
   -- When the clock was last trusted, and when it was first doubted since: see clock_watch.ts.
   clock_trusted_at_ms INTEGER,
-  clock_doubted_at_ms INTEGER
+  clock_doubted_at_ms INTEGER,
+  -- The store that holds its objects, as JSON: see store_identity.ts. NULL until the first object could have been put there.
+  store_json      TEXT,
+  -- When the ledger marker was first written to that store; NULL: never. From then on a store without one is not that store.
+  marker_written_at_ms INTEGER,
+  -- Raised by each start of `serve`; the marker carries it, so that two copies of one data directory notice each other.
+  generation      INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 INSERT INTO installation (only_row, id, created_at_ms)
 VALUES (1, lower(hex(randomblob(8))), CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER));
@@ -152,6 +158,8 @@ CREATE TABLE uploads (
   -- What is known to lie under the staging key of a pending row, written a moment after the PUT; NULL: nothing is known.
   -- No books rest on it: it bounds what one owner may have staged.
   staged_size_bytes   INTEGER CHECK (staged_size_bytes BETWEEN 0 AND 9007199254740991),
+  -- What the caller said at create, in lower-case hex; the signed URL then takes these bytes alone.
+  checksum_sha256     TEXT CHECK (length(checksum_sha256) = 64),
   CHECK ((status = 'uploaded') = (size_bytes IS NOT NULL)),
   CHECK (status = 'pending' OR workspace_id IS NOT NULL)
 ) STRICT, WITHOUT ROWID;

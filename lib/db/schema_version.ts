@@ -3,7 +3,10 @@ import { readAsset } from "../assets.ts";
 import { AppError } from "../errors.ts";
 
 /** What brings a file from each version to the next, from 1 to 2 on; only ever appended. A fresh file is made by `schema.sql`. */
-const UPGRADES: readonly (() => string)[] = [() => readAsset("lib/db/upgrade_2.sql")];
+const UPGRADES: readonly (() => string)[] = [
+  () => readAsset("lib/db/upgrade_2.sql"),
+  () => readAsset("lib/db/upgrade_3.sql"),
+];
 
 /** The version that this program reads and writes, as `PRAGMA user_version` has it. */
 export const SCHEMA_VERSION = UPGRADES.length + 1;
