@@ -1,47 +1,98 @@
-import { createTurns } from "./turns.ts";
+/** Of the time in which the event loop has other work, long reads together may take this part. */
+const SHARE = 0.2;
+/** A turn of the loop that took no longer had nothing else to do. */
+const IDLE_TURN_MS = 0.1;
+/** How much unused time may be saved up, and how much a step may be ahead: about one step. */
+const CREDIT_MS_MAX = 2;
 
-/** What long reads together may take of one turn of the event loop, however many are under way. */
-const TURN_MS_MIN = 2;
-/** Of a long turn they may take this part: with a fixed time they would all but stand still while the process is busy. */
-const TURN_SHARE = 0.25;
-const TURN_MS_MAX = 10;
+/** A workspace or person with long reads under way. */
+interface Owner {
+  /** The time that their reads have taken, on a clock that starts at that of whoever was served when they came. */
+  virtualMs: number;
+  /** Reads that wait for their next step, the first to be next. */
+  readonly waiting: (() => void)[];
+}
 
-const waiting = createTurns<() => void>();
-let isWaking = false;
-let lastWakeMs = 0;
+const owners = new Map<string, Owner>();
+let waitingCount = 0;
+let isScheduled = false;
+/** The virtual time of the owner who was served last. */
+let virtualNowMs = 0;
+let creditMs = 0;
+let turnEndedAtMs = 0;
 
 /**
- * To be awaited between the steps of a long read, each of 1 ms or so. All long reads of the process share a slice of each
- * turn: a hundred at once delay a request by no more than one does. Owners take turns at it, one step each, so that a
- * tenant with a hundred reads under way does not keep another's single one waiting. `ownerId`: a workspace or a person;
- * empty for the service itself.
+ * To be awaited between the steps of a long read, each of 1 ms or so. All long reads of the process share one part of the
+ * event loop's time, and the whole of it if there is nothing else to do: a hundred at once delay a request by no more than
+ * one does. Next is the owner whose reads have taken the least time: a tenant who reads a little does not wait for those
+ * who read a lot. `ownerId`: a workspace or a person; empty for the service itself.
  */
 export function giveWay(ownerId: string): Promise<void> {
   return new Promise((resolve) => {
-    waiting.add(ownerId, resolve);
-    if (isWaking) return;
-    isWaking = true;
-    lastWakeMs = performance.now();
-    setImmediate(wakeSome);
+    let owner = owners.get(ownerId);
+    if (owner === undefined) {
+      owner = { virtualMs: virtualNowMs, waiting: [] };
+      owners.set(ownerId, owner);
+    }
+    owner.waiting.push(resolve);
+    waitingCount++;
+    if (isScheduled) return;
+    isScheduled = true;
+    turnEndedAtMs = performance.now();
+    creditMs = 0;
+    setImmediate(onTurn);
   });
 }
 
-function wakeSome(): void {
+function onTurn(): void {
+  const turnMs = performance.now() - turnEndedAtMs;
+  if (turnMs <= IDLE_TURN_MS) creditMs = Math.max(creditMs, 0) + IDLE_TURN_MS;
+  else creditMs = Math.min(CREDIT_MS_MAX, creditMs + turnMs * SHARE);
+  if (creditMs > 0) wakeNext();
+  else endTurn();
+}
+
+function wakeNext(): void {
+  const owner = leastServed();
+  if (owner === null) return endTurn();
+  virtualNowMs = owner.virtualMs;
   const startedMs = performance.now();
-  const sliceMs = Math.min(TURN_MS_MAX, Math.max(TURN_MS_MIN, (startedMs - lastWakeMs) * TURN_SHARE));
-  lastWakeMs = startedMs;
-  wakeNext();
+  waitingCount--;
+  owner.waiting.shift()?.();
+  // A tick that is asked for by a microtask comes after all microtasks: by then the read that was woken has made its step
+  // and waits again, or its response is made.
+  queueMicrotask(() =>
+    process.nextTick(() => {
+      const stepMs = performance.now() - startedMs;
+      owner.virtualMs += stepMs;
+      creditMs -= stepMs;
+      if (creditMs > 0) wakeNext();
+      else endTurn();
+    }),
+  );
+}
 
-  function wakeNext(): void {
-    waiting.next()?.();
-    // A tick that is asked for by a microtask comes after all microtasks: by then the read that was woken has made its
-    // step and waits again, or its answer is made.
-    queueMicrotask(() => process.nextTick(goOn));
+function endTurn(): void {
+  if (waitingCount === 0) {
+    isScheduled = false;
+    owners.clear();
+    virtualNowMs = 0;
+    return;
   }
+  turnEndedAtMs = performance.now();
+  setImmediate(onTurn);
+}
 
-  function goOn(): void {
-    if (waiting.isEmpty()) isWaking = false;
-    else if (performance.now() - startedMs < sliceMs) wakeNext();
-    else setImmediate(wakeSome);
+/** The owner with a waiting read whose reads have taken the least time; null if nothing waits. */
+function leastServed(): Owner | null {
+  let least: Owner | null = null;
+  for (const [ownerId, owner] of owners) {
+    if (owner.waiting.length > 0) {
+      if (least === null || owner.virtualMs < least.virtualMs) least = owner;
+    } else if (owner.virtualMs < virtualNowMs) {
+      // Coming back later they are no better off for having been away.
+      owners.delete(ownerId);
+    }
   }
+  return least;
 }
