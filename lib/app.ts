@@ -152,6 +152,7 @@ export async function openApp(options: AppOptions): Promise<App> {
         ...{ keys, users, workspaces, sessions, now },
         rateLimit: createRateLimit({ defaultPerMin: config.rateLimitPerMin, monotonicNow }),
       }),
+      ownerOf: ({ workspaceId, userId }) => workspaceId ?? userId,
       describe: ({ apiKeyId, userId }) => (apiKeyId === null ? { user_id: userId } : { api_key_id: apiKeyId }),
       corsOrigins: config.corsOrigins,
       bodyBytesPer10sMin: config.uploadBytesPer10sMin,

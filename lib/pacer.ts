@@ -1,47 +1,21 @@
-import { createTurns } from "./turns.ts";
+import { createFairTurns } from "./fair_turns.ts";
 
-/** What long reads together may take of one turn of the event loop, however many are under way. */
-const TURN_MS_MIN = 2;
-/** Of a long turn they may take this part: with a fixed time they would all but stand still while the process is busy. */
-const TURN_SHARE = 0.25;
-const TURN_MS_MAX = 10;
+/** Of the time in which the event loop has other work, long reads together may take this part. */
+const SHARE = 0.2;
+/** A turn of the loop that took no longer had nothing else to do. */
+const IDLE_TURN_MS = 0.1;
+/** How much unused time may be saved up: about two steps. */
+const CREDIT_MS_MAX = 2;
 
-const waiting = createTurns<() => void>();
-let isWaking = false;
-let lastWakeMs = 0;
+const turns = createFairTurns((turnMs, leftMs) =>
+  turnMs <= IDLE_TURN_MS ? Math.max(leftMs, 0) + IDLE_TURN_MS : Math.min(CREDIT_MS_MAX, leftMs + turnMs * SHARE),
+);
 
 /**
- * To be awaited between the steps of a long read, each of 1 ms or so. All long reads of the process share a slice of each
- * turn: a hundred at once delay a request by no more than one does. Owners take turns at it, one step each, so that a
- * tenant with a hundred reads under way does not keep another's single one waiting. `ownerId`: a workspace or a person;
- * empty for the service itself.
+ * To be awaited between the steps of a long read, each of 1 ms or so. All long reads of the process share one part of the
+ * event loop's time, and the whole of it if there is nothing else to do: a hundred at once delay a request by no more than
+ * one does. Owners take turns at it. `ownerId`: a workspace or a person; empty for the service itself.
  */
 export function giveWay(ownerId: string): Promise<void> {
-  return new Promise((resolve) => {
-    waiting.add(ownerId, resolve);
-    if (isWaking) return;
-    isWaking = true;
-    lastWakeMs = performance.now();
-    setImmediate(wakeSome);
-  });
-}
-
-function wakeSome(): void {
-  const startedMs = performance.now();
-  const sliceMs = Math.min(TURN_MS_MAX, Math.max(TURN_MS_MIN, (startedMs - lastWakeMs) * TURN_SHARE));
-  lastWakeMs = startedMs;
-  wakeNext();
-
-  function wakeNext(): void {
-    waiting.next()?.();
-    // A tick that is asked for by a microtask comes after all microtasks: by then the read that was woken has made its
-    // step and waits again, or its answer is made.
-    queueMicrotask(() => process.nextTick(goOn));
-  }
-
-  function goOn(): void {
-    if (waiting.isEmpty()) isWaking = false;
-    else if (performance.now() - startedMs < sliceMs) wakeNext();
-    else setImmediate(wakeSome);
-  }
+  return turns.wait(ownerId);
 }

@@ -100,6 +100,7 @@ export async function startHttpServer(
       ...{ authKind: "api_key", userId: "u", workspaceId: "w", apiKeyId: "k", scopes: [], checkedAtMs: 0 },
     }),
     askAgain: (_req, _access, known) => known,
+    ownerOf: ({ userId }) => userId,
     describe: ({ userId }) => ({ user_id: userId }),
     corsOrigins: [],
     bodyBytesPer10sMin: 0,

@@ -12,6 +12,7 @@ import { closeUnlessWhole } from "./linger.ts";
 import { type Listeners, openListeners } from "./listeners.ts";
 import type { AnsweredRequest } from "./refusals.ts";
 import { requestBody } from "./request_body.ts";
+import { createRequestTurns } from "./request_turns.ts";
 import { createResponses } from "./responses.ts";
 import { type Access, matchRoute, type Route, type RouteTable, routeTable } from "./routes.ts";
 
@@ -67,6 +68,8 @@ export interface HttpOptions {
     access: Exclude<Access, "public">,
     known: Principal,
   ) => Principal | Promise<Principal>;
+  /** Whose work a principal's requests are: owners take turns when there is too much of it. */
+  ownerOf: (principal: Principal) => string;
   /** What the log tells of a principal. */
   describe: (principal: Principal) => Record<string, string>;
   corsOrigins: readonly string[];
@@ -106,6 +109,7 @@ export function createHttpServer(options: HttpOptions): HttpServer {
   const {
     authenticate,
     askAgain,
+    ownerOf,
     describe,
     corsOrigins,
     bodyBytesPer10sMin,
@@ -122,6 +126,7 @@ export function createHttpServer(options: HttpOptions): HttpServer {
     ...{ lingerMs: timeouts.lingerMs, log, now, onAnswered },
   });
   const responses = createResponses({ corsOrigins, lingerMs: timeouts.lingerMs, isClosing: () => closing });
+  const requestTurns = createRequestTurns();
   let listeners: Listeners | null = null;
   let unreadCheck: NodeJS.Timeout | undefined;
   let closing = false;
@@ -260,6 +265,10 @@ export function createHttpServer(options: HttpOptions): HttpServer {
     if (route.takesBody && route.access !== "public" && principal !== null) {
       const known = askAgain(req, route.access, principal);
       principal = known instanceof Promise ? await known : known;
+    }
+    if (principal !== null) {
+      const turn = requestTurns.enter(ownerOf(principal));
+      if (turn !== null) await turn;
     }
     const reply = await route.invoke({ params, search, body, principal, headers: req.headers, nowMs: now() });
     responses.json(req, res, exchange, {

@@ -11,6 +11,7 @@ import { orAfter } from "../deadline.ts";
 import { AppError, invalidField } from "../errors.ts";
 import { createGate, type Gate } from "../gate.ts";
 import type { Log } from "../log.ts";
+import { giveWay } from "../pacer.ts";
 import { type ObjectStat, type ObjectStore, StoreError } from "../store/objects.ts";
 
 /** Time beyond the copy itself for the two transactions and for reading the file: 30 s and 1 s for every 10 MB. */
@@ -21,6 +22,8 @@ const TURN_MS_MAX = 10_000;
 /** A text that is longer is counted with few others: 1 GiB keeps the process busy for seconds. */
 const HUGE_TEXT_BYTES = 4 * 1024 * 1024;
 const HUGE_TEXTS_AT_ONCE = 2;
+/** What of a text is counted without a break: some 2 ms of work. */
+const LONG_TEXT_BYTES = 256 * 1024;
 /** Other texts that are counted at once. */
 const TEXTS_AT_ONCE = 16;
 
@@ -62,8 +65,11 @@ export function createConfirm(parts: ConfirmParts) {
   const tooManyTexts = "Too many scripts are being confirmed at the moment: ask again";
   const texts = gateFor(TEXTS_AT_ONCE, tooManyTexts);
   const hugeTexts = gateFor(HUGE_TEXTS_AT_ONCE, tooManyTexts);
-  /** The attempt under way for each upload. Two at once would copy twice to no use: the later waits and finds it done. */
-  const attempts = new Map<string, Promise<unknown>>();
+  /**
+   * For each upload the end of its last attempt. Two at once would copy twice to no use: the later waits and finds it done.
+   * Each waits for the one before: if all waited for the first, each end would wake them all.
+   */
+  const attempts = new Map<string, Promise<void>>();
 
   /**
    * Confirms an upload and resolves with it; one that is confirmed already is returned as it is, whatever the context.
@@ -77,25 +83,25 @@ export function createConfirm(parts: ConfirmParts) {
     const { uploadId, repeatable } = request;
     // Asked before anything is copied; asked again in the transaction that confirms.
     if (repeatable !== null) idempotency.find(repeatable);
-    const deadlineMs = performance.now() + TURN_MS_MAX;
-    for (let before = attempts.get(uploadId); before !== undefined; before = attempts.get(uploadId)) {
-      // Someone who cannot see the upload must not learn from the wait that it is being confirmed (NO-LEAK).
-      uploads.findToChange(principal, uploadId);
-      const waitMs = deadlineMs - performance.now();
-      await orAfter(
-        waitMs,
-        before.catch(() => {}),
-        () => {
-          throw beingConfirmed();
-        },
-      );
-    }
-    const attempt = confirmAlone(principal, request);
-    attempts.set(uploadId, attempt);
+    const before = attempts.get(uploadId);
+    // Someone who cannot see the upload must not learn from the wait that it is being confirmed (NO-LEAK).
+    if (before !== undefined) uploads.findToChange(principal, uploadId);
+    const { promise: done, resolve: end } = Promise.withResolvers<void>();
+    // One that gives up waiting does not let the next one through.
+    const last = before === undefined ? done : before.then(() => done);
+    attempts.set(uploadId, last);
+    void last.then(() => {
+      if (attempts.get(uploadId) === last) attempts.delete(uploadId);
+    });
     try {
-      return await attempt;
+      if (before !== undefined) {
+        await orAfter(TURN_MS_MAX, before, () => {
+          throw beingConfirmed();
+        });
+      }
+      return await confirmAlone(principal, request);
     } finally {
-      attempts.delete(uploadId);
+      end();
     }
   }
 
@@ -188,7 +194,12 @@ export function createConfirm(parts: ConfirmParts) {
   async function countsOf(upload: Upload, finalKey: string, object: ObjectStat): Promise<TextCounts | null> {
     if (!isCounted(upload)) return null;
     if (object.sizeBytes === 0) return { charCount: 0, lineCount: 0 };
-    return countText(wholeBody(await objects.read(finalKey), object.sizeBytes));
+    return countText(
+      wholeBody(await objects.read(finalKey), {
+        ownerId: upload.workspaceId ?? upload.userId,
+        sizeBytes: object.sizeBytes,
+      }),
+    );
   }
 
   /** Only a hint: where it fails, the lease ends by itself. */
@@ -211,10 +222,17 @@ function isCounted({ category, format }: Upload): boolean {
   return category === "script" && format === "txt";
 }
 
-/** The bytes as they come; rejects at their end where they are fewer or more than were charged, so that no part is counted as the whole. */
-async function* wholeBody(bytes: AsyncIterable<Uint8Array>, sizeBytes: number): AsyncGenerator<Uint8Array> {
+/**
+ * The bytes as they come, of a long text a bit in each turn of the event loop; rejects at their end if they are fewer or
+ * more than were charged, so that no part is counted as the whole.
+ */
+async function* wholeBody(
+  bytes: AsyncIterable<Uint8Array>,
+  { ownerId, sizeBytes }: { ownerId: string; sizeBytes: number },
+): AsyncGenerator<Uint8Array> {
   let cameBytes = 0;
   for await (const chunk of bytes) {
+    if (cameBytes >= LONG_TEXT_BYTES) await giveWay(ownerId);
     cameBytes += chunk.length;
     yield chunk;
   }

@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { renameSync } from "node:fs";
-import { type FileHandle, open, rm } from "node:fs/promises";
+import { type FileHandle, open, unlink } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { AppError } from "../../errors.ts";
 import type { Log } from "../../log.ts";
@@ -79,9 +79,9 @@ export function createIntake({ paths, folders, admit, ownerOf, now, log }: Intak
     if (contentLength !== null) checkLength(contentLength, options, "announces");
 
     const temporaryPath = join(paths.temporaryFolder, randomBytes(16).toString("hex"));
-    let admitted: Admitted | null = null;
+    // Outside of what discards the file: a flood of refused uploads must cost no call of the file system.
+    const admitted = admit(objectKey, ownerId, contentLength ?? sizeBytes);
     try {
-      admitted = admit(objectKey, ownerId, contentLength ?? sizeBytes);
       const stored = await write(temporaryPath, body, options, { ...admitted, ownerId });
       await place(objectKey, temporaryPath, path);
       admitted.stored(stored.sizeBytes);
@@ -90,7 +90,7 @@ export function createIntake({ paths, folders, admit, ownerOf, now, log }: Intak
       await discard(temporaryPath);
       throw error instanceof SenderFailed ? error.cause : toUploadError(error);
     } finally {
-      admitted?.end();
+      admitted.end();
     }
   };
 
@@ -160,9 +160,9 @@ export function createIntake({ paths, folders, admit, ownerOf, now, log }: Intak
 
   async function discard(temporaryPath: string): Promise<void> {
     try {
-      await rm(temporaryPath, { force: true });
+      await unlink(temporaryPath);
     } catch (error) {
-      log.warn("temporary_file_stays", { until: "next start", error });
+      if (!isMissing(error)) log.warn("temporary_file_stays", { until: "next start", error });
     }
   }
 

@@ -1,0 +1,38 @@
+import { createFairTurns } from "../fair_turns.ts";
+
+/**
+ * Handlers are begun at once for so long in each turn of the event loop. Whoever comes later in that turn waits: a tenant
+ * with a thousand requests under way then delays another's single one by a turn, and not by all of them.
+ */
+const SLICE_MS = 3;
+
+export interface RequestTurns {
+  /** What to wait for before a request's handler begins; null: it may begin at once. `ownerId`: who asks. */
+  enter: (ownerId: string) => Promise<void> | null;
+}
+
+/** Lets the owners of requests take turns when more comes in than can be answered at once. */
+export function createRequestTurns(): RequestTurns {
+  const turns = createFairTurns(() => SLICE_MS);
+  let isTurnKnown = false;
+  let sliceEndsAtMs = 0;
+
+  function onTurnOver(): void {
+    isTurnKnown = false;
+  }
+
+  function enter(ownerId: string): Promise<void> | null {
+    if (!turns.isWaited()) {
+      const nowMs = performance.now();
+      if (!isTurnKnown) {
+        isTurnKnown = true;
+        sliceEndsAtMs = nowMs + SLICE_MS;
+        setImmediate(onTurnOver);
+      }
+      if (nowMs < sliceEndsAtMs) return null;
+    }
+    return turns.wait(ownerId);
+  }
+
+  return { enter };
+}
