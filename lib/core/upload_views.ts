@@ -7,7 +7,7 @@ import type { Upload } from "./uploads.ts";
 /** The columns of an upload, by the names that it has in the program. */
 export const UPLOAD_COLUMNS = `
     id AS uploadId, user_id AS userId, workspace_id AS workspaceId, filename, category, content_type AS contentType, format, status,
-    stated_size_bytes AS statedSizeBytes, size_bytes AS sizeBytes, etag, char_count AS charCount, line_count AS lineCount,
+    stated_size_bytes AS statedSizeBytes, checksum_sha256 AS checksumSha256, size_bytes AS sizeBytes, etag, char_count AS charCount, line_count AS lineCount,
     context_type AS contextType, context_id AS contextId, object_key AS objectKey, url_expires_at_ms AS urlExpiresAtMs,
     expires_at_ms AS expiresAtMs, created_at_ms AS createdAtMs, updated_at_ms AS updatedAtMs`;
 
