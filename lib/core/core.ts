@@ -66,9 +66,10 @@ export function openCore({ config, log, now, migrate, onFatal, onGroup }: CoreOp
   });
   return {
     ...{ db, workspaces, rights, removals, idempotency, unconfirmed, uploads },
-    /** What the embedded store asks about the uploads that it takes in. */
+    /** What the embedded store asks about the uploads that it takes in and hands out. */
     staging: {
       ownerOf: uploads.ownerOfPendingKey,
+      isNamed: uploads.isNamedKey,
       stagedBytes: (ownerId: string): number => unconfirmed.figuresOf(ownerId).stagedBytes,
       beginPut: unconfirmed.beginPut,
     },
