@@ -1,8 +1,10 @@
 // Goal: a file that was deleted is refused from that moment on, whatever the cleaner does and however long its URLs are good.
 // Method: the embedded store, whose cleaner runs only when a test says so; every way in which an upload can go.
 import assert from "node:assert/strict";
+import { copyFile } from "node:fs/promises";
 import { test } from "node:test";
 import { type Answer, type Json, startTestApp, type TestApp } from "./_app.ts";
+import { rawPathOf } from "./_books.ts";
 import { EMBEDDED_ONLY } from "./_test_store.ts";
 
 const UPLOADS = "/api/v1/uploads";
@@ -47,3 +49,23 @@ for (const [name, remove] of Object.entries(DELETIONS)) {
     await checkRefused(app, { download, upload: uploadUrl });
   });
 }
+
+test(
+  "a file under another key of an upload that is there is refused: it is not the one that was confirmed",
+  EMBEDDED_ONLY,
+  async (t) => {
+    const app = await startTestApp(t, { cleansInBackground: false });
+    const { id } = await app.confirmedUpload("confirmed");
+    const key = app.sql.prepare<[string], string>("SELECT object_key FROM uploads WHERE id = ?").pluck().get(id) ?? "";
+    // As a confirm leaves it that failed after its copy.
+    const otherKey = key.slice(0, -32) + "0".repeat(32);
+    await copyFile(rawPathOf(app.dataDir, key), rawPathOf(app.dataDir, otherKey));
+    const urlOf = (objectKey: string) =>
+      app.app.objects.presignGet(objectKey, {
+        ...{ contentType: "text/plain", filename: "a.txt" },
+        expiresAtMs: Date.now() + 60_000,
+      });
+    assert.equal((await app.call("GET", urlOf(key), { key: "" })).text, "confirmed");
+    assertGone(await app.call("GET", urlOf(otherKey), { key: "" }));
+  },
+);

@@ -76,7 +76,8 @@ for (const store of ["disk", "minio"] as const) {
     await its.remove(first.id);
     await its.remove(second.id);
     const held = store === "disk" ? {} : { uploads_held: 2 };
-    assert.deepEqual(await its.scanned(), { ...held, bytes_awaiting_removal: 8 });
+    const given = { ...held, bytes_awaiting_removal: 8 };
+    assert.deepEqual([await its.figures(), await its.scanned()], [given, given], "no scan is needed to know it");
     await its.app.cleaner.runOnce();
     assert.deepEqual(await its.scanned(), held, "removed; an entry that waits for its URL's end holds no bytes");
     await its.urlsExpire();
