@@ -83,7 +83,7 @@ export function createUsage(db: Db, options: UsageOptions = {}) {
     SELECT count(*) AS uploadsPending, coalesce(sum(stated_size_bytes), 0) AS bytesPendingStated,
            coalesce(sum(staged_size_bytes), 0) AS bytesPendingStored
       FROM uploads WHERE workspace_id = ? AND status = 'pending'`);
-  // Whose a final key was the outbox does not say: the ledger does. Both rows were written by one statement, so their times
+  // The outbox does not say whose a final key was; the ledger does. Both rows were written by one statement, so their times
   // are equal, which tells the key that was given up from one that a failed confirm of the same upload had left behind.
   const sumFinal = db.prepare<OutboxStep, Awaiting & { workspaceId: string }>(`
     SELECT e.workspace_id AS workspaceId, sum(r.size_bytes) AS bytes, min(r.entered_at_ms) AS oldestEnteredAtMs,
@@ -92,7 +92,7 @@ export function createUsage(db: Db, options: UsageOptions = {}) {
       JOIN storage_events e ON e.upload_id = r.upload_id AND e.kind = 'release' AND e.at_ms = r.entered_at_ms
      WHERE r.seq > :afterSeq AND r.seq <= :untilSeq AND r.object_key GLOB 'final/*'
      GROUP BY e.workspace_id`);
-  // Whose a staging key was it does. What lies there counts as far as it is known: what was stated may never come.
+  // It does say whose a staging key was. What is known to lie there counts; a size that was stated may never arrive.
   const counts = urlsOutliveUploads
     ? "r.size_bytes IS NOT NULL"
     : `r.size_bytes IS NOT NULL

@@ -36,7 +36,7 @@ export async function enterLateArrivals(options: LateArrivalsOptions): Promise<n
     // What someone else has put under our prefix stays: it is not ours to remove.
     if (uploadId === undefined) continue;
     if (noteStaged(objectKey, sizeBytes)) continue;
-    // Whatever was PUT to a URL that has outlived its upload is known from here alone, too.
+    // Nothing else tells what was PUT to a URL that has outlived its upload.
     await removals.noteFound(objectKey, sizeBytes);
     if (modifiedAtMs > nowMs - uploadUrlTtlMs - LATE_ARRIVAL_AGE_MS) continue;
     if (await removals.enterFound({ objectKey, uploadId, sizeBytes, nowMs })) found++;
