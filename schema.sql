@@ -214,6 +214,7 @@ CREATE TABLE object_removals (
   seq             INTEGER PRIMARY KEY CHECK (seq > 0),
   object_key      TEXT NOT NULL UNIQUE,
   upload_id       TEXT NOT NULL,
+  -- What is known to lie under the key; NULL: nothing is known. No books rest on it: it tells what the store still holds.
   size_bytes      INTEGER,
   entered_at_ms   INTEGER NOT NULL,
   -- 0 is "at once". A confirm enters its final key with a time after its copy must have ended: its lease.
@@ -331,7 +332,7 @@ BEGIN
     FROM workspaces WHERE id = OLD.workspace_id AND OLD.status = 'uploaded';
   SELECT RAISE(ABORT, 'a delete books its release') WHERE changes() IS NOT (OLD.status = 'uploaded');
   INSERT INTO object_removals (object_key, upload_id, size_bytes, entered_at_ms, due_at_ms, again_at_ms, owner_id, stated_size_bytes)
-  VALUES (OLD.object_key, OLD.id, OLD.size_bytes, CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER), 0,
+  VALUES (OLD.object_key, OLD.id, coalesce(OLD.size_bytes, OLD.staged_size_bytes), CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER), 0,
           CASE OLD.status WHEN 'pending' THEN OLD.url_expires_at_ms END,
           CASE OLD.status WHEN 'pending' THEN coalesce(OLD.workspace_id, OLD.user_id) END,
           CASE OLD.status WHEN 'pending' THEN OLD.stated_size_bytes END);

@@ -77,7 +77,7 @@ export interface TestApp {
   /** Sends a request with the owner's key, or with another. The path may be a whole URL of a store. */
   call: (method: string, path: string, call?: Call) => Promise<Answer>;
   /** PUTs bytes to a signed URL. */
-  put: (url: string, bytes: Buffer | string) => Promise<Answer>;
+  put: (url: string, bytes: Buffer | string, headers?: Record<string, string>) => Promise<Answer>;
   createUpload: (options?: {
     filename?: string;
     category?: string;
@@ -217,9 +217,9 @@ export async function startTestApp(t: TestContext, options: TestAppOptions = {})
     return call("POST", `/api/v1/uploads/${id}`, { key, body: { context_type: "workspace", context_id: workspaceId } });
   }
 
-  async function put(url: string, bytes: Buffer | string): Promise<Answer> {
+  async function put(url: string, bytes: Buffer | string, headers: Record<string, string> = {}): Promise<Answer> {
     for (;;) {
-      const answer = await send("PUT", url, bytes, {});
+      const answer = await send("PUT", url, bytes, headers);
       if (!isFolderRace(answer.status, answer.text)) return answer;
     }
   }

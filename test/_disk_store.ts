@@ -96,7 +96,7 @@ export function stagingOf(isPending: (objectKey: string) => boolean, ownerId = "
 /** As if nobody were bounded in what they stage. */
 export function uncounted(ownerOf: Staging["ownerOf"]): Staging {
   const put = { growTo: () => {}, stored: () => {}, end: () => {} };
-  return { ownerOf, stagedBytes: () => 0, beginPut: () => put };
+  return { ownerOf, isNamed: () => true, stagedBytes: () => 0, beginPut: () => put };
 }
 
 /** The final key for the upload of a staging key. */

@@ -206,6 +206,9 @@ export function hostileStatements(installation: string): HostileStatement[] {
     allowed(confirm("UPDATE OR REPLACE", a2, 0), {
       shows: entryIs(staging(a2), `due_at_ms = 0 AND again_at_ms = 5000 AND owner_id = '${a}'`),
     }),
+    allowed(`UPDATE uploads SET staged_size_bytes = 9 WHERE id = '${a2}'; DELETE FROM uploads WHERE id = '${a2}'`, {
+      shows: entryIs(staging(a2), `size_bytes = 9`),
+    }),
     allowed(`UPDATE uploads SET stated_size_bytes = 7 WHERE id = '${a2}'; DELETE FROM uploads WHERE id = '${a2}'`, {
       shows: entryIs(staging(a2), `owner_id = '${a}' AND stated_size_bytes = 7`),
     }),

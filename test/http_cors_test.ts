@@ -81,7 +81,7 @@ test("a preflight is answered without a credential, for the API and for signed U
       ...READABLE,
       "access-control-allow-methods": allow,
       "access-control-allow-headers":
-        "Authorization, Content-Type, X-Workspace-Id, Idempotency-Key, Range, If-Range, If-None-Match",
+        "Authorization, Content-Type, X-Workspace-Id, Idempotency-Key, X-Amz-Checksum-Sha256, Range, If-Range, If-None-Match",
       "access-control-max-age": "600",
     });
     const refused = await call("OPTIONS", path, { key: "", headers: { Origin: "https://evil.example.com", ...asked } });

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
+import { createHash } from "node:crypto";
 import { once } from "node:events";
 import { readdirSync, readlinkSync } from "node:fs";
 import { connect } from "node:net";
@@ -19,7 +20,7 @@ const HOUR_MS = 3_600_000;
 interface Served extends TestStore {
   port: number;
   clock: { nowMs: number };
-  putUrl: (objectKey: string, sizeBytes?: number) => string;
+  putUrl: (objectKey: string, sizeBytes?: number, checksumSha256?: string) => string;
   getUrl: (objectKey: string, filename?: string, contentType?: string) => string;
   /** What each request's handler ended with, in order: null, or what it threw. */
   outcomes: Promise<unknown>[];
@@ -53,11 +54,12 @@ async function serve(t: TestContext, changes: Partial<DiskStoreOptions> = {}): P
     port,
     clock,
     outcomes,
-    putUrl: (objectKey, sizeBytes) =>
+    putUrl: (objectKey, sizeBytes, checksumSha256) =>
       local(
         s.store.presignPut(objectKey, {
           contentType,
           sizeBytes: sizeBytes ?? null,
+          checksumSha256: checksumSha256 ?? null,
           expiresAtMs: clock.nowMs + HOUR_MS,
         }),
       ),
@@ -226,6 +228,39 @@ test("errors have their statuses, and a refused PUT leaves nothing", async (t) =
   assert.equal((await put(putUrl, "x")).statusCode, 403);
   assert.equal((await request(getUrl)).statusCode, 403);
   assert.deepEqual(s.files(), []);
+});
+
+test("a PUT that says the checksum of its bytes is refused if they have another", async (t) => {
+  const s = await serve(t);
+  const sumOf = (text: string) => createHash("sha256").update(text).digest();
+  const [right, other] = [sumOf("hello"), sumOf("hellO")];
+  const put = (url: string, header?: string, body = "hello") =>
+    request(url, { method: "PUT", body, headers: header === undefined ? {} : { "x-amz-checksum-sha256": header } });
+  const key = s.newPendingKey();
+  const stated = s.putUrl(key, 5, right.toString("hex"));
+  for (const [url, header, body] of [
+    [s.putUrl(key), other.toString("base64")],
+    [s.putUrl(key), right.toString("hex")],
+    [s.putUrl(key), right.toString("base64url")],
+    [s.putUrl(key), ""],
+    [stated, other.toString("base64")],
+    [stated, other.toString("base64"), "hellO"],
+    [stated, right.toString("base64"), "hellO"],
+    [stated, undefined, "hellO"],
+  ] as const) {
+    const answer = await put(url, header, body);
+    assert.equal(answer.statusCode, 400, `${header} ${body}`);
+    assert.equal(await code(answer), "BAD_REQUEST");
+    assert.deepEqual(s.files(), []);
+  }
+  for (const [url, header] of [
+    [s.putUrl(key), right.toString("base64")],
+    [stated, right.toString("base64")],
+    [stated, undefined],
+  ] as const) {
+    assert.equal((await put(url, header)).statusCode, 200);
+    assert.equal(await s.text(key), "hello");
+  }
 });
 
 test("a chunked body of unknown length is cut at the limit", async (t) => {

@@ -6,10 +6,15 @@ import { promisify } from "node:util";
 import { COMMANDS } from "../lib/commands/commands.ts";
 import { firstSteps } from "../lib/commands/first_steps.ts";
 import { listSettings } from "../lib/config/config.ts";
-import { startTestApp, temporaryFolder } from "./_app.ts";
+import { startTestApp, type TestApp, temporaryFolder } from "./_app.ts";
 
 const readme = await readFile(new URL("../README.md", import.meta.url), "utf8");
 const run = promisify(execFile);
+
+/** What was stated for the upload whose URL is still good. */
+function statedSizeBytes(sql: TestApp["sql"]): unknown {
+  return sql.prepare("SELECT stated_size_bytes FROM object_removals").pluck().get();
+}
 
 test("the README's walk-through works as pasted, with a POSIX shell and curl alone", async (t) => {
   const { app, owner, sql } = await startTestApp(t);
@@ -27,6 +32,22 @@ test("the README's walk-through works as pasted, with a POSIX shell and curl alo
   assert.match(stdout, /^Hello from Stowage$/m);
   assert.match(stdout, /^bytes used: 0$/m);
   assert.equal(sql.prepare("SELECT count(*) FROM uploads").pluck().get(), 0);
+  assert.equal(statedSizeBytes(sql), 19);
+});
+
+test("the README's lines for a checksum work as pasted after its walk-through", async (t) => {
+  const { app, owner, sql } = await startTestApp(t);
+  const [walk = "", checksum = ""] = ["walk-through", "checksum"].map(
+    (name) => new RegExp(`<!-- ${name} -->\\n\`\`\`sh\\n(.*?)\`\`\``, "s").exec(readme)?.[1] ?? "",
+  );
+  const script = `KEY=${owner.key}\n${walk.replace("http://127.0.0.1:8000", app.url)}\n${checksum}\necho "$ANSWER"`;
+  const { stdout, stderr } = await run("sh", ["-euc", script], { cwd: await temporaryFolder(t) });
+  assert.equal(stderr, "");
+  const { data } = JSON.parse(stdout.trim().split("\n").at(-1) ?? "");
+  assert.deepEqual(Object.keys(data.upload_headers), ["x-amz-checksum-sha256"]);
+  await app.core.unconfirmed.flushNotes();
+  const stored = sql.prepare("SELECT staged_size_bytes FROM uploads WHERE id = ?").pluck().get(data.upload.id);
+  assert.equal(stored, 19, "its bytes were taken");
 });
 
 test("the lines that init prints work as pasted", async (t) => {
@@ -39,6 +60,7 @@ test("the lines that init prints work as pasted", async (t) => {
     { kind: "charge", bytes: 19 },
     { kind: "release", bytes: -19 },
   ]);
+  assert.equal(statedSizeBytes(sql), 19);
 });
 
 test("the README lists every setting with its default, and every command", () => {

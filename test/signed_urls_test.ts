@@ -11,6 +11,10 @@ const signing = { publicUrl: () => "https://files.example", signingKey: Buffer.a
 const urls = createSignedUrls(signing);
 
 const putUrl = new URL(urls.presignPut(KEY, { contentType: "text/plain", sizeBytes: 12, expiresAtMs: EXPIRES_MS }));
+const SHA256 = "0123456789abcdef".repeat(4);
+const withSum = { contentType: "text/plain", checksumSha256: SHA256, expiresAtMs: EXPIRES_MS };
+const sumUrl = new URL(urls.presignPut(KEY, { ...withSum, sizeBytes: null }));
+const sizeAndSumUrl = new URL(urls.presignPut(KEY, { ...withSum, sizeBytes: 12 }));
 const getUrl = new URL(
   urls.presignGet(KEY, { contentType: "text/plain", filename: "a b+c&d=é.txt", expiresAtMs: EXPIRES_MS }),
 );
@@ -31,14 +35,27 @@ function changed(url: URL, change: (params: URLSearchParams) => void): URL {
 }
 
 test("a URL for a stated size is good for exactly that size", () => {
-  assert.deepEqual(verify(putUrl, "PUT"), { method: "PUT", objectKey: KEY, sizeBytes: 12, maxBytes: 12 });
+  const grant = { method: "PUT", objectKey: KEY, checksumSha256: null };
+  assert.deepEqual(verify(putUrl, "PUT"), { ...grant, sizeBytes: 12, maxBytes: 12 });
   const empty = new URL(urls.presignPut(KEY, { contentType: "text/plain", sizeBytes: 0, expiresAtMs: EXPIRES_MS }));
-  assert.deepEqual(verify(empty, "PUT"), { method: "PUT", objectKey: KEY, sizeBytes: 0, maxBytes: 0 });
+  assert.deepEqual(verify(empty, "PUT"), { ...grant, sizeBytes: 0, maxBytes: 0 });
 });
 
 test("a URL without a stated size carries the store's limit", () => {
   const url = new URL(urls.presignPut(KEY, { contentType: "text/plain", sizeBytes: null, expiresAtMs: EXPIRES_MS }));
-  assert.deepEqual(verify(url, "PUT"), { method: "PUT", objectKey: KEY, sizeBytes: null, maxBytes: 1_000 });
+  assert.deepEqual(verify(url, "PUT"), {
+    ...{ method: "PUT", objectKey: KEY, sizeBytes: null, maxBytes: 1_000 },
+    checksumSha256: null,
+  });
+});
+
+test("a URL for a stated checksum carries it, with or without a size", () => {
+  for (const [url, limits] of [
+    [sumUrl, { sizeBytes: null, maxBytes: 1_000 }],
+    [sizeAndSumUrl, { sizeBytes: 12, maxBytes: 12 }],
+  ] as const) {
+    assert.deepEqual(verify(url, "PUT"), { method: "PUT", objectKey: KEY, checksumSha256: SHA256, ...limits });
+  }
 });
 
 test("a download's URL carries filename and content type unharmed, and serves HEAD", () => {
@@ -74,6 +91,8 @@ test("a URL serves no other method than its own", () => {
 test("every altered, added, missing or repeated parameter makes a URL forged", () => {
   for (const [url, method] of [
     [putUrl, "PUT"],
+    [sumUrl, "PUT"],
+    [sizeAndSumUrl, "PUT"],
     [getUrl, "GET"],
   ] as const) {
     const names = [...url.searchParams.keys()];

@@ -27,14 +27,16 @@ function assertError(answer: Answer, status: number, code: string, field?: strin
 function checkUpload(upload: Json, { owner }: TestApp): Json {
   assert.deepEqual(Object.keys(upload), [
     ...["id", "user_id", "workspace_id", "filename", "category", "content_type", "format", "status", "size_bytes"],
+    "checksum_sha256",
     ...["char_count", "line_count", "detected_language", "download_url", "context_type", "context_id"],
     ...["created_at", "updated_at"],
   ]);
-  const { id, user_id, workspace_id, detected_language, created_at, updated_at, download_url, ...rest } = upload;
+  const { id, user_id, workspace_id, created_at, updated_at, download_url, ...more } = upload;
+  const { checksum_sha256, detected_language, ...rest } = more;
   assert.match(id, UUID);
   assert.equal(user_id, owner.userId);
   assert.equal(workspace_id, owner.workspaceId);
-  assert.equal(detected_language, null);
+  assert.deepEqual([checksum_sha256, detected_language], [null, null]);
   assert.match(created_at, TIMESTAMP);
   assert.match(updated_at, TIMESTAMP);
   assert.ok(updated_at >= created_at);

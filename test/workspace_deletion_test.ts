@@ -240,7 +240,7 @@ test("requests that were under way when the workspace was deleted charge nothing
   const { uploads } = app.app.core;
   const type = { filename: "a.bin", contentType: "application/octet-stream", format: null };
   const late = (statedSizeBytes: number | null) =>
-    uploads.create(keyOf(app.owner), { type, category: "file", statedSizeBytes }, null);
+    uploads.create(keyOf(app.owner), { type, category: "file", statedSizeBytes, checksumSha256: null }, null);
   await assert.rejects(late(null), isNotFound);
   await assert.rejects(late(1), isNotFound);
   app.clock.advance(7 * 86_400_000);

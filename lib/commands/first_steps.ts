@@ -17,7 +17,8 @@ To try it, paste this into another terminal once the server runs:
 
   # Create an upload; take its id and its upload URL out of the answer
   UPLOAD=$(curl -sS "$URL/api/v1/uploads" -H "Authorization: Bearer $KEY" \\
-    -H "Content-Type: application/json" -d '{"filename":"hello.txt","category":"file"}')
+    -H "Content-Type: application/json" \\
+    -d '{"filename":"hello.txt","category":"file","size_bytes":'"$(wc -c < hello.txt)"'}')
   ID=$(printf %s "$UPLOAD" | sed 's/.*"upload":{"id":"\\([^"]*\\)".*/\\1/')
   PUT_URL=$(printf %s "$UPLOAD" | sed 's/.*"upload_url":"\\([^"]*\\)".*/\\1/')
 

@@ -38,6 +38,8 @@ export function openCore({ config, log, now, migrate, onFatal, onGroup }: CoreOp
       onGroup?.(group);
     },
   });
+  // The embedded store looks for the row before it keeps a PUT.
+  const urlsOutliveUploads = config.store !== "disk";
   const workspaces = createWorkspaces(db, now);
   const unconfirmed = createUnconfirmed(db, {
     ...{ workspaces, log },
@@ -45,8 +47,7 @@ export function openCore({ config, log, now, migrate, onFatal, onGroup }: CoreOp
       pendingUploadsMax: config.pendingUploadsMax,
       stagedBytesMax: config.stagedBytesMax,
       defaultQuotaBytes: config.defaultQuotaBytes,
-      // The embedded store looks for the row before it keeps a PUT.
-      urlsOutliveUploads: config.store !== "disk",
+      urlsOutliveUploads,
     },
   });
   const removals = createRemovals(db, { releaseUrl: unconfirmed.releaseUrl });
@@ -66,9 +67,10 @@ export function openCore({ config, log, now, migrate, onFatal, onGroup }: CoreOp
   });
   return {
     ...{ db, workspaces, rights, removals, idempotency, unconfirmed, uploads },
-    /** What the embedded store asks about the uploads that it takes in. */
+    /** What the embedded store asks about the uploads that it takes in and hands out. */
     staging: {
       ownerOf: uploads.ownerOfPendingKey,
+      isNamed: uploads.isNamedKey,
       stagedBytes: (ownerId: string): number => unconfirmed.figuresOf(ownerId).stagedBytes,
       beginPut: unconfirmed.beginPut,
     },
@@ -77,7 +79,7 @@ export function openCore({ config, log, now, migrate, onFatal, onGroup }: CoreOp
     contexts: createContexts(db, { workspaces, rights, now, workflowsMax: config.workflowsPerWorkspaceMax }),
     users: createUsers(db, now),
     members: createMembers(db, { workspaces, now }),
-    usage: createUsage(db),
+    usage: createUsage(db, { urlsOutliveUploads }),
     totals: createTotals(db),
     ledger: createLedger(db),
   };

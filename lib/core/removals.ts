@@ -58,7 +58,7 @@ export function createRemovals(db: Db, { releaseUrl }: RemovalsOptions) {
     RETURNING owner_id AS ownerId, stated_size_bytes AS statedSizeBytes`);
   const settleAgain = db.prepare<{ seq: number }>(`
     UPDATE object_removals
-       SET due_at_ms = again_at_ms, again_at_ms = NULL, taken_at_ms = NULL, attempts = 0, last_error = NULL
+       SET due_at_ms = again_at_ms, again_at_ms = NULL, taken_at_ms = NULL, attempts = 0, last_error = NULL, size_bytes = NULL
      WHERE seq = :seq`);
   const settleFailed = db.prepare<{ seq: number; dueAtMs: number; error: string }>(`
     UPDATE object_removals
@@ -97,6 +97,12 @@ export function createRemovals(db: Db, { releaseUrl }: RemovalsOptions) {
      WHERE NOT EXISTS (SELECT 1 FROM uploads WHERE id = :uploadId AND object_key = :objectKey)
        AND NOT EXISTS (SELECT 1 FROM object_removals WHERE object_key = :objectKey)
     RETURNING seq`);
+
+  // Nothing to write is the rule: most entries know what lies there.
+  const selectOtherSize = db.prepare<{ objectKey: string; sizeBytes: number }, { seq: number }>(`
+    SELECT seq FROM object_removals WHERE object_key = :objectKey AND size_bytes IS NOT :sizeBytes`);
+  const updateSize = db.prepare<{ seq: number; sizeBytes: number }>(`
+    UPDATE object_removals SET size_bytes = :sizeBytes WHERE seq = :seq`);
 
   /** Marks up to `limit` due entries as being removed, durably, and returns them. */
   function takeDue(nowMs: number, limit: number): Promise<TakenRemoval[]> {
@@ -182,6 +188,13 @@ export function createRemovals(db: Db, { releaseUrl }: RemovalsOptions) {
     });
   }
 
+  /** An object was found under a key; if it is entered for removal, its size is noted. What no entry names is left alone. */
+  async function noteFound(objectKey: string, sizeBytes: number): Promise<void> {
+    const entry = selectOtherSize.get({ objectKey, sizeBytes });
+    // If it is removed at this moment, the size stands there for nothing until the URL has expired and it is removed again.
+    if (entry !== undefined) await db.writeStatement(() => void updateSize.run({ ...entry, sizeBytes }));
+  }
+
   /** Enters an object that was found in the store and that nothing names. False where something does. */
   function enterFound(found: {
     objectKey: string;
@@ -192,7 +205,7 @@ export function createRemovals(db: Db, { releaseUrl }: RemovalsOptions) {
     return db.writeStatement(() => insertFound.get(found) !== undefined);
   }
 
-  return { takeDue, clearTaken, settle, postpone, nextDueAtMs, lease, takeBackLease, endLease, enterFound };
+  return { takeDue, clearTaken, settle, postpone, nextDueAtMs, lease, takeBackLease, endLease, noteFound, enterFound };
 }
 
 /** Exponential, capped, with jitter: entries that failed together do not come back together. */

@@ -8,6 +8,7 @@ const NOTES_PER_WRITE = 100;
 
 interface Note {
   ownerId: string;
+  objectKey: string;
   sizeBytes: number;
 }
 
@@ -20,6 +21,8 @@ export type StagedNotes = ReturnType<typeof createStagedNotes>;
 export function createStagedNotes(db: Db, log: Log) {
   const writeNote = db.prepare<{ uploadId: string; sizeBytes: number }>(`
     UPDATE uploads SET staged_size_bytes = :sizeBytes WHERE id = :uploadId AND status = 'pending'`);
+  const updateEntry = db.prepare<{ objectKey: string; sizeBytes: number }>(`
+    UPDATE object_removals SET size_bytes = :sizeBytes WHERE object_key = :objectKey`);
   const notes = new Map<string, Note>();
   let timer: NodeJS.Timeout | null = null;
 
@@ -29,6 +32,15 @@ export function createStagedNotes(db: Db, log: Log) {
       timer = null;
       flush().catch((error: unknown) => log.warn("staged_sizes_not_written", { error }));
     }, WRITE_AFTER_MS).unref();
+  }
+
+  /**
+   * An upload was deleted: what its row did not know yet, the entry in the outbox that took its place does not know either.
+   * Runs inside the write that deletes it. Most deleted uploads have no note, and then this costs nothing.
+   */
+  function writeToEntry(uploadId: string): void {
+    const note = notes.get(uploadId);
+    if (note !== undefined) updateEntry.run({ objectKey: note.objectKey, sizeBytes: note.sizeBytes });
   }
 
   /** Writes all notes. One that cannot be written stays, and is written with the next. */
@@ -47,7 +59,7 @@ export function createStagedNotes(db: Db, log: Log) {
   }
 
   return {
-    ...{ add, flush },
+    ...{ add, writeToEntry, flush },
     /** The bytes that are staged for this upload; undefined if the row has the last word. */
     of: (uploadId: string): number | undefined => notes.get(uploadId)?.sizeBytes,
     drop: (uploadId: string): void => void notes.delete(uploadId),

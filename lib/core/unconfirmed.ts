@@ -189,11 +189,17 @@ export function createUnconfirmed(db: Db, parts: { workspaces: Workspaces; log: 
     accounts.clear();
   }
 
+  /** A row is deleted. Runs inside the write that does it, after it. What this returns is called as that of `cease`. */
+  function remove(row: GoneRow): () => void {
+    notes.writeToEntry(row.uploadId);
+    return cease(row);
+  }
+
   /**
    * A row ceases to be pending: it is deleted, or confirmed. Runs inside the write that does it. What this returns is to be
    * called once that is durable; until then the row counts.
    */
-  function remove(row: GoneRow): () => void {
+  function cease(row: GoneRow): () => void {
     const { uploadId, pendingOwnerId: ownerId, statedSizeBytes } = row;
     if (ownerId === null) return nothing;
     const [bytes, stagedBytes] = [bytesOf(row), stagedOf(row)];
@@ -227,24 +233,26 @@ export function createUnconfirmed(db: Db, parts: { workspaces: Workspaces; log: 
     };
   }
 
-  /** The same for a row that is about to be confirmed. */
+  /** `cease` for a row that is about to be confirmed. */
   function removeById(uploadId: string): () => void {
     const row = selectPending.get(uploadId);
-    return row === undefined ? nothing : remove(row);
+    return row === undefined ? nothing : cease(row);
   }
 
-  /** Something is known to be staged under a key; it counts if a pending upload names it. */
-  function noteStaged(objectKey: string, sizeBytes: number): void {
+  /** Something is known to be staged under a key. It counts if a pending upload names it; false if none does. */
+  function noteStaged(objectKey: string, sizeBytes: number): boolean {
     const row = selectPending.get(uploadIdOf(objectKey));
-    if (row?.objectKey !== objectKey || stagedOf(row) === sizeBytes) return;
+    if (row?.objectKey !== objectKey) return false;
+    if (stagedOf(row) === sizeBytes) return true;
     const { uploadId, pendingOwnerId: ownerId } = row;
     const account = accounts.get(ownerId);
     if (account !== undefined) {
       account.bytes += Math.max(row.statedSizeBytes ?? 0, sizeBytes) - bytesOf(row);
       account.stagedBytes += sizeBytes - stagedOf(row);
     }
-    notes.add(uploadId, { ownerId, sizeBytes });
+    notes.add(uploadId, { ownerId, objectKey, sizeBytes });
     inFlight.refresh(uploadId);
+    return true;
   }
 
   /**
@@ -268,7 +276,7 @@ export function createUnconfirmed(db: Db, parts: { workspaces: Workspaces; log: 
         checkSize(bytes);
         put.growTo(bytes);
       },
-      stored: (sizeBytes) => noteStaged(objectKey, sizeBytes),
+      stored: (sizeBytes) => void noteStaged(objectKey, sizeBytes),
       end: put.end,
     };
   }

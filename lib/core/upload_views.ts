@@ -7,7 +7,7 @@ import type { Upload } from "./uploads.ts";
 /** The columns of an upload, by the names that it has in the program. */
 export const UPLOAD_COLUMNS = `
     id AS uploadId, user_id AS userId, workspace_id AS workspaceId, filename, category, content_type AS contentType, format, status,
-    stated_size_bytes AS statedSizeBytes, size_bytes AS sizeBytes, etag, char_count AS charCount, line_count AS lineCount,
+    stated_size_bytes AS statedSizeBytes, checksum_sha256 AS checksumSha256, size_bytes AS sizeBytes, etag, char_count AS charCount, line_count AS lineCount,
     context_type AS contextType, context_id AS contextId, object_key AS objectKey, url_expires_at_ms AS urlExpiresAtMs,
     expires_at_ms AS expiresAtMs, created_at_ms AS createdAtMs, updated_at_ms AS updatedAtMs`;
 
@@ -19,9 +19,15 @@ export function createUploadViews(db: Db) {
     SELECT ${UPLOAD_COLUMNS} FROM uploads WHERE id = :uploadId AND ${SEES_UPLOAD_SQL}`);
   const selectChangeable = db.prepare<SessionParams & { uploadId: string }, Upload>(`
     SELECT ${UPLOAD_COLUMNS} FROM uploads WHERE id = :uploadId AND ${CHANGES_UPLOAD_SQL}`);
+  // The rows of a deleted workspace go one after the other: until then they name nothing any more.
+  const named = `
+      FROM uploads
+     WHERE id = :uploadId AND object_key = :objectKey
+       AND NOT EXISTS (SELECT 1 FROM workspaces WHERE id = uploads.workspace_id AND deleted_at_ms IS NOT NULL)`;
   const selectPendingKey = db.prepare<{ uploadId: string; objectKey: string }, { ownerId: string }>(`
-    SELECT coalesce(workspace_id, user_id) AS ownerId
-      FROM uploads WHERE id = :uploadId AND object_key = :objectKey AND status = 'pending'`);
+    SELECT coalesce(workspace_id, user_id) AS ownerId ${named} AND status = 'pending'`);
+  const selectNamedKey = db.prepare<{ uploadId: string; objectKey: string }, { found: number }>(`
+    SELECT 1 AS found ${named}`);
 
   /** The upload, as far as the caller can see it. Throws `not_found`, alike for unknown, foreign and deleted ids. */
   function find(principal: Principal, uploadId: string): Upload {
@@ -50,11 +56,19 @@ export function createUploadViews(db: Db) {
    * embedded store asks before it keeps a PUT.
    */
   function ownerOfPendingKey(objectKey: string): string | null {
-    const uploadId = objectKey.split("/")[2] ?? "";
-    return selectPendingKey.get({ uploadId, objectKey })?.ownerId ?? null;
+    return selectPendingKey.get({ uploadId: uploadIdOf(objectKey), objectKey })?.ownerId ?? null;
   }
 
-  return { find, findOrNull, findToChange, ownerOfPendingKey };
+  /** Whether an upload names this key. The embedded store asks before it hands an object out. */
+  function isNamedKey(objectKey: string): boolean {
+    return selectNamedKey.get({ uploadId: uploadIdOf(objectKey), objectKey }) !== undefined;
+  }
+
+  return { find, findOrNull, findToChange, ownerOfPendingKey, isNamedKey };
+}
+
+function uploadIdOf(objectKey: string): string {
+  return objectKey.split("/")[2] ?? "";
 }
 
 function found(upload: Upload | undefined): Upload {

@@ -26,6 +26,8 @@ export interface Upload {
   format: string | null;
   status: "pending" | "uploaded";
   statedSizeBytes: number | null;
+  /** As it was stated, in lower-case hex. */
+  checksumSha256: string | null;
   sizeBytes: number | null;
   etag: string | null;
   charCount: number | null;
@@ -43,6 +45,7 @@ export interface NewUpload {
   type: FileType;
   category: Category;
   statedSizeBytes: number | null;
+  checksumSha256: string | null;
 }
 
 /** A new upload, or the one that the same request made before. */
@@ -88,10 +91,10 @@ export function createUploads(
 ) {
   const { workspaces, rights, removals, idempotency, unconfirmed, now, options } = parts;
   const insertPending = db.prepare<Upload>(`
-    INSERT INTO uploads (id, user_id, workspace_id, filename, category, content_type, format, status, stated_size_bytes, object_key,
-                         url_expires_at_ms, expires_at_ms, created_at_ms, updated_at_ms)
-    VALUES (:uploadId, :userId, :workspaceId, :filename, :category, :contentType, :format, 'pending', :statedSizeBytes, :objectKey,
-            :urlExpiresAtMs, :expiresAtMs, :createdAtMs, :updatedAtMs)`);
+    INSERT INTO uploads (id, user_id, workspace_id, filename, category, content_type, format, status, stated_size_bytes, checksum_sha256,
+                         object_key, url_expires_at_ms, expires_at_ms, created_at_ms, updated_at_ms)
+    VALUES (:uploadId, :userId, :workspaceId, :filename, :category, :contentType, :format, 'pending', :statedSizeBytes, :checksumSha256,
+            :objectKey, :urlExpiresAtMs, :expiresAtMs, :createdAtMs, :updatedAtMs)`);
   // One statement deletes a row, gives its bytes back and enters its object for removal: the triggers do the rest.
   const deleteOfWorkspace = db.prepare<{ uploadId: string; workspaceId: string }, GoneRow>(`
     DELETE FROM uploads WHERE id = :uploadId AND workspace_id = :workspaceId RETURNING ${GONE_COLUMNS}`);
@@ -186,7 +189,7 @@ export function createUploads(
     if (statedSizeBytes !== null && workspaceId !== null) workspaces.checkRoom(workspaceId, statedSizeBytes);
   }
 
-  function pendingUpload({ userId, workspaceId }: Principal, { type, category, statedSizeBytes }: NewUpload): Upload {
+  function pendingUpload({ userId, workspaceId }: Principal, { type, category, ...stated }: NewUpload): Upload {
     const nowMs = now();
     const uploadId = newId();
     return {
@@ -196,7 +199,7 @@ export function createUploads(
       ...type,
       category,
       status: "pending",
-      statedSizeBytes,
+      ...stated,
       sizeBytes: null,
       etag: null,
       charCount: null,

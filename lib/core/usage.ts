@@ -23,20 +23,31 @@ export interface StorageFigures {
   uploadsPending: number;
   /** The sum of the sizes that were stated for pending uploads; those without one add nothing. */
   bytesPendingStated: number;
-  /** Given back to the workspace, but still in the store. */
+  /** What is known to lie in the store for pending uploads. */
+  bytesPendingStored: number;
+  /** Upload URLs that the store still takes a PUT to although their upload is deleted or confirmed. */
+  uploadsHeld: number;
+  /** What is known to lie in the store and is nobody's any more: of deleted uploads, and what was staged. */
   bytesAwaitingRemoval: number;
-  /** When the oldest of those was deleted; null where there are none. */
+  /** When the oldest of that was given up; null where there is none. */
   oldestRemovalEnteredAtMs: number | null;
 }
 
 interface Awaiting {
   bytes: number;
-  oldestEnteredAtMs: number;
+  /** Null if nothing is known to lie there. */
+  oldestEnteredAtMs: number | null;
+  uploadsHeld: number;
 }
 
 interface UsageOptions {
   stepRows?: number;
   outboxKeptFactor?: number;
+  /**
+   * Whether the store goes on taking PUTs to a URL whose upload is deleted or confirmed; what is staged then is an object of
+   * its own. The embedded store refuses them, and the staged file of a confirmed upload is the confirmed one.
+   */
+  urlsOutliveUploads?: boolean;
 }
 
 export type Usage = ReturnType<typeof createUsage>;
@@ -47,7 +58,7 @@ export type Usage = ReturnType<typeof createUsage>;
  * So the figures of one answer may lie some milliseconds apart where there are more rows than one step reads.
  */
 export function createUsage(db: Db, options: UsageOptions = {}) {
-  const { stepRows = STEP_ROWS_MAX, outboxKeptFactor = OUTBOX_KEPT_FACTOR } = options;
+  const { stepRows = STEP_ROWS_MAX, outboxKeptFactor = OUTBOX_KEPT_FACTOR, urlsOutliveUploads = false } = options;
   const scripts = `
       FROM uploads
      WHERE workspace_id = :workspaceId AND status = 'uploaded' AND char_count IS NOT NULL
@@ -65,17 +76,35 @@ export function createUsage(db: Db, options: UsageOptions = {}) {
       FROM (SELECT id FROM uploads WHERE workspace_id = :workspaceId AND id > :afterId ORDER BY id LIMIT :rows)`);
   const selectStorage = db.prepare<[string], { bytesUsed: number; bytesQuota: number }>(`
     SELECT storage_bytes_used AS bytesUsed, storage_bytes_quota AS bytesQuota FROM workspaces WHERE id = ?`);
-  const sumPending = db.prepare<[string], { uploadsPending: number; bytesPendingStated: number }>(`
-    SELECT count(*) AS uploadsPending, coalesce(sum(stated_size_bytes), 0) AS bytesPendingStated
+  const sumPending = db.prepare<
+    [string],
+    Pick<StorageFigures, "uploadsPending" | "bytesPendingStated" | "bytesPendingStored">
+  >(`
+    SELECT count(*) AS uploadsPending, coalesce(sum(stated_size_bytes), 0) AS bytesPendingStated,
+           coalesce(sum(staged_size_bytes), 0) AS bytesPendingStored
       FROM uploads WHERE workspace_id = ? AND status = 'pending'`);
-  // The outbox does not say whose an object was: the ledger does. Both rows were written by one statement, so their times
+  // The outbox does not say whose a final key was; the ledger does. Both rows were written by one statement, so their times
   // are equal, which tells the key that was given up from one that a failed confirm of the same upload had left behind.
-  const sumAwaiting = db.prepare<{ afterSeq: number; untilSeq: number }, Awaiting & { workspaceId: string }>(`
-    SELECT e.workspace_id AS workspaceId, sum(r.size_bytes) AS bytes, min(r.entered_at_ms) AS oldestEnteredAtMs
+  const sumFinal = db.prepare<OutboxStep, Awaiting & { workspaceId: string }>(`
+    SELECT e.workspace_id AS workspaceId, sum(r.size_bytes) AS bytes, min(r.entered_at_ms) AS oldestEnteredAtMs,
+           0 AS uploadsHeld
       FROM object_removals r
       JOIN storage_events e ON e.upload_id = r.upload_id AND e.kind = 'release' AND e.at_ms = r.entered_at_ms
      WHERE r.seq > :afterSeq AND r.seq <= :untilSeq AND r.object_key GLOB 'final/*'
      GROUP BY e.workspace_id`);
+  // It does say whose a staging key was. What is known to lie there counts; a size that was stated may never arrive.
+  const counts = urlsOutliveUploads
+    ? "r.size_bytes IS NOT NULL"
+    : `r.size_bytes IS NOT NULL
+       AND NOT EXISTS (SELECT 1 FROM storage_events WHERE upload_id = r.upload_id AND kind = 'charge')`;
+  const sumStaged = db.prepare<OutboxStep, Awaiting & { workspaceId: string }>(`
+    SELECT r.owner_id AS workspaceId,
+           coalesce(sum(r.size_bytes) FILTER (WHERE ${counts}), 0) AS bytes,
+           min(r.entered_at_ms) FILTER (WHERE ${counts}) AS oldestEnteredAtMs,
+           ${urlsOutliveUploads ? "count(*)" : "0"} AS uploadsHeld
+      FROM object_removals r
+     WHERE r.seq > :afterSeq AND r.seq <= :untilSeq AND +r.owner_id IS NOT NULL
+     GROUP BY +r.owner_id`);
   const selectSeqAfterStep = db.prepare<{ afterSeq: number; rows: number }, { seq: number }>(`
     SELECT seq FROM object_removals WHERE seq > :afterSeq ORDER BY seq LIMIT 1 OFFSET :rows`);
   const selectMember = db.prepare<{ workspaceId: string; userId: string }, { found: number }>(`
@@ -121,15 +150,12 @@ export function createUsage(db: Db, options: UsageOptions = {}) {
       afterId = step.lastId;
       await giveWay(workspaceId);
     }
-    const { uploadsPending, bytesPendingStated } = sumPending.get(workspaceId) ?? {
-      uploadsPending: 0,
-      bytesPendingStated: 0,
-    };
+    const pending = sumPending.get(workspaceId) ?? { uploadsPending: 0, bytesPendingStated: 0, bytesPendingStored: 0 };
     return {
       ...(selectStorage.get(workspaceId) ?? { bytesUsed: 0, bytesQuota: 0 }),
-      uploads: Math.max(0, rows - uploadsPending),
-      uploadsPending,
-      bytesPendingStated,
+      uploads: Math.max(0, rows - pending.uploadsPending),
+      ...pending,
+      uploadsHeld: removal?.uploadsHeld ?? 0,
       bytesAwaitingRemoval: removal?.bytes ?? 0,
       oldestRemovalEnteredAtMs: removal?.oldestEnteredAtMs ?? null,
     };
@@ -161,12 +187,11 @@ export function createUsage(db: Db, options: UsageOptions = {}) {
     let steps = 0;
     for (let afterSeq = 0; afterSeq < Number.MAX_SAFE_INTEGER; steps++) {
       const untilSeq = selectSeqAfterStep.get({ afterSeq, rows: stepRows })?.seq ?? Number.MAX_SAFE_INTEGER;
-      for (const { workspaceId, bytes, oldestEnteredAtMs } of sumAwaiting.all({ afterSeq, untilSeq })) {
-        const sum = sums.get(workspaceId) ?? { bytes: 0, oldestEnteredAtMs };
-        sums.set(workspaceId, {
-          bytes: sum.bytes + bytes,
-          oldestEnteredAtMs: Math.min(sum.oldestEnteredAtMs, oldestEnteredAtMs),
-        });
+      for (const statement of [sumFinal, sumStaged]) {
+        for (const { workspaceId, ...found } of statement.all({ afterSeq, untilSeq })) {
+          const sum = sums.get(workspaceId);
+          sums.set(workspaceId, sum === undefined ? found : together(sum, found));
+        }
       }
       afterSeq = untilSeq;
       await giveWay(OUTBOX);
@@ -179,6 +204,20 @@ export function createUsage(db: Db, options: UsageOptions = {}) {
   }
 
   return { scriptFigures, storageFigures, isMember };
+}
+
+function together(a: Awaiting, b: Awaiting): Awaiting {
+  const oldest = [a.oldestEnteredAtMs, b.oldestEnteredAtMs].filter((atMs) => atMs !== null);
+  return {
+    bytes: a.bytes + b.bytes,
+    oldestEnteredAtMs: oldest.length === 0 ? null : Math.min(...oldest),
+    uploadsHeld: a.uploadsHeld + b.uploadsHeld,
+  };
+}
+
+interface OutboxStep {
+  afterSeq: number;
+  untilSeq: number;
 }
 
 interface ScriptStep {

@@ -7,3 +7,21 @@ ALTER TABLE installation ADD COLUMN generation INTEGER NOT NULL DEFAULT 0;
 
 -- The checksum that a create may state.
 ALTER TABLE uploads ADD COLUMN checksum_sha256 TEXT CHECK (length(checksum_sha256) = 64);
+
+-- What is known to be staged for a pending upload is known of the entry that takes its place.
+DROP TRIGGER uploads_release;
+CREATE TRIGGER uploads_release AFTER DELETE ON uploads
+BEGIN
+  INSERT INTO storage_events (workspace_id, upload_id, kind, bytes, balance_bytes, at_ms)
+  SELECT id, OLD.id, 'release', -OLD.size_bytes, storage_bytes_used - OLD.size_bytes, CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)
+    FROM workspaces WHERE id = OLD.workspace_id AND OLD.status = 'uploaded';
+  SELECT RAISE(ABORT, 'a delete books its release') WHERE changes() IS NOT (OLD.status = 'uploaded');
+  INSERT INTO object_removals (object_key, upload_id, size_bytes, entered_at_ms, due_at_ms, again_at_ms, owner_id, stated_size_bytes)
+  VALUES (OLD.object_key, OLD.id, coalesce(OLD.size_bytes, OLD.staged_size_bytes), CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER), 0,
+          CASE OLD.status WHEN 'pending' THEN OLD.url_expires_at_ms END,
+          CASE OLD.status WHEN 'pending' THEN coalesce(OLD.workspace_id, OLD.user_id) END,
+          CASE OLD.status WHEN 'pending' THEN OLD.stated_size_bytes END);
+  SELECT RAISE(ABORT, 'a delete gives up its key') WHERE changes() IS NOT 1;
+END;
+-- An entry whose first removal is made says nothing of what lies there now.
+UPDATE object_removals SET size_bytes = NULL WHERE owner_id IS NOT NULL AND again_at_ms IS NULL;

@@ -49,6 +49,37 @@ export function sendRequest(url: string, { method, headers = {}, body = "", chun
   });
 }
 
+/**
+ * Sends the beginning of a body that is announced to be longer, and closes its side of the connection, as a client does that
+ * was stopped. Resolves once the server has answered or closed as well. Rejects where nothing could be sent.
+ */
+export function sendCut(
+  url: string,
+  { announcedBytes, sent }: { announcedBytes: number; sent: Buffer },
+): Promise<void> {
+  const module = url.startsWith("https:") ? https : http;
+  return new Promise((resolve, reject) => {
+    let isSent = false;
+    const request = module.request(url, {
+      method: "PUT",
+      agent: false,
+      headers: { "Content-Length": announcedBytes },
+      signal: AbortSignal.timeout(TIMEOUT_MS),
+    });
+    // Once all is sent, a connection that the server closes or resets is as good as an answer.
+    request.on("error", (error) => (isSent ? resolve() : reject(error)));
+    request.on("response", (answer) => {
+      answer.on("error", () => resolve());
+      answer.on("close", () => resolve());
+      answer.resume();
+    });
+    request.write(sent, () => {
+      isSent = true;
+      request.socket?.end();
+    });
+  });
+}
+
 /** What an answer says in a few words: its status, and the code of S3's or our own error. */
 export function describeAnswer({ status, body }: Got): string {
   const code = codeOf(body);

@@ -1,3 +1,4 @@
+import { CHECKSUM_HEADER } from "../store/checksum.ts";
 import { corsAdvice, publicAdvice, separateKeysAdvice } from "./advice.ts";
 import { allows, allowsPut, codeOf, describeAnswer, describeNoAnswer, type Got, sendRequest } from "./request.ts";
 import { CLOCK_SKEW_MS_MAX } from "./store.ts";
@@ -156,7 +157,7 @@ export async function checkCors({ report, config, ...trial }: Trial): Promise<vo
       headers: {
         Origin: asked,
         "Access-Control-Request-Method": "PUT",
-        "Access-Control-Request-Headers": "content-type",
+        "Access-Control-Request-Headers": `content-type,${CHECKSUM_HEADER}`,
       },
     });
     // Garage agrees to every preflight, and then sends an answer that the page may not read.

@@ -1,5 +1,6 @@
 import type { Config } from "../config/config.ts";
 import { newId, newObjectKey } from "../ids.ts";
+import { CHECKSUM_HEADER } from "../store/checksum.ts";
 import type { ObjectStore } from "../store/objects.ts";
 import type { DoctorQueries } from "./queries.ts";
 import type { Report } from "./report.ts";
@@ -133,7 +134,7 @@ export async function checkDiskStorage(report: Report, options: DiskCheckOptions
       const headers = {
         Origin: asked,
         "Access-Control-Request-Method": "PUT",
-        "Access-Control-Request-Headers": "content-type",
+        "Access-Control-Request-Headers": `content-type,${CHECKSUM_HEADER}`,
       };
       const preflight = await sendRequest(putUrl(), { method: "OPTIONS", headers });
       const actual = await put(putUrl(), CONTENT, { Origin: asked });

@@ -1,5 +1,6 @@
 import { versioningAdvice } from "./advice.ts";
 import type { Report } from "./report.ts";
+import { checkChecksum, checkCut } from "./s3_bodies.ts";
 import {
   checkCors,
   checkDownload,
@@ -30,6 +31,8 @@ export async function checkS3Storage(report: Report, options: S3CheckOptions): P
     const staged = trial.stagingKey();
     if (!(await attempt("upload", () => checkUpload(trial, staged)))) return;
     await attempt("signed length", () => checkLength(trial));
+    await attempt("signed checksum", () => checkChecksum(trial));
+    await attempt("cut upload", () => checkCut(trial));
     await attempt("expired URL", () => checkExpired(trial));
     const final = await trial.finalKey();
     if (await attempt("copy", () => checkCopy(trial, staged, final))) {

@@ -55,8 +55,12 @@ export function createTrial(report: Report, options: TrialOptions) {
     return key;
   }
 
-  function putUrl(key: string, { sizeBytes = null, lifeMs = URL_LIFE_MS }: PutUrlWish = {}): string {
-    return store.presignPut(key, { contentType: CONTENT_TYPE, sizeBytes, expiresAtMs: now() + lifeMs });
+  function putUrl(
+    key: string,
+    { sizeBytes = null, lifeMs = URL_LIFE_MS, checksumSha256 = null }: PutUrlWish = {},
+  ): string {
+    const expiresAtMs = now() + lifeMs;
+    return store.presignPut(key, { contentType: CONTENT_TYPE, sizeBytes, checksumSha256, expiresAtMs });
   }
 
   function getUrl(key: string, filename: string): string {
@@ -73,6 +77,13 @@ export function createTrial(report: Report, options: TrialOptions) {
 
   async function sizeOf(key: string): Promise<number | null> {
     return (await store.stat(key))?.sizeBytes ?? null;
+  }
+
+  /** What lies under a key, which must be short. */
+  async function textOf(key: string): Promise<string> {
+    const chunks: Buffer[] = [];
+    for await (const chunk of await store.read(key)) chunks.push(chunk);
+    return Buffer.concat(chunks).toString();
   }
 
   /** Runs one check; what it could not find out is a finding too. Resolves with whether it found nothing wrong. */
@@ -108,7 +119,7 @@ export function createTrial(report: Report, options: TrialOptions) {
   }
 
   return {
-    ...{ report, config, store, stagingKey, finalKey, putUrl, getUrl, put, sizeOf, attempt, cleanUp },
+    ...{ report, config, store, stagingKey, finalKey, putUrl, getUrl, put, sizeOf, textOf, attempt, cleanUp },
     make: () => make,
   };
 }
@@ -116,4 +127,5 @@ export function createTrial(report: Report, options: TrialOptions) {
 interface PutUrlWish {
   sizeBytes?: number | null;
   lifeMs?: number;
+  checksumSha256?: string | null;
 }

@@ -2,7 +2,7 @@ import type { IncomingMessage } from "node:http";
 
 /** Headers that a page may send us beyond the plain ones. */
 const ALLOWED_REQUEST_HEADERS =
-  "Authorization, Content-Type, X-Workspace-Id, Idempotency-Key, Range, If-Range, If-None-Match";
+  "Authorization, Content-Type, X-Workspace-Id, Idempotency-Key, X-Amz-Checksum-Sha256, Range, If-Range, If-None-Match";
 /** Headers of ours that a page may read. */
 const EXPOSED_HEADERS = "X-Request-Id, Retry-After, ETag, Content-Range, Content-Disposition, Location";
 /** How long a browser may remember a preflight's answer. */

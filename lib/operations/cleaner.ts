@@ -53,8 +53,8 @@ export interface CleanerCounts {
 export interface CleanerOptions {
   removals: Removals;
   uploads: Uploads;
-  /** Told of every object in staging that a look through it finds. */
-  noteStaged: (objectKey: string, sizeBytes: number) => void;
+  /** Told of every object in staging that a look through it finds; false if no pending upload names it. */
+  noteStaged: (objectKey: string, sizeBytes: number) => boolean;
   idempotency: Pick<Idempotency, "expire">;
   times: KeptTimes;
   objects: ObjectStore;

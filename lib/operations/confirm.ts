@@ -75,8 +75,8 @@ export function createConfirm(parts: ConfirmParts) {
    * Confirms an upload and resolves with it; one that is confirmed already is returned as it is, whatever the context.
    *
    * Throws `not_found` (upload or context) and `forbidden` (a session's role), both also if the right was lost while the copy
-   * was made; `invalid_api_key` if the key was revoked or has expired meanwhile; `validation_error` (nothing was PUT, or an
-   * Idempotency-Key that came with another request), `payload_too_large`, `storage_limit_exceeded` (nothing is charged and
+   * was made; `invalid_api_key` if the key was revoked or has expired meanwhile; `validation_error` (nothing was PUT, or not
+   * as many bytes as were stated, or an Idempotency-Key that came with another request), `payload_too_large`, `storage_limit_exceeded` (nothing is charged and
    * the upload stays pending), `storage_unavailable` (the store failed, or there was no turn in time).
    */
   async function confirm(principal: Principal, request: ConfirmRequest): Promise<Upload> {
@@ -145,6 +145,9 @@ export function createConfirm(parts: ConfirmParts) {
     const workspaceId = bindingOf(principal, request, upload);
     const source = await objects.stat(upload.objectKey);
     if (source === null) throw notPut();
+    if (upload.statedSizeBytes !== null && upload.statedSizeBytes !== source.sizeBytes) {
+      throw otherSize(source.sizeBytes, upload.statedSizeBytes);
+    }
     if (source.sizeBytes > maxUploadBytes) throw tooLarge(source.sizeBytes, maxUploadBytes);
     // Asked before anything is copied; the schema asks again inside the transaction.
     workspaces.checkRoom(workspaceId, source.sizeBytes);
@@ -249,6 +252,18 @@ function beingConfirmed(): AppError {
 
 function notPut(): AppError {
   return invalidField("upload_id", "nothing was uploaded yet: PUT the file to its upload_url, then confirm again");
+}
+
+/** Some servers keep what came of a PUT that was cut on its way, whatever length it announced. */
+function otherSize(sizeBytes: number, statedSizeBytes: number): AppError {
+  const arrived =
+    sizeBytes < statedSizeBytes
+      ? `${sizeBytes} of ${statedSizeBytes} bytes arrived: PUT it again`
+      : `${sizeBytes} bytes arrived, more than the ${statedSizeBytes} that were stated: PUT the right file`;
+  return invalidField(
+    "upload_id",
+    `${arrived} to its upload_url, then confirm again. If that URL has expired, create a new upload`,
+  );
 }
 
 function tooLarge(sizeBytes: number, maxUploadBytes: number): AppError {

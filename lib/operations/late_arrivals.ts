@@ -9,8 +9,11 @@ const UNDER_PREFIX = /^([0-9a-f-]{36})\/[0-9a-f]{32}$/;
 export interface LateArrivalsOptions {
   objects: ObjectStore;
   removals: Removals;
-  /** Told of every object: on an S3 server nothing else says what was PUT for a pending upload. */
-  noteStaged: (objectKey: string, sizeBytes: number) => void;
+  /**
+   * Told of every object: on an S3 server nothing else says what was PUT for a pending upload. Returns false if no pending
+   * upload names it.
+   */
+  noteStaged: (objectKey: string, sizeBytes: number) => boolean;
   /** The staging prefix of this installation, ending in a slash. */
   stagingPrefix: string;
   uploadUrlTtlMs: number;
@@ -32,7 +35,9 @@ export async function enterLateArrivals(options: LateArrivalsOptions): Promise<n
     const [, uploadId] = UNDER_PREFIX.exec(objectKey.slice(stagingPrefix.length)) ?? [];
     // What someone else has put under our prefix stays: it is not ours to remove.
     if (uploadId === undefined) continue;
-    noteStaged(objectKey, sizeBytes);
+    if (noteStaged(objectKey, sizeBytes)) continue;
+    // Nothing else tells what was PUT to a URL that has outlived its upload.
+    await removals.noteFound(objectKey, sizeBytes);
     if (modifiedAtMs > nowMs - uploadUrlTtlMs - LATE_ARRIVAL_AGE_MS) continue;
     if (await removals.enterFound({ objectKey, uploadId, sizeBytes, nowMs })) found++;
   }

@@ -17,6 +17,7 @@ export function presentUpload(upload: Upload, objects: ObjectStore, urlExpiresAt
     format: upload.format,
     status: upload.status,
     size_bytes: upload.sizeBytes,
+    checksum_sha256: upload.checksumSha256,
     char_count: upload.charCount,
     line_count: upload.lineCount,
     detected_language: null,

@@ -52,6 +52,12 @@ const page = {
 
 const bodyError = { error: "must be a JSON object" };
 
+const checksumError = "must be the SHA-256 of the file: 64 hexadecimal digits";
+const checksum = z
+  .string(checksumError)
+  .regex(/^[0-9a-fA-F]{64}$/, checksumError)
+  .transform((hex) => hex.toLowerCase());
+
 export const UploadParams = z.object({ upload_id: uuid });
 export const WorkflowParams = z.object({ workflow_id: uuid });
 
@@ -63,6 +69,7 @@ export function createUploadBody(sizeBytesMax: number) {
       filename: z.string({ error: required("a string") }).min(1, "must have 1 to 255 characters"),
       category: oneOf(CATEGORIES),
       size_bytes: z.int(size).min(0, size).max(sizeBytesMax, size).nullish(),
+      checksum_sha256: checksum.nullish(),
     },
     bodyError,
   );

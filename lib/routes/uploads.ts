@@ -3,6 +3,7 @@ import { repeatable } from "../core/idempotency.ts";
 import { PERMISSIONS } from "../core/permissions.ts";
 import type { Upload } from "../core/uploads.ts";
 import { type Route, route } from "../http/routes.ts";
+import { CHECKSUM_HEADER, checksumHeaderOf } from "../store/checksum.ts";
 import { pageStart, paginateByKey } from "./keyed_pages.ts";
 import { presentUpload } from "./present.ts";
 import type { RouteParts } from "./routes.ts";
@@ -28,20 +29,26 @@ export function uploadRoutes({ core, objects, confirm, cleaner, config }: RouteP
       access: PERMISSIONS.createUpload,
       body: createUploadBody(config.maxUploadBytes),
       async handle({ principal, headers, body, nowMs }) {
-        const { filename, category, size_bytes } = body;
+        const { filename, category, size_bytes, checksum_sha256 } = body;
         const statedSizeBytes = size_bytes ?? null;
+        const checksumSha256 = checksum_sha256 ?? null;
         const type = fileType(filename, category);
         const asked = ["POST", UPLOADS, body];
         const request = repeatable(principal, headers[IDEMPOTENCY_KEY], { status: 201, asked });
-        const created = await uploads.create(principal, { type, category, statedSizeBytes }, request);
+        const created = await uploads.create(principal, { type, category, statedSizeBytes, checksumSha256 }, request);
         const { upload, stagingKey } = created;
         const upload_url = objects.presignPut(stagingKey, {
           contentType: upload.contentType,
           sizeBytes: statedSizeBytes,
+          checksumSha256,
           expiresAtMs: upload.urlExpiresAtMs,
           signedAtMs: upload.createdAtMs,
         });
-        return { status: 201, data: { upload: show(upload, nowMs), upload_url } };
+        const data = { upload: show(upload, nowMs), upload_url };
+        if (checksumSha256 === null) return { status: 201, data };
+        // What the PUT has to send besides; on the embedded store the URL says it all, and the header may be left out.
+        const upload_headers = { [CHECKSUM_HEADER]: checksumHeaderOf(checksumSha256) };
+        return { status: 201, data: { ...data, upload_headers } };
       },
     }),
 

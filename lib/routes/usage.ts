@@ -196,6 +196,8 @@ function presentStorage(storage: StorageFigures, nowMs: number): Record<string, 
     uploads: storage.uploads,
     uploads_pending: storage.uploadsPending,
     bytes_pending_stated: storage.bytesPendingStated,
+    bytes_pending_stored: storage.bytesPendingStored,
+    uploads_held: storage.uploadsHeld,
     bytes_awaiting_removal: storage.bytesAwaitingRemoval,
     oldest_removal_age_seconds: oldestMs === null ? null : Math.max(0, Math.floor((nowMs - oldestMs) / 1_000)),
   };

@@ -16,6 +16,11 @@ export interface PutUrlOptions {
   contentType: string;
   /** The exact length that the URL is good for; null where the caller stated none. */
   sizeBytes: number | null;
+  /**
+   * The SHA-256, in hex, of the only bytes that the URL is good for; null where the caller stated none. On an S3 server the
+   * PUT must then send it in a header: see `checksum.ts`.
+   */
+  checksumSha256?: string | null;
   expiresAtMs: number;
   /** When the URL was made for the first time: made again, it is the same. By default now. */
   signedAtMs?: number;

@@ -1,4 +1,4 @@
-import { randomBytes } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import { renameSync } from "node:fs";
 import { type FileHandle, open, unlink } from "node:fs/promises";
 import { dirname, join } from "node:path";
@@ -34,6 +34,8 @@ export interface ReceiveOptions {
   /** The exact length that must be sent; null where any up to `maxBytes` may. */
   sizeBytes: number | null;
   maxBytes: number;
+  /** The SHA-256 of the bytes, in hex, as it was stated or announced; null where it was neither. */
+  checksumSha256?: string | null;
   /** The length that the sender announced, or null. */
   contentLength: number | null;
   /** Whether the body's chunks belong to nobody else, so that their memory can be given back as soon as they are written. */
@@ -45,8 +47,8 @@ export interface ReceiveOptions {
 /**
  * Stores what `body` yields under a staging key, and resolves when it would survive a power loss. Whatever goes wrong,
  * nothing of it is kept. Throws `not_found` if no pending upload names the key, at the beginning or at the end;
- * `rate_limited` if too many are under way; `payload_too_large` as soon as it is known; `bad_request` if the length is not
- * the one that was stated or announced; `storage_limit_exceeded` or `rate_limited` if the owner may not stage so much;
+ * `rate_limited` if too many are under way; `payload_too_large` as soon as it is known; `bad_request` if the length or
+ * the checksum is not the one that was stated or announced; `storage_limit_exceeded` or `rate_limited` if the owner may not stage so much;
  * `insufficient_storage`. What iterating the body throws passes through as it is.
  */
 export type Receive = (objectKey: string, body: AsyncIterable<Buffer>, options: ReceiveOptions) => Promise<ObjectStat>;
@@ -121,12 +123,15 @@ export function createIntake({ paths, folders, admit, ownerOf, now, log }: Intak
     options: ReceiveOptions,
     put: OwnedPut,
   ): Promise<void> {
+    const { checksumSha256 = null } = options;
+    const hash = checksumSha256 === null ? null : createHash("sha256");
     let writtenBytes = 0;
     let unsyncedBytes = 0;
     for await (const chunk of tellApart(body)) {
       if (writtenBytes + chunk.length > options.maxBytes) throw tooLarge(options);
       const chunkBytes = chunk.length;
       put.take(chunkBytes);
+      hash?.update(chunk);
       await writers(put.ownerId, () => writeWhole(file, chunk));
       if (options.ownsChunks === true) freeMemory(chunk);
       writtenBytes += chunkBytes;
@@ -139,6 +144,8 @@ export function createIntake({ paths, folders, admit, ownerOf, now, log }: Intak
     }
     checkLength(writtenBytes, options, "has");
     if (options.contentLength !== null && writtenBytes !== options.contentLength) throw brokeOff();
+    const foundSha256 = hash?.digest("hex");
+    if (foundSha256 !== undefined && foundSha256 !== checksumSha256) throw otherBytes(foundSha256, checksumSha256);
   }
 
   async function place(objectKey: string, temporaryPath: string, path: string): Promise<void> {
@@ -218,6 +225,13 @@ function tooLarge({ sizeBytes, maxBytes }: ReceiveOptions): AppError {
     sizeBytes === null
       ? `Cannot store the upload: this URL takes at most ${maxBytes} bytes`
       : `Cannot store the upload: its size was stated as ${sizeBytes} bytes when it was created, and the body has more. Send the file that was meant, or create a new upload`,
+  );
+}
+
+function otherBytes(foundSha256: string, checksumSha256: string | null): AppError {
+  return new AppError(
+    "bad_request",
+    `Cannot store the upload: the SHA-256 of its bytes is ${foundSha256} and not ${checksumSha256}, as was stated, and nothing of it was kept. Send the file that was meant, or create a new upload`,
   );
 }
 

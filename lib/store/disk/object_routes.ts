@@ -2,6 +2,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import { pipeline } from "node:stream/promises";
 import { create as contentDisposition } from "content-disposition";
 import { AppError, clientGone } from "../../errors.ts";
+import { CHECKSUM_HEADER, checksumOfHeader } from "../checksum.ts";
 import { StoreError } from "../objects.ts";
 import type { DiskStore, OpenObject } from "./objects_disk.ts";
 
@@ -54,6 +55,7 @@ export function createObjectRoutes({ store, now }: ObjectRoutesOptions): ObjectR
     const { etag } = await store.receive(grant.objectKey, body, {
       sizeBytes: grant.sizeBytes,
       maxBytes: grant.maxBytes,
+      checksumSha256: checksumOf(req, grant.checksumSha256),
       contentLength: announced === undefined ? null : Number(announced),
       ownsChunks: true,
       // Only now: a client that asked first does not send the bytes of an upload that is refused.
@@ -123,6 +125,29 @@ export function createObjectRoutes({ store, now }: ObjectRoutesOptions): ObjectR
   }
 
   return { putObject, getObject };
+}
+
+/**
+ * The checksum that the bytes must have, in hex: the one that is signed, or else the one that the client sends along; null
+ * if neither is there. Throws `bad_request` if the two are not the same, before a byte is read.
+ */
+function checksumOf(req: IncomingMessage, signedSha256: string | null): string | null {
+  const header = req.headers[CHECKSUM_HEADER];
+  if (header === undefined) return signedSha256;
+  const announcedSha256 = checksumOfHeader(String(header));
+  if (announcedSha256 === null) {
+    throw new AppError(
+      "bad_request",
+      `Cannot store the upload: the header ${CHECKSUM_HEADER} must be the SHA-256 of the bytes in base64, 44 characters`,
+    );
+  }
+  if (signedSha256 !== null && announcedSha256 !== signedSha256) {
+    throw new AppError(
+      "bad_request",
+      `Cannot store the upload: the header ${CHECKSUM_HEADER} says another checksum than was stated when it was created. Send the header that create gave, or create a new upload`,
+    );
+  }
+  return announcedSha256;
 }
 
 /** Throws `client_closed_request` if the client goes away in mid-file. A failure of the disk ends the connection: the status is out. */

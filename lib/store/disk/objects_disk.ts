@@ -40,7 +40,7 @@ export interface DiskStoreOptions {
   maxUploadBytes: number;
   /** Uploads are refused rather than leave less than this free on the disk. */
   minFreeBytes: number;
-  /** What the books say of staging keys. Synchronous: see `createIntake`. */
+  /** What the books say of keys. Synchronous: see `createIntake`. */
   staging: Staging;
   /** Removes what an earlier process left half-written. Only for the holder of the serve lock: it would take the files that another process is writing. */
   sweep: boolean;
@@ -48,10 +48,12 @@ export interface DiskStoreOptions {
   log: Log;
 }
 
-/** What the embedded store asks the books about the uploads that it takes in. */
+/** What the embedded store asks the books about the uploads that it takes in and hands out. */
 export interface Staging {
   /** The workspace or person whose pending upload names this key now; null if none does. */
   ownerOf: (objectKey: string) => string | null;
+  /** Whether an upload names this key now: what none names is deleted, although its file may still be here. */
+  isNamed: (objectKey: string) => boolean;
   /** The bytes that lie here for an owner's unconfirmed uploads. */
   stagedBytes: (ownerId: string) => number;
   /** Counts a PUT that begins; null is an unknown length. Throws an `AppError` if the owner may not stage so many bytes. */
@@ -79,7 +81,7 @@ export interface OpenObject extends ObjectStat {
 export interface DiskStore extends ObjectStore {
   verifyUrl: SignedUrls["verify"];
   receive: Receive;
-  /** Opens an object for reading. Rejects with `absent`. */
+  /** Opens an object for reading. Rejects with `absent`, also if its file is there and no upload names it any more. */
   open: (objectKey: string) => Promise<OpenObject>;
 }
 
@@ -254,7 +256,11 @@ export async function createDiskStore(options: DiskStoreOptions): Promise<DiskSt
     presignGet: urls.presignGet,
     verifyUrl: urls.verify,
     receive,
-    open: (objectKey) => orStoreError(() => openObject(objectKey)),
+    open: (objectKey) =>
+      orStoreError(async () => {
+        if (!staging.isNamed(objectKey)) throw absent();
+        return openObject(objectKey);
+      }),
     stat: (objectKey) => orStoreError(() => statObject(objectKey)),
     promote: (stagingKey, finalKey, promoteOptions) =>
       orStoreError(() => promote(stagingKey, finalKey, promoteOptions)),

@@ -9,10 +9,14 @@ export const OBJECTS_PATH = "/objects/";
 /** What is signed begins with this, so that no other use of the key can ever yield the same text. */
 const PURPOSE = "stowage object url 1";
 
+const CREATE_ANEW = "delete the upload and create a new one";
+
 /** The parameters that a URL has, in order and without the signature. */
 const FORMS = [
-  { method: "PUT", names: "expires&max", whenExpired: "delete the upload and create a new one" },
-  { method: "PUT", names: "expires&size", whenExpired: "delete the upload and create a new one" },
+  { method: "PUT", names: "expires&max", whenExpired: CREATE_ANEW },
+  { method: "PUT", names: "expires&size", whenExpired: CREATE_ANEW },
+  { method: "PUT", names: "checksum_sha256&expires&max", whenExpired: CREATE_ANEW },
+  { method: "PUT", names: "checksum_sha256&expires&size", whenExpired: CREATE_ANEW },
   { method: "GET", names: "content_type&expires&filename", whenExpired: "read the upload again to get a fresh one" },
 ] as const;
 
@@ -25,6 +29,8 @@ export interface PutGrant {
   /** The exact length that may be sent; null where any up to `maxBytes` may. */
   sizeBytes: number | null;
   maxBytes: number;
+  /** The SHA-256, in hex, of the only bytes that may be sent; null where any may. */
+  checksumSha256: string | null;
 }
 
 export interface GetGrant {
@@ -73,9 +79,10 @@ export function createSignedUrls({ publicUrl, signingKey, maxUploadBytes }: Sign
     return `${publicUrl()}${path}?${query}&signature=${signature(method, path, query)}`;
   }
 
-  function presignPut(objectKey: string, { sizeBytes, expiresAtMs }: PutUrlOptions): string {
+  function presignPut(objectKey: string, { sizeBytes, checksumSha256 = null, expiresAtMs }: PutUrlOptions): string {
+    const checksum = checksumSha256 === null ? "" : `checksum_sha256=${checksumSha256}&`;
     const limit = sizeBytes === null ? `max=${maxUploadBytes}` : `size=${sizeBytes}`;
-    return signedUrl("PUT", objectKey, `expires=${expiresAtMs}&${limit}`);
+    return signedUrl("PUT", objectKey, `${checksum}expires=${expiresAtMs}&${limit}`);
   }
 
   function presignGet(objectKey: string, { contentType, filename, expiresAtMs }: GetUrlOptions): string {
@@ -111,7 +118,8 @@ export function createSignedUrls({ publicUrl, signingKey, maxUploadBytes }: Sign
     }
     const size = params.get("size");
     const sizeBytes = size === undefined ? null : Number(size);
-    return { method: "PUT", objectKey, sizeBytes, maxBytes: sizeBytes ?? Number(params.get("max")) };
+    const maxBytes = sizeBytes ?? Number(params.get("max"));
+    return { method: "PUT", objectKey, sizeBytes, maxBytes, checksumSha256: params.get("checksum_sha256") ?? null };
   }
 
   return { presignPut, presignGet, verify };

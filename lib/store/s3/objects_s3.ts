@@ -250,9 +250,9 @@ export function createS3Store(options: S3StoreOptions): S3Store {
   }
 
   return {
-    presignPut(objectKey, { sizeBytes, expiresAtMs, signedAtMs = Number.POSITIVE_INFINITY }) {
+    presignPut(objectKey, { sizeBytes, checksumSha256 = null, expiresAtMs, signedAtMs = Number.POSITIVE_INFINITY }) {
       // The content type is not signed: promote sets the one that counts, and a client that sends another would be refused.
-      const options = { expiresAtMs, contentLength: sizeBytes };
+      const options = { expiresAtMs, contentLength: sizeBytes, checksumSha256 };
       // Never in the future, which the server would refuse.
       return presignUpload({ method: "PUT", objectKey, signedAtMs: Math.min(now(), signedAtMs), ...options });
     },

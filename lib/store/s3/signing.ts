@@ -1,4 +1,5 @@
 import { createHmac, createSecretKey, hash, type KeyObject } from "node:crypto";
+import { CHECKSUM_HEADER, checksumHeaderOf } from "../checksum.ts";
 
 /** A presigned URL cannot live longer: a limit of Signature Version 4. */
 export const PRESIGN_SECONDS_MAX = 7 * 24 * 3600;
@@ -23,6 +24,8 @@ export interface PresignOptions {
   expiresAtMs: number;
   /** The only length that the store will take. Null leaves the length open. */
   contentLength?: number | null;
+  /** The SHA-256, in hex, of the only bytes that the store will take. The request must send it in a header. */
+  checksumSha256?: string | null;
   /** Further query parameters, such as `response-content-type`. They are signed. */
   query?: Readonly<Record<string, string>>;
 }
@@ -73,21 +76,34 @@ export function createPresigner(options: PresignerOptions): (presign: PresignOpt
     return createSecretKey([day, region, "s3", "aws4_request"].reduce(hmac, Buffer.from(`AWS4${secretKey}`)));
   }
 
-  return function presign({ method, objectKey, signedAtMs, expiresAtMs, contentLength = null, query = {} }) {
+  return function presign(options) {
+    const {
+      method,
+      objectKey,
+      signedAtMs,
+      expiresAtMs,
+      contentLength = null,
+      checksumSha256 = null,
+      query = {},
+    } = options;
     // Rounded down both: a URL that outlives what the service promised would be a hole.
     const expiresAtSeconds = Math.floor(expiresAtMs / 1000);
     // The past is signed as such (a second is the shortest life), so that an expired URL is made expired.
     const signedAtSeconds = Math.min(Math.floor(signedAtMs / 1000), expiresAtSeconds - 1);
     const expiresSeconds = Math.min(expiresAtSeconds - signedAtSeconds, PRESIGN_SECONDS_MAX);
     const { scope, time, parameters, key } = signingAt(signedAtSeconds);
-    const signedHeaders = contentLength === null ? "host" : "content-length;host";
+    // In the order of their names, as the signature wants them.
+    const withLength = contentLength === null ? "host" : "content-length;host";
+    const signedHeaders = checksumSha256 === null ? withLength : `${withLength};${CHECKSUM_HEADER}`;
 
-    let queryText = `${parameters}${expiresSeconds}&X-Amz-SignedHeaders=${signedHeaders.replace(";", "%3B")}`;
+    let queryText = `${parameters}${expiresSeconds}&X-Amz-SignedHeaders=${signedHeaders.replaceAll(";", "%3B")}`;
     // The signature is over the parameters in the order of their bytes; ours in lower case come after `X-Amz-`.
     for (const name of Object.keys(query).sort()) queryText += `&${escapeUri(name)}=${escapeUri(query[name] ?? "")}`;
 
     const path = bucketPath + escapePath(objectKey);
-    const headerLines = `${contentLength === null ? "" : `content-length:${contentLength}\n`}host:${host}\n`;
+    const lengthLine = contentLength === null ? "" : `content-length:${contentLength}\n`;
+    const checksumLine = checksumSha256 === null ? "" : `${CHECKSUM_HEADER}:${checksumHeaderOf(checksumSha256)}\n`;
+    const headerLines = `${lengthLine}host:${host}\n${checksumLine}`;
     const canonical = `${method}\n${path}\n${queryText}\n${headerLines}\n${signedHeaders}\nUNSIGNED-PAYLOAD`;
     const toSign = `${ALGORITHM}\n${time}\n${scope}\n${hash("sha256", canonical, "hex")}`;
     const signature = createHmac("sha256", key).update(toSign).digest("hex");
