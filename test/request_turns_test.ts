@@ -30,8 +30,8 @@ test("a tenant with many requests under way does not keep another's single one w
   const answered = await answer([...flood, "single"], 1, (name) => name.slice(0, 5));
   assert.equal(answered.length, 101);
   const place = answered.indexOf("single");
-  // The first three begin at once; then the single one's owner has had the least.
-  assert.ok(place <= 8, `it was number ${place + 1} of 101`);
+  // The first eight begin at once; then the single one's owner has had the least.
+  assert.ok(place <= 16, `it was number ${place + 1} of 101`);
 });
 
 test("the requests of one tenant keep their order", async () => {
@@ -69,6 +69,6 @@ test("while some wait, whoever comes takes a turn too, and the event loop goes o
     }),
   );
   running = false;
-  // 40 ms of work in slices of 3 ms: not in one go.
-  assert.ok(loops >= 8, `${loops} turns`);
+  // 40 ms of work in slices of 8 ms: not in one go.
+  assert.ok(loops >= 4, `${loops} turns`);
 });

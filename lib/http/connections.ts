@@ -253,6 +253,8 @@ export function createConnections(options: ConnectionsOptions) {
 }
 
 function wakeTurnWaiters({ turnWaiters }: Connection): void {
+  // Next to always there are none, and this runs for every request.
+  if (turnWaiters.length === 0) return;
   for (const wake of turnWaiters.splice(0)) wake();
 }
 

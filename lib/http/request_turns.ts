@@ -2,9 +2,10 @@ import { createFairTurns } from "../fair_turns.ts";
 
 /**
  * Handlers are begun at once for so long in each turn of the event loop. Whoever comes later in that turn waits: a tenant
- * with a thousand requests under way then delays another's single one by a turn, and not by all of them.
+ * with a thousand requests under way then delays another's single one by a turn, and not by all of them. With 3 ms a
+ * client's 64 connections no longer shared one commit, which cost it 6 % of its creates.
  */
-const SLICE_MS = 3;
+const SLICE_MS = 8;
 
 export interface RequestTurns {
   /** What to wait for before a request's handler begins; null: it may begin at once. `ownerId`: who asks. */
