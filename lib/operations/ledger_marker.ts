@@ -41,7 +41,7 @@ export type MarkerVerdict =
   | { kind: "current"; marker: Marker; stored: StoredMarker }
   | { kind: "current"; marker: null; stored: null }
   /** The database's ledger ends before the marker, or holds another event at its place: it was restored. */
-  | { kind: "older"; marker: Marker; reason: string }
+  | { kind: "older"; marker: Marker; stored: StoredMarker; reason: string }
   /** Another copy of the data directory has taken the store. */
   | { kind: "copied"; marker: Marker; stored: StoredMarker; reason: string }
   /** The objects are in another store, or in this one no longer. */
@@ -85,7 +85,7 @@ export async function compareMarker(parts: MarkerParts): Promise<MarkerVerdict> 
     return other(state, place, `${describePlace(place)} is another one, by its marker`);
   }
   const older = judgeLedger(parts, marker);
-  if (older !== null) return { kind: "older", marker, reason: older };
+  if (older !== null) return { kind: "older", marker, stored, reason: older };
   if (state.record !== null && state.markerWrittenAtMs !== null && marker.seq < state.record.ledgerSeq) {
     const behind = await judgeBehind(parts, state.record, marker);
     if (behind !== null) return other(state, place, behind);

@@ -87,7 +87,7 @@ export function createStoreGuard(options: StoreGuardOptions) {
     await noteIntended();
     for (let attempt = 1; ; attempt++) {
       const startedAtMs = monotonicNow();
-      const verdict = await compareMarker(options);
+      const verdict = judgedByRun(await compareMarker(options));
       if (verdict.kind === "older" || verdict.kind === "copied" || verdict.kind === "other") {
         await pause(verdict);
         return false;
@@ -118,6 +118,13 @@ export function createStoreGuard(options: StoreGuardOptions) {
     const { record, hasLedger, hasUploads, generation } = stores.read();
     if (record !== null || hasLedger || hasUploads) return;
     await noted(stores.note({ place, storeId: newStoreId(), runId: null, ledgerSeq: 0 }, generation));
+  }
+
+  /** A database that this run has used is no restored one: what the marker has beyond it another copy has booked. */
+  function judgedByRun(verdict: MarkerVerdict): MarkerVerdict {
+    if (verdict.kind !== "older" || !hasTaken || verdict.marker.runId === runId) return verdict;
+    const reason = `another copy of this data directory has used the store since: ${verdict.reason}`;
+    return { ...verdict, kind: "copied", reason };
   }
 
   /** Whether the run from which this one took the store still runs. What an earlier run was told is no concern of this one. */
