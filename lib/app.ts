@@ -108,7 +108,7 @@ export async function openApp(options: AppOptions): Promise<App> {
       ...{ objects, ledger: core.ledger, stores: core.stores, installationId, place: placeOf(config) },
       ...{ log, now, monotonicNow },
     });
-    closers.push(await askStore({ config, objects, guard, log }));
+    if (config.store === "disk") await takeFolder({ config, guard, log });
 
     const uploadUrlTtlMs = config.uploadUrlTtlSeconds * 1000;
     const cleaner = createCleaner({
@@ -183,6 +183,8 @@ export async function openApp(options: AppOptions): Promise<App> {
       const at = { host: config.host, port: config.metricsPort, setting: "STOWAGE_METRICS_PORT" };
       metricsUrl = (await listenOn(metricsHttp, at)) + METRICS_PATH;
     }
+    // Not before: a copy of the data directory that cannot even listen must take no bucket from its original.
+    if (config.store === "s3") closers.push((await watchBucket({ objects, guard, log })).close);
     lock.announce(url);
     if (options.cleansInBackground !== false) cleaner.start();
     if (!workspaces.hasAny()) {
@@ -196,25 +198,20 @@ export async function openApp(options: AppOptions): Promise<App> {
   }
 }
 
-/** Asks the store for the first time, and resolves with what ends the asking. */
-async function askStore(parts: {
-  config: Config;
-  objects: ObjectStore;
-  guard: StoreGuard;
-  log: Log;
-}): Promise<() => void> {
-  const { config, objects, guard, log } = parts;
-  if (config.store === "disk") {
-    await guard.isCurrent().catch((error) => {
-      // A folder that may not be used does not mend itself. A disk that is full or fails may: the cleaner asks again.
-      if (!(error instanceof StoreError)) throw error;
-      if (error.failure !== "denied") return log.warn("store_unavailable", { failure: error.failure, error });
-      const message = `Cannot use the objects in "${config.dataDir}": ${error.message}`;
-      throw new AppError("storage_unavailable", message, { cause: error });
-    });
-    return () => {};
-  }
-  const { close } = await watchStore({
+/** Asks the embedded store. Throws an `AppError` where its folder may not, or can never, be used. */
+async function takeFolder({ config, guard, log }: { config: Config; guard: StoreGuard; log: Log }): Promise<void> {
+  await guard.isCurrent().catch((error) => {
+    if (!(error instanceof StoreError)) throw error;
+    // A disk that is full or fails may mend itself: the cleaner asks again.
+    if (error.failure !== "denied") return log.warn("store_unavailable", { failure: error.failure, error });
+    const message = `Cannot use the objects in "${config.dataDir}": ${error.message}`;
+    throw new AppError("storage_unavailable", message, { cause: error });
+  });
+}
+
+/** Asks the S3 store, until it can be used. */
+function watchBucket({ objects, guard, log }: { objects: ObjectStore; guard: StoreGuard; log: Log }) {
+  return watchStore({
     log,
     async check() {
       // A listing, because its answer has a reason where it fails. A bucket that is missing is the guard's concern.
@@ -224,7 +221,6 @@ async function askStore(parts: {
       await guard.isCurrent();
     },
   });
-  return close;
 }
 
 /** Null where no issuer is configured: then only API keys are accepted. */

@@ -48,6 +48,8 @@ export async function findQuestion(
   const verdict = await compareMarker(markerPartsOf(parts));
   const reason = reasonFor(decision, verdict);
   if (reason === null) return null;
+  // A bucket or folder that is not there has no objects, and cannot be gone on with either: this says so.
+  await objects.readMarker(markerKeyOf(installationId));
   const queries = createDoctorQueries(core.db);
   // Of whatever age: an upload of an hour ago counts too.
   const walk = await walkStore({ objects, queries, installationId, now, graceMs: Number.NEGATIVE_INFINITY });

@@ -37,7 +37,6 @@ export const WHAT_TO_DO = {
 } as const;
 
 type PausedVerdict = Extract<MarkerVerdict, { kind: keyof typeof WHAT_TO_DO }>;
-type ContestedVerdict = { kind: "current"; marker: Marker; stored: StoredMarker };
 
 export interface StoreGuardOptions extends MarkerParts {
   objects: Pick<ObjectStore, "readMarker" | "writeMarker" | "stat" | "prepare">;
@@ -92,11 +91,14 @@ export function createStoreGuard(options: StoreGuardOptions) {
         await pause(verdict);
         return false;
       }
-      if (isContested(verdict)) {
+      const marker = verdict.kind === "current" ? verdict.marker : null;
+      if (verdict.kind === "current" && verdict.marker !== null && isContested(verdict.marker)) {
         await pause({ ...verdict, kind: "copied", reason: contested(verdict.marker) });
         return false;
       }
-      if (verdict.kind === "current" && held !== null) held.stored = verdict.stored;
+      // A marker that was set back, by a store that lost its last writes, is written anew.
+      const isBehind = (marker?.seq ?? 0) < (held?.record.ledgerSeq ?? 0);
+      if (verdict.kind === "current" && held !== null && !isBehind) held.stored = verdict.stored;
       else {
         try {
           await take(verdict);
@@ -128,9 +130,8 @@ export function createStoreGuard(options: StoreGuardOptions) {
   }
 
   /** Whether the run from which this one took the store still runs. What an earlier run was told is no concern of this one. */
-  function isContested(verdict: MarkerVerdict): verdict is ContestedVerdict {
-    if (verdict.kind !== "current" || verdict.marker === null) return false;
-    return verdict.marker.runId === runId && verdict.marker.contestedBy !== null;
+  function isContested(marker: Marker): boolean {
+    return marker.runId === runId && marker.contestedBy !== null;
   }
 
   /** Makes the store this run's. The database knows of it first: after a crash the marker is never ahead of it. */
@@ -166,8 +167,8 @@ export function createStoreGuard(options: StoreGuardOptions) {
     const owner = { storeId: record.storeId, generation, runId };
     const ledgerSeq = await writeMarker(options, owner, { replaces: stored, nowMs: now() });
     const marked = { ...record, ledgerSeq };
-    held = { record: marked, generation, stored: null };
     await noted(stores.noteMarked(marked, generation, now()));
+    held = { record: marked, generation, stored: null };
     writtenSeq = ledgerSeq;
   }
 
@@ -221,9 +222,13 @@ export function createStoreGuard(options: StoreGuardOptions) {
     return true;
   }
 
-  /** Resolves where an upload may be confirmed. Throws `storage_unavailable` in another store; rejects where it cannot be asked. */
+  /**
+   * Resolves where an upload may be confirmed: in a store that was swapped a second ago it would be charged for what is
+   * lost when the right one is back. Throws `storage_unavailable` in another store; rejects where it cannot be asked.
+   */
   async function admitConfirm(): Promise<void> {
-    if (held === null && paused === null) await isCurrent();
+    // Once something is paused the cleaner asks again, at its own pace.
+    if (paused === null) await isCurrent();
     checkTakesUploads();
   }
 
