@@ -59,7 +59,7 @@ export interface CleanerOptions {
   times: KeptTimes;
   objects: ObjectStore;
   /** Tells whether this is the store that the database speaks of, and the database to say what is to be removed from it. */
-  guard: Pick<StoreGuard, "isCurrent" | "keepUp" | "markerAtMs" | "pauseReason">;
+  guard: Pick<StoreGuard, "isCurrent" | "isFresh" | "keepUp" | "markerAtMs" | "pauseReason">;
   /** The staging prefix of this installation, ending in a slash. */
   stagingPrefix: string;
   uploadUrlTtlMs: number;
@@ -161,7 +161,7 @@ export function createCleaner(options: CleanerOptions) {
 
   async function runPass(): Promise<CleanerCounts> {
     const counts: CleanerCounts = { removed: 0, failed: 0, expired: 0 };
-    if (!(await checkStore())) return counts;
+    if (!(mayRemove && guard.isFresh()) && !(await checkStore())) return counts;
     if (hasStaleMarks) await removals.clearTaken();
     hasStaleMarks = true;
     // Taken before the clock is asked, and once: it may be set while rows are being expired.

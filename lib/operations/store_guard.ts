@@ -73,9 +73,14 @@ export function createStoreGuard(options: StoreGuardOptions) {
   let hasTaken = false;
   let writtenAtMs = Number.NEGATIVE_INFINITY;
 
+  /** Whether everything may go on, as far as was known a moment ago. */
+  function isFresh(): boolean {
+    return held !== null && monotonicNow() - comparedAtMs < COMPARE_INTERVAL_MS;
+  }
+
   /** Whether everything may go on. Asked of the store, if not just now; rejects where it cannot be asked. */
   async function isCurrent(): Promise<boolean> {
-    if (held !== null && monotonicNow() - comparedAtMs < COMPARE_INTERVAL_MS) return true;
+    if (isFresh()) return true;
     check ??= compare().finally(() => {
       check = null;
     });
@@ -242,7 +247,7 @@ export function createStoreGuard(options: StoreGuardOptions) {
   }
 
   return {
-    ...{ isCurrent, keepUp, admitConfirm, checkTakesUploads, checkServesDownloads },
+    ...{ isFresh, isCurrent, keepUp, admitConfirm, checkTakesUploads, checkServesDownloads },
     /** Why the cleaner is paused, or null where it is not. */
     pauseReason: (): string | null => paused?.reason ?? null,
     /** Whether this is not the store that holds the objects. */
