@@ -5,18 +5,21 @@ import type { Config } from "./config/config.ts";
 import { type Core, openCore } from "./core/core.ts";
 import { checkInitialised } from "./db/data_dir.ts";
 import { takeServeLock } from "./db/serve_lock.ts";
+import { AppError } from "./errors.ts";
 import { listenProblem } from "./http/listen_problem.ts";
 import { createHttpServer, type HttpOptions, type HttpServer } from "./http/server.ts";
 import { trustedAddresses } from "./http/trusted_addresses.ts";
 import type { Log } from "./log.ts";
 import { type Cleaner, createCleaner } from "./operations/cleaner.ts";
 import { createConfirm } from "./operations/confirm.ts";
-import { createLedgerGuard } from "./operations/ledger_marker.ts";
+import { createStoreGuard, type StoreGuard } from "./operations/store_guard.ts";
+import { watchStore } from "./operations/store_watch.ts";
 import { METRICS_PATH, metricsRoutes } from "./routes/metrics.ts";
 import { createRoutes } from "./routes/routes.ts";
 import { measuredStore } from "./store/measured_store.ts";
-import type { ObjectStore } from "./store/objects.ts";
+import { type ObjectStore, StoreError } from "./store/objects.ts";
 import { openStore, type StoreOptions } from "./store/open_store.ts";
+import { placeOf } from "./store/place.ts";
 
 /** How often the times of keys' last use are written. */
 const KEY_USES_FLUSH_MS = 60_000;
@@ -46,6 +49,7 @@ export interface App {
   core: Core;
   objects: ObjectStore;
   cleaner: Cleaner;
+  guard: StoreGuard;
   /** Finishes requests in flight, stops the cleaner, closes the store and the database. */
   close: () => Promise<void>;
 }
@@ -100,6 +104,11 @@ export async function openApp(options: AppOptions): Promise<App> {
     // The S3 store reports its own calls, request by request.
     const objects = config.store === "s3" ? wrapped : measuredStore(wrapped, metrics.onStoreCall);
     closers.push(() => objects.close());
+    const guard = createStoreGuard({
+      ...{ objects, ledger: core.ledger, stores: core.stores, installationId, place: placeOf(config) },
+      ...{ log, now, monotonicNow },
+    });
+    if (config.store === "disk") await takeFolder({ config, guard, log });
 
     const uploadUrlTtlMs = config.uploadUrlTtlSeconds * 1000;
     const cleaner = createCleaner({
@@ -109,7 +118,7 @@ export async function openApp(options: AppOptions): Promise<App> {
       times: core.times,
       idempotency,
       objects,
-      guard: createLedgerGuard({ objects, ledger: core.ledger, installationId, log, now, monotonicNow }),
+      guard,
       stagingPrefix: `staging/${installationId}/`,
       uploadUrlTtlMs,
       onRemovals: metrics.onRemovals,
@@ -129,7 +138,7 @@ export async function openApp(options: AppOptions): Promise<App> {
     });
 
     const confirm = createConfirm({
-      ...{ uploads, contexts, workspaces, rights, removals, idempotency, objects, now, log },
+      ...{ uploads, contexts, workspaces, rights, removals, idempotency, objects, guard, now, log },
       maxUploadBytes: config.maxUploadBytes,
       ...(options.leaseMs === undefined ? {} : { leaseMs: options.leaseMs }),
     });
@@ -144,6 +153,7 @@ export async function openApp(options: AppOptions): Promise<App> {
       objects,
       confirm,
       cleaner,
+      guard,
       objectRoutes: store.objectRoutes,
       config,
     });
@@ -174,17 +184,44 @@ export async function openApp(options: AppOptions): Promise<App> {
       const at = { host: config.host, port: config.metricsPort, setting: "STOWAGE_METRICS_PORT" };
       metricsUrl = (await listenOn(metricsHttp, at)) + METRICS_PATH;
     }
+    // Not before: a copy of the data directory that cannot even listen must take no bucket from its original.
+    if (config.store === "s3") closers.push((await watchBucket({ objects, guard, log })).close);
     lock.announce(url);
     if (options.cleansInBackground !== false) cleaner.start();
     if (!workspaces.hasAny()) {
       log.warn("no_workspace", { hint: "run `stowage init`: it makes one, with an API key" });
     }
     log.info("listening", { url, ...(isApart ? { metrics_url: metricsUrl } : {}), store: config.store });
-    return { url, metricsUrl, core, objects, cleaner, close: closeAll };
+    return { url, metricsUrl, core, objects, cleaner, guard, close: closeAll };
   } catch (error) {
     await closeAll();
     throw error;
   }
+}
+
+/** Asks the embedded store. Throws an `AppError` where its folder may not, or can never, be used. */
+async function takeFolder({ config, guard, log }: { config: Config; guard: StoreGuard; log: Log }): Promise<void> {
+  await guard.isCurrent().catch((error) => {
+    if (!(error instanceof StoreError)) throw error;
+    // A disk that is full or fails may mend itself: the cleaner asks again.
+    if (error.failure !== "denied") return log.warn("store_unavailable", { failure: error.failure, error });
+    const message = `Cannot use the objects in "${config.dataDir}": ${error.message}`;
+    throw new AppError("storage_unavailable", message, { cause: error });
+  });
+}
+
+/** Asks the S3 store, until it can be used. */
+function watchBucket({ objects, guard, log }: { objects: ObjectStore; guard: StoreGuard; log: Log }) {
+  return watchStore({
+    log,
+    async check() {
+      // A listing, because its answer has a reason where it fails. A bucket that is missing is the guard's concern.
+      await objects.probe().catch((error) => {
+        if (!(error instanceof StoreError && error.failure === "bucket_missing")) throw error;
+      });
+      await guard.isCurrent();
+    },
+  });
 }
 
 /** Null where no issuer is configured: then only API keys are accepted. */

@@ -51,7 +51,8 @@ export async function openTestStore(t: TestContext, changes: Partial<DiskStoreOp
     log: createLog({ level: "silent", write: () => {} }),
     ...changes,
   };
-  const store = await createDiskStore(options);
+  const store = createDiskStore(options);
+  await store.prepare({ makes: true });
   t.after(() => store.close());
   const { objectsDir } = options;
 

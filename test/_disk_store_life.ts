@@ -7,7 +7,7 @@ import { createDiskStore } from "../lib/store/disk/objects_disk.ts";
 import { uncounted } from "./_disk_store.ts";
 
 const [objectsDir = "", stagingKey = "", finalKey = "", mib = "0"] = process.argv.slice(2);
-const store = await createDiskStore({
+const store = createDiskStore({
   objectsDir,
   installationId: stagingKey.split("/")[1] ?? "",
   publicUrl: () => "http://127.0.0.1:8000",
@@ -19,6 +19,7 @@ const store = await createDiskStore({
   now: Date.now,
   log: createLog({ level: "silent", write: () => {} }),
 });
+await store.prepare({ makes: true });
 writeSync(1, "opened\n");
 const body = Readable.from(Array.from({ length: Number(mib) }, () => Buffer.alloc(1024 ** 2)));
 const source = await store.receive(stagingKey, body, { sizeBytes: null, maxBytes: 1024 ** 3, contentLength: null });

@@ -1,3 +1,6 @@
+import assert from "node:assert/strict";
+import { mkdirSync, renameSync, rmdirSync } from "node:fs";
+import { join } from "node:path";
 import type { TestContext } from "node:test";
 import { StoreError } from "../lib/store/objects.ts";
 import type { S3StoreTimeouts } from "../lib/store/s3/objects_s3.ts";
@@ -198,9 +201,43 @@ export const FAULTS: readonly Fault[] = [
       };
     },
   },
+  {
+    ...{ name: "swapped for an empty one", isBlinding: true },
+    async s3({ rig }) {
+      const { bucket } = proxied(rig);
+      const bringBack = await bucket.vanish();
+      await bucket.make();
+      return await swapped(rig, async () => {
+        await bucket.vanish();
+        await bringBack();
+      });
+    },
+    async disk({ rig }) {
+      const folder = join(rig.dataDir, "objects");
+      renameSync(folder, `${folder}.away`);
+      mkdirSync(folder);
+      return await swapped(rig, async () => {
+        // Not recursive: nothing may have been made in it.
+        rmdirSync(folder);
+        renameSync(`${folder}.away`, folder);
+      });
+    },
+  },
   { name: "killed, answer held", kill: "after" },
   { name: "killed, request held", kill: "before" },
 ];
+
+/** The store was swapped longer ago than a comparison is good for. Once it is back, a look at it is all that is needed. */
+async function swapped({ its }: Rig, undo: () => Promise<void>): Promise<Begun> {
+  its.clock.advance(1_001);
+  return {
+    hits: () => 1,
+    async heal() {
+      await undo();
+      assert.equal(await its.app.guard.isCurrent(), true);
+    },
+  };
+}
 
 async function onCut({ rig, step }: CellParts): Promise<Begun> {
   const { proxy } = proxied(rig);

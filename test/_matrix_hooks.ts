@@ -49,6 +49,6 @@ export function hookedStore(hooks: Hooks, objects: ObjectStore): ObjectStore {
       await hooks.after?.("list");
     },
     readMarker: (key) => around("readMarker", () => objects.readMarker(key)),
-    writeMarker: (key, text) => around("writeMarker", () => objects.writeMarker(key, text)),
+    writeMarker: (key, text, options) => around("writeMarker", () => objects.writeMarker(key, text, options)),
   };
 }

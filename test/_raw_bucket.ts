@@ -8,6 +8,7 @@ export interface RawBucket extends RawStore {
   /** Makes the bucket itself; without that it is made by whoever uses it first. */
   make: () => Promise<void>;
   put: (objectKey: string, bytes: Buffer | string) => Promise<void>;
+  read: (objectKey: string) => Promise<Buffer>;
   remove: (objectKey: string) => Promise<void>;
   /** Takes the bucket away with all that is in it. Resolves with what brings both back. */
   vanish: () => Promise<() => Promise<void>>;
@@ -41,6 +42,7 @@ export function rawBucket({ endpoint, region, accessKey, secretKey }: S3Server, 
     halfWritten: () => [],
     make: () => client.makeBucket(bucket, region),
     put,
+    read,
     remove: (objectKey) => client.removeObject(bucket, objectKey),
     async vanish() {
       const kept: { objectKey: string; bytes: Buffer }[] = [];

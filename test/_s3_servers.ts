@@ -69,7 +69,7 @@ export async function openS3Store(
     ...options,
   });
   t.after(() => store.close());
-  await store.ensureBucket();
+  await store.prepare({ makes: true });
   return store;
 }
 

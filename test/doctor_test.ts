@@ -1,5 +1,14 @@
 import assert from "node:assert/strict";
-import { chmodSync, mkdirSync, readdirSync, rmSync, truncateSync, utimesSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
 import { dirname, join } from "node:path";
 import { type TestContext, test } from "node:test";
 import Database from "better-sqlite3";
@@ -359,12 +368,7 @@ test("accident: a restored old database takes today's objects for orphans; nothi
   const marker = join(its.dataDir, "objects", "ledger-marker");
   writeFileSync(
     marker,
-    JSON.stringify({
-      installation: its.installationId,
-      ledger_seq: 7,
-      event_sha256: "x",
-      written_at: "2026-01-01T00:00:00Z",
-    }),
+    JSON.stringify({ ...JSON.parse(readFileSync(marker, "utf8")), ledger_seq: 7, event_sha256: "x" }),
   );
   const report = await its.examine({ fix: true });
   assert.match(

@@ -3,10 +3,11 @@
 // with a model in memory that knows exactly what must be there. The seed repeats the steps; where two things race, their
 // order is the machine's, and the model follows the answers.
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { type TestContext, test } from "node:test";
 import { DAY_MS, startFaultyApp } from "./_faulty_app.ts";
 import { createModel, type ModelWorkspace } from "./_model.ts";
 import { createOperations } from "./_model_operations.ts";
+import { createStoreAccidents } from "./_model_operator_store.ts";
 import { createRaces } from "./_model_races.ts";
 import {
   createWorld,
@@ -41,10 +42,11 @@ interface Step {
 }
 
 /** All that can happen. */
-function stepsOf(world: World): Step[] {
+function stepsOf(t: TestContext, world: World): Step[] {
   const { random, anyWorkspace, anyPending, anyUpload } = world;
   const operations = createOperations(world);
   const races = createRaces(world, operations);
+  const accidents = createStoreAccidents(t, world, operations);
   return [
     { name: "create", weight: 20, run: operations.create },
     { name: "PUT", weight: 22, run: () => operations.putBytes(random.percent(10) ? anyUpload() : anyPending()) },
@@ -63,6 +65,9 @@ function stepsOf(world: World): Step[] {
     { name: "quota", weight: 2, run: () => operations.setQuota(anyWorkspace(), random.integer(0, 40_000)) },
     { name: "cleaner", weight: 6, run: operations.cleanerPass, faults: REMOVAL_FAULT },
     { name: "time", weight: 3, run: operations.passTime },
+    { name: "swap the store", weight: 1, run: accidents.swapStore },
+    { name: "unmount the folder", weight: 1, run: accidents.unmountStore },
+    { name: "start a second copy", weight: 1, run: accidents.startCopy },
   ];
 }
 
@@ -90,7 +95,7 @@ test(`the books are the model's after each of ${STEPS} random steps`, async (t) 
   );
   const model = createModel(workspaces);
   const world = createWorld({ its, model, random });
-  const deck = stepsOf(world).flatMap((step) => Array.from({ length: step.weight }, () => step));
+  const deck = stepsOf(t, world).flatMap((step) => Array.from({ length: step.weight }, () => step));
 
   async function checkFigures(workspace: ModelWorkspace): Promise<void> {
     const { workspaceId: ownerId } = workspace.owner;

@@ -44,7 +44,8 @@ async function serve(t: TestContext, changes: Partial<DiskStoreOptions> = {}): P
       return outcome;
     };
   const { putObject, getObject } = createObjectRoutes({ store: s.store, now: () => clock.nowMs });
-  const routes = objectRoutes({ putObject: noted(putObject), getObject: noted(getObject) });
+  const guard = { checkTakesUploads() {}, checkServesDownloads() {} };
+  const routes = objectRoutes({ putObject: noted(putObject), getObject: noted(getObject) }, guard);
   const { url } = await startHttpServer(t, { routes, now: () => clock.nowMs });
   const port = Number(new URL(url).port);
   const local = (url: string) => url.replace("127.0.0.1:8000", `127.0.0.1:${port}`);

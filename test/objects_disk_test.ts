@@ -359,9 +359,10 @@ test("opening sweeps what an earlier process left half-written, and only for the
   const { finalKey } = await confirmed(s, "keep");
   const leftover = join(s.objectsDir, "tmp", "00112233445566778899aabbccddeeff");
   await writeFile(leftover, "half");
-  await (await createDiskStore({ ...s.options, sweep: false })).close();
+  await createDiskStore({ ...s.options, sweep: false }).prepare({ makes: false });
   assert.ok(existsSync(leftover));
-  const reopened = await createDiskStore(s.options);
+  const reopened = createDiskStore(s.options);
+  await reopened.prepare({ makes: false });
   assert.ok(!existsSync(leftover));
   assert.notEqual(await reopened.stat(finalKey), null);
   assert.deepEqual(readdirSync(join(s.objectsDir, "tmp")), []);
@@ -375,7 +376,7 @@ test("what is not ours in the folder of half-written files stays, is told once, 
   await writeFile(join(folder, "README"), "not ours");
   await writeFile(join(folder, "f".repeat(32)), "half");
   const { log, events } = collectLog();
-  await (await createDiskStore({ ...s.options, log })).close();
+  await createDiskStore({ ...s.options, log }).prepare({ makes: false });
   assert.deepEqual(readdirSync(folder).sort(), ["0".repeat(32), "README", "lost+found"]);
   assert.deepEqual(
     events.map(({ level, msg, fields }) => [level, msg, fields.files]),
@@ -391,7 +392,7 @@ test("ETags survive a backup that keeps times", async (t) => {
   const { finalKey, source } = await confirmed(s, "hello");
   const copy = `${s.objectsDir}_copy`;
   execFileSync("cp", ["-a", s.objectsDir, copy]);
-  const restored = await createDiskStore({ ...s.options, objectsDir: copy });
+  const restored = createDiskStore({ ...s.options, objectsDir: copy });
   assert.deepEqual(await restored.stat(finalKey), source);
 });
 
@@ -399,7 +400,7 @@ test("a folder that cannot be used fails at the start, with the reason", async (
   const s = await openTestStore(t);
   const objectsDir = join(s.objectsDir, "a_file");
   await writeFile(objectsDir, "");
-  await assert.rejects(createDiskStore({ ...s.options, objectsDir }), {
+  await assert.rejects(createDiskStore({ ...s.options, objectsDir }).prepare({ makes: true }), {
     code: "storage_unavailable",
     message: /a_file.*ENOTDIR|a_file.*EEXIST/,
   });

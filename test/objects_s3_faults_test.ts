@@ -81,7 +81,7 @@ test("every call that gets no answer ends in time, also one that waits for a con
     () => listed(store, "final/i/"),
     () => store.probe(),
     () => store.put(FINAL, "x", "a/b"),
-    () => store.ensureBucket(),
+    () => store.prepare({ makes: true }),
   ];
   for (const failed of await Promise.all(calls.map((call) => failureOf(call())))) {
     assert.equal(failed.failure, "unavailable");

@@ -139,8 +139,8 @@ for (const make of S3_MAKES) {
     const options = { ...server, publicEndpoint: server.endpoint, bucket: server.newBucketName(), log, now: Date.now };
     const [one, two] = [createS3Store(options), createS3Store(options)];
     t.after(() => Promise.all([one.close(), two.close()]));
-    await Promise.all([one.ensureBucket(), two.ensureBucket()]);
-    await one.ensureBucket();
+    await Promise.all([one.prepare({ makes: true }), two.prepare({ makes: true })]);
+    await one.prepare({ makes: true });
     await one.probe();
     assert.equal(await one.keepsVersions(), false);
     assert.deepEqual(
@@ -171,7 +171,7 @@ for (const make of S3_MAKES) {
     else assert.equal((await failureOf(key.remove(["final/i/u/r"]))).failure, "denied");
     assert.equal((await failureOf(key.remove(["final/i/u/r", "final/i/u/s"]))).failure, "denied");
     assert.equal((await failureOf(key.stat("final/i/u/r"))).failure, "denied");
-    const atStart = await failureOf(key.ensureBucket());
+    const atStart = await failureOf(key.prepare({ makes: true }));
     assert.equal(atStart.failure, "denied");
     assert.match(atStart.message, /403/);
 
@@ -284,7 +284,7 @@ for (const make of ["minio", "versitygw"] as const) {
     const store = await openS3Store(t, server, { bucket, log });
     await rawClient(server).setBucketVersioning(bucket, { Status: "Enabled" });
     assert.equal(await store.keepsVersions(), true);
-    await store.ensureBucket();
+    await store.prepare({ makes: true });
     assert.deepEqual(
       events.filter(({ level }) => level === "warn").map(({ msg }) => msg),
       ["bucket_keeps_versions"],
@@ -386,7 +386,7 @@ test("a bucket that may not be made is told with the command that makes it", asy
   };
   const store = createS3Store(options);
   t.after(() => store.close());
-  const refused = await failureOf(store.ensureBucket());
+  const refused = await failureOf(store.prepare({ makes: true }));
   assert.equal(refused.failure, "denied");
   assert.ok(
     refused.message.endsWith(`aws s3 mb s3://${bucket} --region ${server.region} --endpoint-url ${proxy.url}`),
@@ -395,5 +395,5 @@ test("a bucket that may not be made is told with the command that makes it", asy
 
   // A store that is not there yet is no mistake in the settings: the caller may start without it.
   proxy.setFault({ kind: "refuse" });
-  assert.equal((await failureOf(store.ensureBucket())).failure, "unavailable");
+  assert.equal((await failureOf(store.prepare({ makes: true }))).failure, "unavailable");
 });

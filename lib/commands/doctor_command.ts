@@ -1,6 +1,6 @@
 import { readConfig } from "../config/config.ts";
 import { checkInitialised } from "../db/data_dir.ts";
-import { acceptDatabase, describeLosses, findLosses } from "../doctor/accept.ts";
+import { acceptAsItIs, type Decision, describeQuestion, findQuestion } from "../doctor/accept.ts";
 import { type DoctorOptions, runDoctor, withParts } from "../doctor/doctor.ts";
 import { type Report, reportJson, reportText } from "../doctor/report.ts";
 import { runDoctorStorage } from "../doctor/storage.ts";
@@ -11,7 +11,19 @@ import { askYesNo } from "./ask.ts";
 import { type Arguments, type Command, type Terminal, UsageError } from "./command_line.ts";
 import { print, stderrLog } from "./command_work.ts";
 
-const USAGE = "[--fix | --accept-older-database [--yes]] [--json]";
+const USAGE = "[--fix | --accept-older-database [--yes] | --accept-store [--yes]] [--json]";
+
+/** What people are asked, and told, about what they may accept. */
+const TEXTS: Record<Decision, { question: string; nothing: string }> = {
+  "older-database": {
+    question: "Go on with this older database?",
+    nothing: "This database is as new as the store: there is nothing to accept",
+  },
+  store: {
+    question: "Go on with this store?",
+    nothing: "This is the store that holds the objects: there is nothing to accept",
+  },
+};
 
 /** What looks after an installation. The longer name comes first: the first that fits what was typed is taken. */
 export const DOCTOR_COMMANDS: readonly Command[] = [
@@ -31,18 +43,25 @@ export const DOCTOR_COMMANDS: readonly Command[] = [
     usage: USAGE,
     summary:
       "Check settings, files, database, books and objects, beside a running server too. With --fix adjust counters and enter objects that nothing names for removal; nothing else is ever changed. Exit code 1: something is to be done",
-    options: { fix: "boolean", json: "boolean", "accept-older-database": "boolean", yes: "boolean" },
+    options: {
+      fix: "boolean",
+      json: "boolean",
+      "accept-older-database": "boolean",
+      "accept-store": "boolean",
+      yes: "boolean",
+    },
     operands: [],
     run: doctor,
   },
 ];
 
 async function doctor(args: Arguments, terminal: Terminal): Promise<void> {
-  const accepts = args.flag("accept-older-database");
   const usage = `stowage doctor ${USAGE}`;
-  if (accepts && args.flag("fix")) throw new UsageError("--fix and --accept-older-database exclude each other", usage);
-  if (args.flag("yes") && !accepts) throw new UsageError("--yes belongs to --accept-older-database", usage);
-  if (accepts) return await acceptOlderDatabase(args, terminal);
+  const asked = ["fix", "accept-older-database", "accept-store"].filter((flag) => args.flag(flag));
+  if (asked.length > 1) throw new UsageError(`--${asked.join(" and --")} exclude each other`, usage);
+  if (args.flag("accept-older-database")) return await accept("older-database", args, terminal);
+  if (args.flag("accept-store")) return await accept("store", args, terminal);
+  if (args.flag("yes")) throw new UsageError("--yes belongs to --accept-older-database and --accept-store", usage);
   printReport(args, terminal, await runDoctor({ ...optionsFrom(terminal), fix: args.flag("fix") }));
 }
 
@@ -58,22 +77,24 @@ function printReport(args: Arguments, terminal: Terminal, report: Report): void 
   if (!report.isFine()) process.exitCode = 1;
 }
 
-async function acceptOlderDatabase(args: Arguments, terminal: Terminal): Promise<void> {
+async function accept(decision: Decision, args: Arguments, terminal: Terminal): Promise<void> {
+  const { question: text, nothing } = TEXTS[decision];
+  const key = decision === "store" ? "other_store" : "older";
   try {
     await withParts(optionsFrom(terminal), async (parts) => {
-      const older = await findLosses(parts, Date.now);
-      if (older === null) {
-        print(args, terminal, { older: false }, "This database is as new as the store: there is nothing to accept");
+      const question = await findQuestion(parts, decision, Date.now);
+      if (question === null) {
+        print(args, terminal, { [key]: false }, nothing);
         return;
       }
-      if (!args.flag("json")) terminal.out(`${describeLosses(older)}\n\n`);
-      const isAccepted = args.flag("yes") || (await askYesNo("Go on with this older database?"));
-      if (isAccepted) await acceptDatabase(parts, Date.now);
+      if (!args.flag("json")) terminal.out(`${describeQuestion(decision, question)}\n\n`);
+      const isAccepted = args.flag("yes") || (await askYesNo(text));
+      if (isAccepted) await acceptAsItIs(parts, decision, Date.now);
       else process.exitCode = 1;
       const told = isAccepted
         ? "Accepted: a running server goes on within a minute, others with their next start"
         : "Not accepted: everything stays as it is, and nothing is removed";
-      print(args, terminal, { older: true, accepted: isAccepted, ...older }, told);
+      print(args, terminal, { [key]: true, accepted: isAccepted, ...question }, told);
     });
   } catch (error) {
     if (!(error instanceof StoreError || error instanceof ListingError)) throw error;

@@ -36,7 +36,8 @@ export function s3Settings(httpUrl: z.ZodType<string, string>) {
       name: "S3_BUCKET",
       schema: bucketName,
       default: "stowage",
-      describe: "The bucket; made at start where it is missing.",
+      describe:
+        "The bucket; made at the first start. Once something is stored, a bucket that is missing is not made anew.",
     },
     s3VirtualHost: {
       name: "S3_VIRTUAL_HOST",

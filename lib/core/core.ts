@@ -9,6 +9,7 @@ import { createLedger } from "./ledger.ts";
 import { createMembers } from "./members.ts";
 import { createRemovals } from "./removals.ts";
 import { createRights } from "./rights.ts";
+import { createStoreRecords } from "./store_record.ts";
 import { createTotals } from "./totals.ts";
 import { createUnconfirmed } from "./unconfirmed.ts";
 import { createUploads } from "./uploads.ts";
@@ -82,5 +83,6 @@ export function openCore({ config, log, now, migrate, onFatal, onGroup }: CoreOp
     usage: createUsage(db, { urlsOutliveUploads }),
     totals: createTotals(db),
     ledger: createLedger(db),
+    stores: createStoreRecords(db),
   };
 }

@@ -1,76 +1,116 @@
-import { compareMarker, type MarkerVerdict, writeMarker } from "../operations/ledger_marker.ts";
+import {
+  compareMarker,
+  type MarkerVerdict,
+  markerIn,
+  markerKeyOf,
+  newStoreId,
+  writeMarker,
+} from "../operations/ledger_marker.ts";
 import { timestamp } from "../timestamp.ts";
-import type { DoctorParts } from "./doctor.ts";
+import { type DoctorParts, markerPartsOf } from "./doctor.ts";
 import { createDoctorQueries } from "./queries.ts";
 import { counted, type Tally } from "./report.ts";
 import { type Walk, walkStore } from "./walk.ts";
 
-/** What going on with an older database costs, as far as store and database tell. */
+/** What going on costs, as far as store and database tell. */
 export interface Losses {
   /** Objects that this database does not know: uploads that were begun or confirmed after it. */
   unknownObjects: Tally;
   /** Objects that are there and that it would remove: entered, in its time, as leases or as deleted. */
   removedObjects: Tally;
-  /** Confirmed uploads whose object is gone or another: deleted after it. */
+  /** Confirmed uploads whose object is not there, or another. */
   ghosts: Tally;
   /** Uploads that were pending in its time and would expire at once. */
   expiringUploads: number;
 }
 
-export interface OlderDatabase {
-  /** Why the database counts as older. */
+/** What a person has to decide: to go on with this database, or with the store given. */
+export type Decision = "older-database" | "store";
+
+export interface Question {
+  /** Why it does not go on by itself. */
   reason: string;
-  /** When its ledger was last written; null where it is empty. */
+  /** When the ledger was last written; null where it is empty. */
   lastBookedAt: string | null;
   losses: Losses;
 }
 
 /**
- * What there is to decide, or null where the database is not older than the store. Rejects with the `StoreError`, or the
+ * What there is to decide, or null where nothing of that kind stops anything. Rejects with the `StoreError`, or the
  * `ListingError`, where the store cannot tell.
  */
-export async function findLosses(
-  { core, objects, installationId }: DoctorParts,
+export async function findQuestion(
+  parts: DoctorParts,
+  decision: Decision,
   now: () => number,
-): Promise<OlderDatabase | null> {
-  const { ledger, db } = core;
-  const verdict = await compareMarker({ objects, ledger, installationId });
-  if (!isOlder(verdict)) return null;
-  const queries = createDoctorQueries(db);
+): Promise<Question | null> {
+  const { core, objects, installationId } = parts;
+  const verdict = await compareMarker(markerPartsOf(parts));
+  const reason = reasonFor(decision, verdict);
+  if (reason === null) return null;
+  // A bucket or folder that is not there has no objects, and cannot be gone on with either: this says so.
+  await objects.readMarker(markerKeyOf(installationId));
+  const queries = createDoctorQueries(core.db);
   // Of whatever age: an upload of an hour ago counts too.
   const walk = await walkStore({ objects, queries, installationId, now, graceMs: Number.NEGATIVE_INFINITY });
-  const last = ledger.last();
+  const last = core.ledger.last();
   return {
-    reason: verdict.reason,
+    reason,
     lastBookedAt: last === null ? null : timestamp(last.atMs),
     losses: { ...lossesOf(walk), expiringUploads: queries.expiring(now()) },
   };
 }
 
-/** Records the decision: the marker says from now on what this database says, and the cleaner goes on. */
-export async function acceptDatabase({ core, objects, installationId }: DoctorParts, now: () => number): Promise<void> {
-  await writeMarker({ objects, ledger: core.ledger, installationId }, now());
+function reasonFor(decision: Decision, verdict: MarkerVerdict): string | null {
+  if (verdict.kind === "other") return decision === "store" ? verdict.reason : null;
+  if (decision === "store") return null;
+  if (verdict.kind === "older" || verdict.kind === "copied") return verdict.reason;
+  return null;
+}
+
+/**
+ * Records the decision: from now on the marker says what this database says, in the store given. A running server takes
+ * the store then.
+ */
+export async function acceptAsItIs(parts: DoctorParts, decision: Decision, now: () => number): Promise<void> {
+  const { core, objects, installationId, place } = parts;
+  const { record, generation } = core.stores.read();
+  const stored = await objects.readMarker(markerKeyOf(installationId));
+  const replaced = markerIn(stored);
+  const owner = {
+    // A store that was accepted is another one than any from which it may have been copied.
+    storeId: decision === "store" ? newStoreId() : (replaced?.storeId ?? record?.storeId ?? newStoreId()),
+    generation: Math.max(generation, replaced?.generation ?? 0),
+    runId: null,
+  };
+  const ledgerSeq = await writeMarker({ objects, ledger: core.ledger, installationId }, owner, {
+    replaces: stored,
+    nowMs: now(),
+  });
+  const { storeId, runId } = owner;
+  await core.stores.noteMarked({ place, storeId, runId, ledgerSeq }, owner.generation, now());
 }
 
 /** What there is to decide, for people. */
-export function describeLosses({ reason, lastBookedAt, losses }: OlderDatabase): string {
+export function describeQuestion(decision: Decision, { reason, lastBookedAt, losses }: Question): string {
   const { unknownObjects, removedObjects, ghosts, expiringUploads } = losses;
+  const booked =
+    lastBookedAt === null ? "Nothing was ever booked in it." : `Its ledger was last written at ${lastBookedAt}.`;
+  const older = [`This database is older than the store: ${reason}.`, booked];
+  const store = [`This is not the store that holds the objects: ${reason}.`];
+  const gone = `  ${counted(ghosts.count, "confirmed upload")} (${ghosts.bytes} bytes) whose object is`;
   const lines = [
-    `This database is older than the store: ${reason}.`,
-    lastBookedAt === null ? "Nothing was ever booked in it." : `Its ledger was last written at ${lastBookedAt}.`,
+    ...(decision === "store" ? store : older),
     "",
     "If you go on with it:",
-    `  ${sized(unknownObjects)} that it does not know. Those of unfinished uploads are removed by the server; the rest`,
+    ...(decision === "store" ? [`${gone} not in it: lost, unless you bring them here first`] : []),
+    `  ${sized(unknownObjects)} that ${decision === "store" ? "the database" : "it"} does not know. Those of unfinished uploads are removed by the server; the rest`,
     "    stay, belong to no upload, and are entered for removal by `stowage doctor --fix` only",
-    `  ${sized(removedObjects)} that are there now and will be removed: it has them entered for removal`,
-    `  ${counted(ghosts.count, "confirmed upload")} whose object is gone: deleted since, and in the list again`,
+    `  ${sized(removedObjects)} that are there now and will be removed: ${decision === "store" ? "they are" : "it has them"} entered for removal`,
+    ...(decision === "store" ? [] : [`${gone} gone: deleted since, and in the list again`]),
     `  ${counted(expiringUploads, "pending upload")} will expire at once`,
   ];
   return lines.join("\n");
-}
-
-function isOlder(verdict: MarkerVerdict): verdict is Extract<MarkerVerdict, { reason: string }> {
-  return verdict.kind === "older" || verdict.kind === "foreign";
 }
 
 function lossesOf({ orphans, entered, ghosts, wrongSize }: Walk): Omit<Losses, "expiringUploads"> {

@@ -1,11 +1,14 @@
 import type { Config } from "../config/config.ts";
 import { type Core, openCore } from "../core/core.ts";
+import type { StorePlace } from "../core/store_record.ts";
 import { isSqliteError } from "../db/db.ts";
 import { findServer } from "../db/serve_lock.ts";
 import { AppError } from "../errors.ts";
 import type { Log } from "../log.ts";
+import type { MarkerParts } from "../operations/ledger_marker.ts";
 import type { ObjectStore } from "../store/objects.ts";
 import { openStore } from "../store/open_store.ts";
+import { placeOf } from "../store/place.ts";
 import { checkBooks, checkIntegrity, checkOutbox } from "./database.ts";
 import { checkFiles, checkSettings } from "./host.ts";
 import { createDoctorQueries } from "./queries.ts";
@@ -35,14 +38,14 @@ export async function runDoctor(options: DoctorOptions): Promise<Report> {
   checkSettings(report, config);
   checkFiles(report, config);
   try {
-    await withParts(options, async ({ core, objects, installationId }) => {
+    await withParts(options, async (parts) => {
+      const { core, objects, installationId } = parts;
       const queries = createDoctorQueries(core.db);
       const isServed = findServer(config.dataDir) !== null;
       const isSound = checkIntegrity(report, queries, { isServed });
       await checkBooks(report, queries, { fix: fix && isSound, nowMs: now() });
       checkOutbox(report, queries, { nowMs: now() });
-      const marker = { objects, ledger: core.ledger, installationId };
-      const reasons = await checkStore(report, objects, marker);
+      const reasons = await checkStore(report, objects, markerPartsOf(parts));
       if (reasons === null) return;
       await checkObjects(report, {
         ...{ objects, queries, installationId, now, fix, removals: core.removals },
@@ -60,6 +63,12 @@ export interface DoctorParts {
   core: Core;
   objects: ObjectStore;
   installationId: string;
+  /** The store that the settings name. */
+  place: StorePlace;
+}
+
+export function markerPartsOf({ core, ...parts }: DoctorParts): MarkerParts {
+  return { ...parts, ledger: core.ledger, stores: core.stores };
 }
 
 /** Opens the database and the store beside a server, and closes them after the work. */
@@ -77,7 +86,7 @@ export async function withParts<T>(
     });
     const objects = wrapStore(store.objects);
     try {
-      return await work({ core, objects, installationId });
+      return await work({ core, objects, installationId, place: placeOf(config) });
     } finally {
       await objects.close();
     }

@@ -1,6 +1,8 @@
 import type { Removals } from "../core/removals.ts";
-import { compareMarker, type MarkerParts } from "../operations/ledger_marker.ts";
+import { compareMarker, type MarkerParts, type MarkerVerdict } from "../operations/ledger_marker.ts";
+import { WHAT_TO_DO } from "../operations/store_guard.ts";
 import { type ObjectStore, StoreError } from "../store/objects.ts";
+import { describePlace } from "../store/place.ts";
 import { counted, type Report, type Tally } from "./report.ts";
 import { ListingError, type Orphan, type Walk, type WalkOptions, walkStore } from "./walk.ts";
 
@@ -8,39 +10,72 @@ import { ListingError, type Orphan, type Walk, type WalkOptions, walkStore } fro
 export const CLOCK_SKEW_MS_MAX = 5 * 60_000;
 /** More than this share of the objects is never entered for removal: so many orphans are a mistake of another kind. */
 const FIX_PERCENT_MAX = 5;
+/** For the copy that has taken the store. */
+const STOP_THE_OTHER =
+  "stop the copy that is not to go on; if this one is to go on, start `stowage serve` here anew then";
 /** So many may go whatever their share: in a small store one object is more than a few percent. */
 const FIX_OBJECTS_MIN = 10;
 
-/** Whether the store can be used, and its clock and ours agree. Null where it cannot be used; else reasons against a fix. */
+/**
+ * Whether this is the store that holds the objects, it can be used, and its clock and ours agree. Null where there is
+ * nothing to compare; else reasons against a fix.
+ */
 export async function checkStore(report: Report, objects: ObjectStore, marker: MarkerParts): Promise<string[] | null> {
   const check = "store";
   const reasons: string[] = [];
   try {
+    const verdict = await compareMarker(marker);
+    if (verdict.kind === "other") {
+      report.problem(check, verdict.reason, {
+        advice: `${WHAT_TO_DO.other}.\nUntil this is decided no upload is taken, nothing is removed and nothing expires`,
+      });
+      return null;
+    }
+    if (verdict.kind === "fresh" && marker.place.kind === "disk") {
+      report.note(check, `nothing was ever stored; the next \`stowage serve\` makes ${describePlace(marker.place)}`);
+      return null;
+    }
     await objects.probe();
     const skewMs = objects.clockSkewMs();
     if (skewMs !== null && Math.abs(skewMs) > CLOCK_SKEW_MS_MAX) {
       report.problem("clock", describeSkew(skewMs), { advice: "set both clocks by NTP (`timedatectl set-ntp true`)" });
       reasons.push("the clocks differ, so that the age of an object is not known");
     }
-    const verdict = await compareMarker(marker);
-    if (verdict.kind === "older" || verdict.kind === "foreign") {
-      report.problem("ledger marker", `the database is older than the store: ${verdict.reason}`, {
-        advice:
-          "until this is decided nothing is removed and nothing expires. Restore a newer database if there is one;\n" +
-          "`stowage doctor --accept-older-database` shows what would be lost and goes on with this one",
-      });
-      reasons.push("the database is older than the store");
-    } else if (verdict.kind === "missing" && marker.ledger.last() !== null) {
-      report.note("ledger marker", "there is none in the store, though something was booked", {
-        advice: "the next `stowage serve` writes it; if one has run before, this may be the wrong bucket or folder",
-      });
-    } else report.ok("ledger marker", "the database is as new as the store");
+    if (verdict.kind === "fresh") report.ok("ledger marker", "nothing was ever stored");
+    else reasons.push(...reportMarker(report, verdict));
     return reasons;
   } catch (error) {
     if (!(error instanceof StoreError)) throw error;
     report.problem(check, error.message, { advice: adviceOn(error) });
     return null;
   }
+}
+
+/** What the marker says of the database, and of other copies of it. Returns reasons against a fix. */
+function reportMarker(
+  report: Report,
+  verdict: Extract<MarkerVerdict, { kind: "older" | "copied" | "current" }>,
+): string[] {
+  const check = "ledger marker";
+  const contested = verdict.kind === "current" && verdict.marker !== null && verdict.marker.contestedBy !== null;
+  if (verdict.kind === "older") {
+    report.problem(check, `the database is older than the store: ${verdict.reason}`, {
+      advice:
+        "until this is decided nothing is removed and nothing expires. Restore a newer database if there is one;\n" +
+        "`stowage doctor --accept-older-database` shows what would be lost and goes on with this one",
+    });
+    return ["the database is older than the store"];
+  }
+  if (verdict.kind === "copied" || contested) {
+    const what =
+      verdict.kind === "copied" ? verdict.reason : "another copy of this data directory is in use beside this one";
+    report.problem(check, what, {
+      advice: `until this is decided nothing is removed and nothing expires.\n${contested ? STOP_THE_OTHER : WHAT_TO_DO.copied}`,
+    });
+    return ["another copy of this data directory is in use"];
+  }
+  report.ok(check, "the database is as new as the store");
+  return [];
 }
 
 export interface ObjectsCheck extends Pick<WalkOptions, "objects" | "queries" | "installationId" | "graceMs" | "now"> {
@@ -189,7 +224,7 @@ export function adviceOn({ failure, message }: StoreError): string {
   if (message.includes("NODE_EXTRA_CA_CERTS")) return "set it where `stowage serve` is started, then start it again";
   switch (failure) {
     case "bucket_missing":
-      return "check STOWAGE_S3_BUCKET; if the bucket is lost, restore it before `stowage serve` makes an empty one";
+      return "check STOWAGE_S3_BUCKET; if the bucket is lost, restore it: `stowage serve` makes one only while nothing was stored";
     case "denied":
       return "check the store's keys and what they may do; `stowage doctor storage` tries each right";
     default:

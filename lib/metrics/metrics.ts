@@ -94,7 +94,7 @@ export function createMetrics({ store, now }: { store: string; now: () => number
   }
   const cleanerPaused = new Gauge({
     name: "stowage_cleaner_paused",
-    help: "1 while nothing is removed until a person decides: the database may be older than the store.",
+    help: "1 while nothing is removed until a person decides: the database may be older than the store, the store another one, or another copy of the data directory in use.",
     registers,
   });
 

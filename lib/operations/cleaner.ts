@@ -7,7 +7,7 @@ import type { Log } from "../log.ts";
 import { type ObjectStore, StoreError } from "../store/objects.ts";
 import { watchClock } from "./clock_watch.ts";
 import { enterLateArrivals } from "./late_arrivals.ts";
-import type { LedgerGuard } from "./ledger_marker.ts";
+import type { StoreGuard } from "./store_guard.ts";
 
 /**
  * Objects that are removed together: four full multi-object deletes of S3, as many as the store keeps in flight. With one
@@ -58,8 +58,8 @@ export interface CleanerOptions {
   idempotency: Pick<Idempotency, "expire">;
   times: KeptTimes;
   objects: ObjectStore;
-  /** Tells whether the database may be trusted to say what is to be removed. */
-  guard: LedgerGuard;
+  /** Tells whether this is the store that the database speaks of, and the database to say what is to be removed from it. */
+  guard: Pick<StoreGuard, "isCurrent" | "isFresh" | "keepUp" | "markerAtMs" | "pauseReason">;
   /** The staging prefix of this installation, ending in a slash. */
   stagingPrefix: string;
   uploadUrlTtlMs: number;
@@ -105,8 +105,9 @@ export function createCleaner(options: CleanerOptions) {
   /** Marks of an earlier process, or of a pass whose settling failed, are cleared before anything is taken. */
   let hasStaleMarks = true;
   let nextLookMs = monotonicNow() + firstLookInMs(atStart, now());
-  /** Whether the database was found to be no older than the store. */
+  /** Whether database and store were found to belong together. */
   let mayRemove = false;
+  let hasJudgedStart = false;
 
   function start(): void {
     state = "running";
@@ -160,7 +161,7 @@ export function createCleaner(options: CleanerOptions) {
 
   async function runPass(): Promise<CleanerCounts> {
     const counts: CleanerCounts = { removed: 0, failed: 0, expired: 0 };
-    if (!mayRemove && !(await checkDatabase())) return counts;
+    if (!(mayRemove && guard.isFresh()) && !(await checkStore())) return counts;
     if (hasStaleMarks) await removals.clearTaken();
     hasStaleMarks = true;
     // Taken before the clock is asked, and once: it may be set while rows are being expired.
@@ -199,15 +200,21 @@ export function createCleaner(options: CleanerOptions) {
     return counts;
   }
 
-  /** Asks until it is known whether the database is as new as the store. A decision by a person is noticed here too. */
-  async function checkDatabase(): Promise<boolean> {
+  /** Asks whether database and store belong together. A decision by a person is noticed here too. */
+  async function checkStore(): Promise<boolean> {
+    const wasAllowed = mayRemove;
     try {
       mayRemove = await guard.isCurrent();
-      if (mayRemove) await clock.judgeStart(guard.markerAtMs());
-      probePauseMs = mayRemove ? 0 : DECISION_LOOK_MS;
+      if (!mayRemove) probePauseMs = DECISION_LOOK_MS;
+      else if (!wasAllowed) probePauseMs = 0;
+      if (mayRemove && !hasJudgedStart) {
+        hasJudgedStart = true;
+        await clock.judgeStart(guard.markerAtMs());
+      }
     } catch (error) {
       if (!(error instanceof StoreError)) throw error;
-      storeFailed(error);
+      // What was known lately still holds for what needs no store; a removal asks once more.
+      if (!wasAllowed) storeFailed(error);
     }
     return mayRemove;
   }
@@ -240,7 +247,8 @@ export function createCleaner(options: CleanerOptions) {
   /** Removes the objects of a batch that was taken. */
   async function removeObjects(batch: readonly TakenRemoval[]): Promise<RemovedBatch> {
     try {
-      await guard.keepUp();
+      mayRemove = await guard.keepUp();
+      if (!mayRemove) return { batch, failures: null, reason: `paused: ${guard.pauseReason()}`, endedAtMs: now() };
       const failures = await objects.remove(batch.map(({ objectKey }) => objectKey));
       probePauseMs = 0;
       return { batch, failures, endedAtMs: now() };

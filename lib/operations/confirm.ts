@@ -13,6 +13,7 @@ import { createGate, type Gate } from "../gate.ts";
 import type { Log } from "../log.ts";
 import { giveWay } from "../pacer.ts";
 import { type ObjectStat, type ObjectStore, StoreError } from "../store/objects.ts";
+import type { StoreGuard } from "./store_guard.ts";
 
 /** Time beyond the copy itself for the two transactions and for reading the file: 30 s and 1 s for every 10 MB. */
 const LEASE_EXTRA_MS = 30_000;
@@ -43,6 +44,7 @@ export interface ConfirmParts {
   removals: Removals;
   idempotency: Idempotency;
   objects: ObjectStore;
+  guard: Pick<StoreGuard, "admitConfirm">;
   maxUploadBytes: number;
   now: () => number;
   log: Log;
@@ -57,7 +59,8 @@ export interface ConfirmParts {
  * stands in the outbox while it is copied, so a crash at any point leaves at worst an entry there (NO-ORPHAN).
  */
 export function createConfirm(parts: ConfirmParts) {
-  const { uploads, contexts, workspaces, rights, removals, idempotency, objects, maxUploadBytes, now, log } = parts;
+  const { uploads, contexts, workspaces, rights, removals, idempotency, objects, guard } = parts;
+  const { maxUploadBytes, now, log } = parts;
   const leaseMs =
     parts.leaseMs ??
     ((sizeBytes) => objects.promoteMsMax(sizeBytes) + LEASE_EXTRA_MS + Math.ceil(sizeBytes / LEASE_BYTES_PER_MS));
@@ -76,8 +79,9 @@ export function createConfirm(parts: ConfirmParts) {
    *
    * Throws `not_found` (upload or context) and `forbidden` (a session's role), both also if the right was lost while the copy
    * was made; `invalid_api_key` if the key was revoked or has expired meanwhile; `validation_error` (nothing was PUT, or not
-   * as many bytes as were stated, or an Idempotency-Key that came with another request), `payload_too_large`, `storage_limit_exceeded` (nothing is charged and
-   * the upload stays pending), `storage_unavailable` (the store failed, or there was no turn in time).
+   * as many bytes as were stated, or an Idempotency-Key that came with another request), `payload_too_large`,
+   * `storage_limit_exceeded` (nothing is charged and the upload stays pending), `storage_unavailable` (the store failed or is
+   * not the one with our objects, or there was no turn in time).
    */
   async function confirm(principal: Principal, request: ConfirmRequest): Promise<Upload> {
     const { uploadId, repeatable } = request;
@@ -143,6 +147,7 @@ export function createConfirm(parts: ConfirmParts) {
 
   async function attemptConfirm(principal: Principal, request: ConfirmRequest, upload: Upload): Promise<Upload> {
     const workspaceId = bindingOf(principal, request, upload);
+    await guard.admitConfirm();
     const source = await objects.stat(upload.objectKey);
     if (source === null) throw notPut();
     if (upload.statedSizeBytes !== null && upload.statedSizeBytes !== source.sizeBytes) {

@@ -1,5 +1,6 @@
 import { orAfter } from "../deadline.ts";
 import { AppError } from "../errors.ts";
+import { WHAT_TO_DO } from "../operations/store_guard.ts";
 import { VERSION } from "../version.ts";
 import type { RouteParts } from "./routes.ts";
 
@@ -22,9 +23,10 @@ interface State {
 /**
  * Tells whether the service is ready. The database and the store are checked when somebody asks, at most twice a second,
  * for all who ask together. Nobody waits for a store that hangs: then the response is what was known last, and the next
- * one tells the difference. Throws `storage_unavailable` if the database cannot be written.
+ * one tells the difference. Throws `storage_unavailable` if the database cannot be written, or the store is not the one that
+ * holds the objects: by itself that does not end.
  */
-export function createReadiness({ core, objects, cleaner }: Pick<RouteParts, "core" | "objects" | "cleaner">) {
+export function createReadiness({ core, objects, guard }: Pick<RouteParts, "core" | "objects" | "guard">) {
   let known: State | null = null;
   let check: Promise<State> | null = null;
 
@@ -66,8 +68,11 @@ export function createReadiness({ core, objects, cleaner }: Pick<RouteParts, "co
         cause: databaseFailure,
       });
     }
-    // There only while a person has to decide: see `ledger_marker.ts`.
-    const paused = cleaner.pauseReason();
+    // There only while a person has to decide: see `store_guard.ts`.
+    const paused = guard.pauseReason();
+    if (paused !== null && guard.isElsewhere()) {
+      throw new AppError("storage_unavailable", `No upload can be taken: ${paused}`, { hint: WHAT_TO_DO.other });
+    }
     return {
       status: "ok",
       version: VERSION,

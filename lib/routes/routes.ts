@@ -3,6 +3,7 @@ import type { Core } from "../core/core.ts";
 import type { Route } from "../http/routes.ts";
 import type { Cleaner } from "../operations/cleaner.ts";
 import type { createConfirm } from "../operations/confirm.ts";
+import type { StoreGuard } from "../operations/store_guard.ts";
 import type { ObjectRoutes } from "../store/disk/object_routes.ts";
 import type { ObjectStore } from "../store/objects.ts";
 import { accountRoutes } from "./account.ts";
@@ -19,6 +20,7 @@ export interface RouteParts {
   objects: ObjectStore;
   confirm: ReturnType<typeof createConfirm>;
   cleaner: Cleaner;
+  guard: StoreGuard;
   /** Null where clients speak to an S3 server. */
   objectRoutes: ObjectRoutes | null;
   config: Config;
@@ -33,6 +35,6 @@ export function createRoutes(parts: RouteParts): Route[] {
     ...usageRoutes(parts),
     ...workspaceRoutes(parts),
     ...memberRoutes(parts),
-    ...(parts.objectRoutes === null ? [] : objectRoutes(parts.objectRoutes)),
+    ...(parts.objectRoutes === null ? [] : objectRoutes(parts.objectRoutes, parts.guard)),
   ];
 }

@@ -16,7 +16,7 @@ const UPLOADS = "/api/v1/uploads";
 const UPLOAD = "/api/v1/uploads/:upload_id";
 
 /** The life of an upload: create, confirm, look, delete. */
-export function uploadRoutes({ core, objects, confirm, cleaner, config }: RouteParts): Route[] {
+export function uploadRoutes({ core, objects, confirm, cleaner, guard, config }: RouteParts): Route[] {
   const { uploads } = core;
   const show = (upload: Upload, nowMs: number) =>
     presentUpload(upload, objects, nowMs + config.downloadUrlTtlSeconds * 1000);
@@ -29,6 +29,7 @@ export function uploadRoutes({ core, objects, confirm, cleaner, config }: RouteP
       access: PERMISSIONS.createUpload,
       body: createUploadBody(config.maxUploadBytes),
       async handle({ principal, headers, body, nowMs }) {
+        guard.checkTakesUploads();
         const { filename, category, size_bytes, checksum_sha256 } = body;
         const statedSizeBytes = size_bytes ?? null;
         const checksumSha256 = checksum_sha256 ?? null;

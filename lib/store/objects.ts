@@ -32,6 +32,13 @@ export interface GetUrlOptions {
   expiresAtMs: number;
 }
 
+/** The marker as it lies in the store. */
+export interface StoredMarker {
+  text: string;
+  /** Changes whenever the marker does. */
+  etag: string;
+}
+
 export interface PromoteOptions {
   /** The staging object as it was stat'ed. */
   source: ObjectStat;
@@ -46,6 +53,7 @@ export type StoreFailure =
   | "changed"
   /** The store refused our credentials or this action. */
   | "denied"
+  /** The place of the objects itself is not there: the bucket, or the embedded store's folder. */
   | "bucket_missing"
   /** No answer, or an answer that says nothing: what was asked for may or may not have been done. */
   | "unavailable";
@@ -65,8 +73,8 @@ export class StoreError extends Error {
 }
 
 /**
- * What the service asks of an object store. Every method rejects with a `StoreError`, and with nothing else, where the
- * store failed.
+ * What the service asks of an object store. Every method rejects with a `StoreError`, and with nothing else (but for
+ * `prepare`), where the store failed.
  */
 export interface ObjectStore {
   /** An absolute URL that a client may PUT the object to, once or more, until it expires. */
@@ -94,9 +102,18 @@ export interface ObjectStore {
   /** Every object whose key begins with `prefix`, which ends in a slash, in the order of the keys' bytes. */
   list: (prefix: string) => AsyncIterable<ListedObject>;
   /** The marker of the ledger as it was last written, or null where there is none. See `ledger_marker.ts`. */
-  readMarker: (markerKey: string) => Promise<string | null>;
-  /** Replaces the marker, as a whole or not at all. Durable when it resolves, where the store can promise that. */
-  writeMarker: (markerKey: string, text: string) => Promise<void>;
+  readMarker: (markerKey: string) => Promise<StoredMarker | null>;
+  /**
+   * Replaces the marker that was read with this ETag (null: there was none), as a whole or not at all. Rejects with
+   * `changed` where it is another by now; a store that knows no conditions may overwrite what was written just before.
+   * Durable when it resolves, where the store can promise that.
+   */
+  writeMarker: (markerKey: string, text: string, options: { replaces: string | null }) => Promise<void>;
+  /**
+   * Makes what the store needs before its first use; its bucket or folder itself only with `makes`. Rejects with
+   * `bucket_missing` where that is not there, and with an `AppError` where the place can never do.
+   */
+  prepare: (options: { makes: boolean }) => Promise<void>;
   /** Resolves where the store can be used. */
   probe: () => Promise<void>;
   /** How far the store's clock is ahead of ours, as its latest answer to `probe` or later said. Null where none did. */

@@ -3,14 +3,8 @@ import { readSigningKey } from "../db/data_dir.ts";
 import type { Log } from "../log.ts";
 import { createObjectRoutes, type ObjectRoutes } from "./disk/object_routes.ts";
 import { createDiskStore, OBJECTS_FOLDER, type Staging } from "./disk/objects_disk.ts";
-import { type ObjectStore, StoreError } from "./objects.ts";
-import type { S3Store, S3StoreOptions } from "./s3/objects_s3.ts";
-
-/** A store that cannot be used at start is asked again, for ever, after pauses that grow from the first to the second. */
-const RETRY_MS_MIN = 1_000;
-const RETRY_MS_MAX = 60_000;
-/** How often the log repeats why the store cannot be used. */
-const COMPLAINT_INTERVAL_MS = 60 * 60_000;
+import type { ObjectStore } from "./objects.ts";
+import type { S3StoreOptions } from "./s3/objects_s3.ts";
 
 export interface StoreOptions {
   config: Config;
@@ -22,10 +16,7 @@ export interface StoreOptions {
   onS3Call?: S3StoreOptions["onCall"];
   /** For tests: shorter time-outs, and the real clock where the service's own is moved, because a server checks the time. */
   s3?: Pick<S3StoreOptions, "timeouts"> & Partial<Pick<S3StoreOptions, "now">>;
-  /**
-   * Whether this process serves from the store: only then leftovers are swept, and a bucket that is missing is made. A
-   * command that runs beside a server takes the store as it finds it.
-   */
+  /** Whether this process serves from the store: only then leftovers are swept. */
   serves: boolean;
   log: Log;
   now: () => number;
@@ -37,20 +28,16 @@ export interface OpenStore {
   objectRoutes: ObjectRoutes | null;
 }
 
-/**
- * Opens the store that the settings name. Throws an `AppError` if a setting cannot be right, or the embedded store's folder
- * cannot be used. An S3 server that does not answer, or refuses us, stops nothing: deletes go on without it, and somebody
- * may set a clock or a key right. It is asked again in the background.
- */
+/** The store that the settings name, of which nothing is asked yet. Throws an `AppError` if a setting cannot be right. */
 export async function openStore(options: StoreOptions): Promise<OpenStore> {
   const { config, now, log, onS3Call } = options;
   if (config.store === "s3") {
     // Loaded only where it is used: the S3 client and what it depends on take 25 MB of memory.
     const { createS3Store } = await import("./s3/objects_s3.ts");
     const objects = createS3Store({ ...s3Options(config), onCall: onS3Call, log, now, ...options.s3 });
-    return { objects: options.serves ? await whenReady(objects, log) : objects, objectRoutes: null };
+    return { objects, objectRoutes: null };
   }
-  const objects = await createDiskStore({
+  const objects = createDiskStore({
     ...options,
     objectsDir: `${config.dataDir}/${OBJECTS_FOLDER}`,
     signingKey: readSigningKey(config.dataDir),
@@ -79,50 +66,5 @@ export function s3Options(config: Config) {
     uploadSecretKey: config.s3UploadSecretKey ?? undefined,
     downloadAccessKey: config.s3DownloadAccessKey ?? undefined,
     downloadSecretKey: config.s3DownloadSecretKey ?? undefined,
-  };
-}
-
-/** Asks until the bucket can be used. Resolves after the first time, whatever came of it. */
-async function whenReady(store: S3Store, log: Log): Promise<S3Store> {
-  let timer: NodeJS.Timeout | null = null;
-  let isClosed = false;
-  let retryMs = RETRY_MS_MIN;
-  let complaint: { text: string; atMs: number } | null = null;
-
-  async function check(): Promise<void> {
-    try {
-      await store.ensureBucket();
-      if (complaint !== null) log.info("store_ready");
-    } catch (error) {
-      if (isClosed) return;
-      complain(error);
-      timer = setTimeout(() => void check(), retryMs).unref();
-      retryMs = Math.min(RETRY_MS_MAX, retryMs * 2);
-    }
-  }
-
-  /** Once for each reason, and then from time to time. */
-  function complain(error: unknown): void {
-    const text = error instanceof Error ? error.message : String(error);
-    const nowMs = performance.now();
-    if (complaint?.text === text && nowMs - complaint.atMs < COMPLAINT_INTERVAL_MS) return;
-    complaint = { text, atMs: nowMs };
-    const failure = error instanceof StoreError ? error.failure : "unknown";
-    const isRefused = error instanceof StoreError && error.isRefusal;
-    log[isRefused ? "error" : "warn"](isRefused ? "store_refused" : "store_unavailable", {
-      failure,
-      ...{ effect: "deletes go on, uploads cannot be confirmed", asked_again: "for as long as it takes" },
-      error,
-    });
-  }
-
-  await check();
-  return {
-    ...store,
-    async close() {
-      isClosed = true;
-      if (timer !== null) clearTimeout(timer);
-      await store.close();
-    },
   };
 }

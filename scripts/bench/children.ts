@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { closeSync, existsSync, openSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
+import { acceptStore } from "./accepted_store.ts";
 
 const ROOT = join(import.meta.dirname, "../..");
 const START_MS_MAX = 30_000;
@@ -22,8 +23,9 @@ export interface Child {
 }
 
 /** Starts the service as a user would, with logs at the default level going to a file. */
-export function startService(dataDir: string, env: Record<string, string> = {}): Promise<Child> {
-  return startChild({
+export async function startService(dataDir: string, env: Record<string, string> = {}): Promise<Child> {
+  await acceptStore(dataDir, env);
+  return await startChild({
     name: "stowage",
     command: ["./scripts/stowage", "serve"],
     outputFile: `${dataDir}.log`,

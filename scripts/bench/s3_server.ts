@@ -47,7 +47,7 @@ export async function startMinio(binary: string, folder: string): Promise<BenchS
     now: Date.now,
     socketsMax: PUTS_AT_ONCE,
   });
-  await store.ensureBucket();
+  await store.prepare({ makes: true });
 
   async function putAll(objectKeys: readonly string[]): Promise<void> {
     const waiting = objectKeys.values();

@@ -18,6 +18,11 @@ export function isTaken(error: unknown): boolean {
   return isFileError(error) && error.code === "EEXIST";
 }
 
+/** Whether the disk, or this user's part of it, was full. */
+export function isFull(error: unknown): boolean {
+  return isFileError(error) && (error.code === "ENOSPC" || error.code === "EDQUOT");
+}
+
 /** Says in a few words why a file could not be touched. Carries no path: it may be shown to an administrator. */
 export function fileErrorReason(error: unknown): string {
   return isFileError(error) ? `${error.code} on ${error.syscall}` : "unexpected failure";
@@ -34,7 +39,7 @@ export function toStoreError(error: unknown): StoreError {
 /** The user's error for an upload whose bytes could not be written. What is no failure of the file system passes through. */
 export function toUploadError(error: unknown): unknown {
   if (!isFileError(error)) return error;
-  if (error.code === "ENOSPC" || error.code === "EDQUOT") return noSpace(error);
+  if (isFull(error)) return noSpace(error);
   return new AppError("storage_unavailable", "Cannot store the upload at the moment: send it again in a while", {
     retryAfterSeconds: 10,
     cause: error,

@@ -1,10 +1,10 @@
-import { rmdir } from "node:fs/promises";
+import { rmdir, stat } from "node:fs/promises";
 import { dirname } from "node:path";
 import { fsyncPath, makeFolder } from "../../db/files.ts";
 import { isMissing } from "./file_errors.ts";
 
 export interface Folders {
-  /** Makes a folder and those above it. Their names are durable when it resolves. */
+  /** Makes a folder and those above it, up to `root`, which must be there. Their names are durable when it resolves. */
   make: (folder: string) => Promise<void>;
   /**
    * Resolves when the names in the folder, as they were at the call, survive a power loss. Where the folder itself is
@@ -29,6 +29,12 @@ export function createFolders(root: string): Folders {
     const done = lastTurn.then(work);
     lastTurn = done.catch(() => {});
     return done;
+  }
+
+  async function make(folder: string): Promise<void> {
+    // A root that is gone is a disk that is not mounted: made anew, it would hide that.
+    await stat(root);
+    await makeFolder(folder);
   }
 
   async function sync(folder: string): Promise<void> {
@@ -75,7 +81,7 @@ export function createFolders(root: string): Folders {
   }
 
   return {
-    make: (folder) => inTurn(() => makeFolder(folder)),
+    make: (folder) => inTurn(() => make(folder)),
     sync,
     removeEmpty: (folders) =>
       inTurn(async () => {

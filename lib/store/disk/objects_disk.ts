@@ -2,14 +2,15 @@ import type { Dirent } from "node:fs";
 import { type FileHandle, link, open, readdir, rm, stat, unlink } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { Readable } from "node:stream";
+import { makeFolder } from "../../db/files.ts";
 import { AppError } from "../../errors.ts";
 import type { Log } from "../../log.ts";
 import { type ListedObject, type ObjectStat, type ObjectStore, type PromoteOptions, StoreError } from "../objects.ts";
 import { createAdmission } from "./admission.ts";
 import { eachOf } from "./each_of.ts";
-import { fileErrorReason, isMissing, isTaken, toStoreError } from "./file_errors.ts";
+import { fileErrorReason, isFull, isMissing, isTaken, toStoreError } from "./file_errors.ts";
 import { createFolders } from "./folders.ts";
-import { readMarkerFile, writeMarkerFile } from "./marker.ts";
+import { checkFolder, readMarkerFile, writeMarkerFile } from "./marker.ts";
 import { createIntake, type Receive } from "./object_intake.ts";
 import { createObjectPaths, foldersAround, OBJECT_PLACES, type ObjectPlace } from "./object_paths.ts";
 import { statOfFile } from "./object_stat.ts";
@@ -30,7 +31,7 @@ const FANNED_FOLDER = /^[0-9a-f]+$/;
 const LINK_ATTEMPTS_MAX = 10;
 
 export interface DiskStoreOptions {
-  /** The store's folder, made where it is missing. */
+  /** The store's folder. */
   objectsDir: string;
   installationId: string;
   /** What clients see in front of our paths, without a slash at its end. A port that the system chose is known only later. */
@@ -42,7 +43,7 @@ export interface DiskStoreOptions {
   minFreeBytes: number;
   /** What the books say of keys. Synchronous: see `createIntake`. */
   staging: Staging;
-  /** Removes what an earlier process left half-written. Only for the holder of the serve lock: it would take the files that another process is writing. */
+  /** Lets `prepare` remove what an earlier process left half-written. Only for the holder of the serve lock: it would take the files that another process is writing. */
   sweep: boolean;
   now: () => number;
   log: Log;
@@ -85,11 +86,8 @@ export interface DiskStore extends ObjectStore {
   open: (objectKey: string) => Promise<OpenObject>;
 }
 
-/**
- * Opens the embedded store. Throws `storage_unavailable` where the folder cannot be used, or its file system lacks what
- * the store stands on: hard links, and modification times in microseconds.
- */
-export async function createDiskStore(options: DiskStoreOptions): Promise<DiskStore> {
+/** The embedded store on a folder, of which nothing is asked yet. */
+export function createDiskStore(options: DiskStoreOptions): DiskStore {
   const { objectsDir, installationId, staging, log } = options;
   const paths = createObjectPaths(objectsDir, installationId);
   const folders = createFolders(objectsDir);
@@ -97,6 +95,7 @@ export async function createDiskStore(options: DiskStoreOptions): Promise<DiskSt
   const markerPath = join(objectsDir, MARKER_FILE);
   // The file system's clock is this machine's, until a probe finds one that is not.
   let clockSkewMs = 0;
+  let isSwept = false;
   const space = createDiskSpace({
     folder: objectsDir,
     minFreeBytes: options.minFreeBytes,
@@ -105,17 +104,29 @@ export async function createDiskStore(options: DiskStoreOptions): Promise<DiskSt
   const admit = createAdmission({ space, beginPut: staging.beginPut });
   const receive = createIntake({ paths, folders, admit, ownerOf: staging.ownerOf, now: options.now, log });
 
-  try {
-    for (const folder of [paths.temporaryFolder, ...OBJECT_PLACES.map(paths.folderOf)]) await folders.make(folder);
-    if (options.sweep) await sweepFolder(paths.temporaryFolder, log);
-    await checkFileSystem(paths.temporaryFolder);
-  } catch (error) {
-    if (error instanceof AppError) throw error;
-    throw new AppError(
-      "storage_unavailable",
-      `Cannot use "${objectsDir}" for objects: ${fileErrorReason(error)}. It must be a folder that this user may write to`,
-      { cause: error },
-    );
+  /**
+   * Throws `storage_unavailable` where the folder cannot be used, or its file system lacks what the store stands on: hard
+   * links, and modification times in microseconds.
+   */
+  async function prepare({ makes }: { makes: boolean }): Promise<void> {
+    try {
+      if (makes) await makeFolder(objectsDir);
+      else await checkFolder(objectsDir);
+      for (const folder of [paths.temporaryFolder, ...OBJECT_PLACES.map(paths.folderOf)]) await folders.make(folder);
+      // Later, files that are being received lie there.
+      if (options.sweep && !isSwept) await sweepFolder(paths.temporaryFolder, log);
+      isSwept = true;
+      await checkFileSystem(paths.temporaryFolder);
+    } catch (error) {
+      if (error instanceof AppError || error instanceof StoreError) throw error;
+      // It may have room again in a while.
+      if (isFull(error)) throw toStoreError(error);
+      throw new AppError(
+        "storage_unavailable",
+        `Cannot use "${objectsDir}" for objects: ${fileErrorReason(error)}. It must be a folder that this user may write to`,
+        { cause: error },
+      );
+    }
   }
 
   async function statPath(path: string): Promise<ObjectStat | null> {
@@ -271,7 +282,8 @@ export async function createDiskStore(options: DiskStoreOptions): Promise<DiskSt
     remove: (objectKeys) => orStoreError(() => remove(objectKeys)),
     list: (prefix) => orStoreErrors(list(prefix)),
     readMarker: () => orStoreError(() => readMarkerFile(markerPath)),
-    writeMarker: (_key, text) => orStoreError(() => writeMarkerFile(markerPath, text)),
+    writeMarker: (_key, text, { replaces }) => orStoreError(() => writeMarkerFile(markerPath, text, replaces)),
+    prepare,
     probe: () => orStoreError(probe),
     clockSkewMs: () => clockSkewMs,
     close: folders.idle,

@@ -145,6 +145,30 @@ export function createS3Client(options: S3ClientOptions) {
     });
   }
 
+  /** As `put`, and only in place of the object with this ETag; null: only where there is none. */
+  function putIf(
+    objectKey: string,
+    body: Buffer,
+    { contentType, replaces }: { contentType: string; replaces: string | null },
+  ): Promise<void> {
+    return run({ operation: "put", doing: "store the object" }, async () => {
+      const answer = await client.makeRequestAsync(
+        {
+          method: "PUT",
+          bucketName: bucket,
+          objectName: objectKey,
+          headers: {
+            "content-type": contentType,
+            ...(replaces === null ? { "if-none-match": "*" } : { "if-match": replaces }),
+          },
+        },
+        body,
+      );
+      await readText(answer, XML_BYTES_MAX);
+      if (answer.headers.etag === undefined) throw new S3NoAnswerError("the answer does not say the object's ETag");
+    });
+  }
+
   /** Copies inside the store if the source still is what was stat'ed. Resolves with the ETag, empty where none is named. */
   function copy(sourceKey: string, targetKey: string, { source, contentType, ...call }: CopyOptions): Promise<string> {
     return run({ operation: "copy", doing: "copy the object", isBulk: true, ...call }, async () => {
@@ -233,7 +257,7 @@ export function createS3Client(options: S3ClientOptions) {
     });
   }
 
-  return { head, get, put, copy, remove, removeMany, listPage, makeBucket, versioning, close: transport.close };
+  return { head, get, put, putIf, copy, remove, removeMany, listPage, makeBucket, versioning, close: transport.close };
 }
 
 async function readXml(answer: IncomingMessage, rootName: string): Promise<XmlElement> {

@@ -7,6 +7,7 @@ import {
   type ObjectStat,
   type ObjectStore,
   type PromoteOptions,
+  type StoredMarker,
   StoreError,
   type StoreFailure,
 } from "../objects.ts";
@@ -23,6 +24,7 @@ const PAGE_KEYS_MAX = 1_000;
 const LOOKS_MAX = 2;
 /** Far more than the marker has; what is longer is not ours. */
 const MARKER_BYTES_MAX = 64 * 1024;
+const MARKER_TYPE = "application/json";
 /** The store keeps an answer's date in whole seconds; on average it was half a second later. */
 const DATE_ROUNDING_MS = 500;
 
@@ -67,11 +69,6 @@ export interface S3StoreOptions {
 
 /** A bucket on any S3-compatible server. */
 export interface S3Store extends ObjectStore {
-  /**
-   * Makes sure that there is a bucket that can be used, and warns if it keeps old versions. Rejects with a `StoreError`
-   * that says what to do.
-   */
-  ensureBucket: () => Promise<void>;
   /** Stores a small object of our own. */
   put: (objectKey: string, body: string, contentType: string) => Promise<ObjectStat>;
   /** Whether removed objects leave versions behind, or null where the store does not say. */
@@ -89,6 +86,8 @@ export function createS3Store(options: S3StoreOptions): S3Store {
   const timeouts = { ...TIMEOUTS, ...options.timeouts };
 
   let clockSkewMs: number | null = null;
+  /** Whether the server knows conditional writes, as far as it has not said that it does not. */
+  let knowsConditions = true;
   const client = connected({
     endpoint,
     region,
@@ -186,10 +185,11 @@ export function createS3Store(options: S3StoreOptions): S3Store {
     } while (token !== null);
   }
 
-  async function readMarker(markerKey: string): Promise<string | null> {
+  async function readMarker(markerKey: string): Promise<StoredMarker | null> {
     try {
       const answer = await client.get(markerKey, { isBulk: false });
-      return await readText(watchedBody(answer, timeouts.readIdleMs), MARKER_BYTES_MAX);
+      const text = await readText(watchedBody(answer, timeouts.readIdleMs), MARKER_BYTES_MAX);
+      return { text, etag: answer.headers.etag ?? "" };
     } catch (error) {
       const failed = toStoreError("read the ledger's marker", error);
       if (failed.failure === "absent") return null;
@@ -197,16 +197,38 @@ export function createS3Store(options: S3StoreOptions): S3Store {
     }
   }
 
+  async function writeMarker(
+    markerKey: string,
+    text: string,
+    { replaces }: { replaces: string | null },
+  ): Promise<void> {
+    const body = Buffer.from(text);
+    if (knowsConditions) {
+      try {
+        await client.putIf(markerKey, body, { contentType: MARKER_TYPE, replaces });
+        return;
+      } catch (error) {
+        const failed = toStoreError("write the ledger's marker", error);
+        // Gone is another than the one that was read, too.
+        if (failed.failure === "absent") throw new StoreError("changed", failed.message, failed);
+        if (answerOf(failed)?.status !== 501) throw failed;
+        // What was read just before is all that is known then.
+        knowsConditions = false;
+      }
+    }
+    await client.put(markerKey, body, MARKER_TYPE);
+  }
+
   /** A listing, because its answer has a reason where it fails: HEAD says the same for a wrong secret and a wrong clock. */
   async function probe(): Promise<void> {
     await client.listPage("staging/", null, 1);
   }
 
-  async function ensureBucket(): Promise<void> {
+  async function prepare({ makes }: { makes: boolean }): Promise<void> {
     try {
       await probe();
     } catch (error) {
-      if (toStoreError("use the bucket", error).failure !== "bucket_missing") throw error;
+      if (!makes || toStoreError("use the bucket", error).failure !== "bucket_missing") throw error;
       await makeBucket();
     }
     const keeps = await keepsVersions();
@@ -277,12 +299,10 @@ export function createS3Store(options: S3StoreOptions): S3Store {
     remove: createRemove({ client, log }),
     list,
     readMarker,
-    async writeMarker(markerKey, text) {
-      await client.put(markerKey, Buffer.from(text), "application/json");
-    },
+    writeMarker,
+    prepare,
     probe,
     close: async () => client.close(),
-    ensureBucket,
     put: (objectKey, body, contentType) => client.put(objectKey, Buffer.from(body), contentType),
     clockSkewMs: () => clockSkewMs,
     keepsVersions,

@@ -1,0 +1,282 @@
+import { randomBytes } from "node:crypto";
+import type { StoreRecord } from "../core/store_record.ts";
+import { AppError } from "../errors.ts";
+import type { Log } from "../log.ts";
+import { type ObjectStore, type StoredMarker, StoreError } from "../store/objects.ts";
+import { describePlace, isSamePlace } from "../store/place.ts";
+import {
+  compareMarker,
+  contestMarker,
+  type Marker,
+  type MarkerParts,
+  type MarkerVerdict,
+  newStoreId,
+  writeMarker,
+} from "./ledger_marker.ts";
+
+/** Between two rewrites: what a restored database lacks of the last minute may go unnoticed, no more. */
+const REWRITE_INTERVAL_MS = 60_000;
+/**
+ * A marker that was compared this lately is not read again. Passes of the cleaner may follow each other 20 times a second,
+ * so for this long it may go on after another copy has taken the store, or after the store was swapped.
+ */
+const COMPARE_INTERVAL_MS = 1_000;
+/** How often the log repeats what a person has to decide. */
+const COMPLAINT_INTERVAL_MS = 60 * 60_000;
+/** Someone else may write the marker between our look and our write; not this often in a row. */
+const TAKE_ATTEMPTS_MAX = 3;
+
+/** What a person can do about each verdict that stops something. */
+export const WHAT_TO_DO = {
+  older:
+    "stop and restore the newest database if you can; `stowage doctor --accept-older-database` shows what would be lost and goes on with this one",
+  copied:
+    "stop the copy that is not to go on. If that is the other, `stowage doctor --accept-older-database` here shows what would be lost and goes on with this one",
+  other:
+    "set STOWAGE_STORE, STOWAGE_S3_ENDPOINT, STOWAGE_S3_BUCKET and STOWAGE_DATA_DIR to the store that holds the objects, or bring it back (mount it, restore it). If the objects were moved by hand, `stowage doctor --accept-store` shows what would be lost and goes on with the store given",
+} as const;
+
+type PausedVerdict = Extract<MarkerVerdict, { kind: keyof typeof WHAT_TO_DO }>;
+
+export interface StoreGuardOptions extends MarkerParts {
+  objects: Pick<ObjectStore, "readMarker" | "writeMarker" | "stat" | "prepare">;
+  log: Log;
+  now: () => number;
+  monotonicNow: () => number;
+}
+
+export type StoreGuard = ReturnType<typeof createStoreGuard>;
+
+/**
+ * Knows whether the store is the one that holds this installation's objects, and whether this process may change it.
+ *
+ * - A restored old database does harm: to it, today's charged objects look like orphans and abandoned copies.
+ * - In another store everything seems to be removed already, and every upload seems to be lost.
+ * - Another copy of the data directory removes what this one still names.
+ *
+ * Until the store's marker is known to agree, nothing may be removed, expired or entered; in another store nothing may
+ * be created or confirmed either. Taking the store writes the marker, so that no object is confirmed before it is there.
+ */
+export function createStoreGuard(options: StoreGuardOptions) {
+  const { objects, ledger, stores, place, log, now, monotonicNow } = options;
+  const runId = randomBytes(16).toString("hex");
+  /** The verdict that stops something; null while there is none. */
+  let paused: PausedVerdict | null = null;
+  /** The store as this run has taken it, and the marker in it. */
+  let held: { record: StoreRecord; generation: number; stored: StoredMarker | null } | null = null;
+  let check: Promise<boolean> | null = null;
+  let comparedAtMs = Number.NEGATIVE_INFINITY;
+  let complained: { reason: string; atMs: number } | null = null;
+  let writtenSeq: number | null = null;
+  let foundAtMs: number | null = null;
+  /** Whether this run has ever had the store. */
+  let hasTaken = false;
+  let writtenAtMs = Number.NEGATIVE_INFINITY;
+
+  /** Whether everything may go on, as far as was known a moment ago. */
+  function isFresh(): boolean {
+    return held !== null && monotonicNow() - comparedAtMs < COMPARE_INTERVAL_MS;
+  }
+
+  /** Whether everything may go on. Asked of the store, if not just now; rejects where it cannot be asked. */
+  async function isCurrent(): Promise<boolean> {
+    if (isFresh()) return true;
+    check ??= compare().finally(() => {
+      check = null;
+    });
+    return await check;
+  }
+
+  async function compare(): Promise<boolean> {
+    await noteIntended();
+    for (let attempt = 1; ; attempt++) {
+      const startedAtMs = monotonicNow();
+      const verdict = judgedByRun(await compareMarker(options));
+      if (verdict.kind === "older" || verdict.kind === "copied" || verdict.kind === "other") {
+        await pause(verdict);
+        return false;
+      }
+      const marker = verdict.kind === "current" ? verdict.marker : null;
+      if (verdict.kind === "current" && verdict.marker !== null && isContested(verdict.marker)) {
+        await pause({ ...verdict, kind: "copied", reason: contested(verdict.marker) });
+        return false;
+      }
+      // A marker that was set back, by a store that lost its last writes, is written anew.
+      const isBehind = (marker?.seq ?? 0) < (held?.record.ledgerSeq ?? 0);
+      if (verdict.kind === "current" && held !== null && !isBehind) held.stored = verdict.stored;
+      else {
+        try {
+          await take(verdict);
+        } catch (error) {
+          if (!isChanged(error) || attempt === TAKE_ATTEMPTS_MAX) throw error;
+          continue;
+        }
+      }
+      comparedAtMs = startedAtMs;
+      return true;
+    }
+  }
+
+  /**
+   * Before the first upload is made it is written down where its object is to go, whether or not that store answers yet:
+   * it may be made later, because nothing can be in another.
+   */
+  async function noteIntended(): Promise<void> {
+    const { record, hasLedger, hasUploads, generation } = stores.read();
+    if (record !== null || hasLedger || hasUploads) return;
+    await noted(stores.note({ place, storeId: newStoreId(), runId: null, ledgerSeq: 0 }, generation));
+  }
+
+  /** A database that this run has used is no restored one: what the marker has beyond it another copy has booked. */
+  function judgedByRun(verdict: MarkerVerdict): MarkerVerdict {
+    if (verdict.kind !== "older" || !hasTaken || verdict.marker.runId === runId) return verdict;
+    const reason = `another copy of this data directory has used the store since: ${verdict.reason}`;
+    return { ...verdict, kind: "copied", reason };
+  }
+
+  /** Whether the run from which this one took the store still runs. What an earlier run was told is no concern of this one. */
+  function isContested(marker: Marker): boolean {
+    return marker.runId === runId && marker.contestedBy !== null;
+  }
+
+  /** Makes the store this run's. The database knows of it first: after a crash the marker is never ahead of it. */
+  async function take(verdict: Extract<MarkerVerdict, { kind: "fresh" | "current" }>): Promise<void> {
+    const { record: known, generation: before, markerWrittenAtMs } = stores.read();
+    const marker = verdict.kind === "current" ? verdict.marker : null;
+    const stored = verdict.kind === "current" ? verdict.stored : null;
+    const generation = before + 1;
+    const record: StoreRecord = {
+      place,
+      storeId: marker?.storeId ?? known?.storeId ?? newStoreId(),
+      runId,
+      ledgerSeq: known?.ledgerSeq ?? 0,
+    };
+    await objects.prepare({ makes: verdict.kind === "fresh" });
+    await noted(stores.note(record, generation));
+    await write({ record, generation, stored });
+    if (!hasTaken) {
+      hasTaken = true;
+      foundAtMs = marker === null ? null : Date.parse(marker.writtenAt) || null;
+    }
+    // What was written just now says how far the ledger is; the first removal brings it up to date all the same.
+    writtenAtMs = Number.NEGATIVE_INFINITY;
+    if (known !== null && markerWrittenAtMs !== null && !isSamePlace(known.place, place)) {
+      log.warn("store_moved", { from: describePlace(known.place), to: describePlace(place) });
+    }
+    if (paused !== null) log.warn("cleaner_goes_on", { accepted: paused.reason });
+    paused = null;
+  }
+
+  async function write(own: NonNullable<typeof held>): Promise<void> {
+    const { record, generation, stored } = own;
+    const owner = { storeId: record.storeId, generation, runId };
+    const ledgerSeq = await writeMarker(options, owner, { replaces: stored, nowMs: now() });
+    const marked = { ...record, ledgerSeq };
+    await noted(stores.noteMarked(marked, generation, now()));
+    held = { record: marked, generation, stored: null };
+    writtenSeq = ledgerSeq;
+  }
+
+  async function pause(verdict: PausedVerdict): Promise<void> {
+    held = null;
+    paused = verdict;
+    complain(verdict);
+    // Only who has used the store itself says so: a stale copy that never came that far must not stop anyone.
+    if (verdict.kind !== "copied" || !hasTaken || verdict.marker.contestedBy !== null) return;
+    if (verdict.marker.runId === null) return;
+    await contestMarker(options, verdict.stored, runId).catch((error) => log.warn("contest_not_written", { error }));
+  }
+
+  function complain({ kind, reason }: PausedVerdict): void {
+    if (complained?.reason === reason && monotonicNow() - complained.atMs < COMPLAINT_INTERVAL_MS) return;
+    complained = { reason, atMs: monotonicNow() };
+    const hint = WHAT_TO_DO[kind];
+    if (kind === "other") {
+      const effect = "no upload is taken, no object is removed, no upload expires; lists, usage and deletes go on";
+      log.error("store_is_another", { why: reason, effect, hint });
+      return;
+    }
+    log.error("cleaner_paused", {
+      why: kind === "older" ? `the database is older than the store: ${reason}` : reason,
+      effect: "no object is removed, no upload expires",
+      hint,
+    });
+  }
+
+  /**
+   * Compares the marker and brings it up to date, at most once a minute unless `atOnce`. To be called before anything is
+   * removed: resolves with whether that is allowed.
+   */
+  async function keepUp({ atOnce = false } = {}): Promise<boolean> {
+    if (held === null || !(await isCurrent())) return false;
+    if ((ledger.last()?.seq ?? 0) === writtenSeq) return true;
+    const startedAtMs = monotonicNow();
+    if (!atOnce && startedAtMs - writtenAtMs < REWRITE_INTERVAL_MS) return true;
+    // A store that knows no conditions overwrites whatever is there: so what is there is read just before.
+    comparedAtMs = Number.NEGATIVE_INFINITY;
+    if (!(await isCurrent()) || held === null) return false;
+    try {
+      await write(held);
+    } catch (error) {
+      if (!isChanged(error)) throw error;
+      // Ours, whose answer was lost, or another's: the next look tells.
+      comparedAtMs = Number.NEGATIVE_INFINITY;
+      return await isCurrent();
+    }
+    writtenAtMs = startedAtMs;
+    return true;
+  }
+
+  /**
+   * Resolves where an upload may be confirmed: in a store that was swapped a second ago it would be charged for what is
+   * lost when the right one is back. Throws `storage_unavailable` in another store; rejects where it cannot be asked.
+   */
+  async function admitConfirm(): Promise<void> {
+    // Once something is paused the cleaner asks again, at its own pace.
+    if (paused === null) await isCurrent();
+    checkTakesUploads();
+  }
+
+  /** Throws `storage_unavailable` where this is not the store that holds the objects. */
+  function checkTakesUploads(): void {
+    if (paused?.kind === "other") throw elsewhere("take uploads");
+  }
+
+  function checkServesDownloads(): void {
+    if (paused?.kind === "other") throw elsewhere("read the file");
+  }
+
+  return {
+    ...{ isFresh, isCurrent, keepUp, admitConfirm, checkTakesUploads, checkServesDownloads },
+    /** Why the cleaner is paused, or null where it is not. */
+    pauseReason: (): string | null => paused?.reason ?? null,
+    /** Whether this is not the store that holds the objects. */
+    isElsewhere: (): boolean => paused?.kind === "other",
+    /** When the marker that an earlier process has left was written; null if there was none, or it does not say. */
+    markerAtMs: (): number | null => foundAtMs,
+  };
+}
+
+/** For users: an administrator finds the rest where it is safe to say. */
+function elsewhere(doing: string): AppError {
+  return new AppError(
+    "storage_unavailable",
+    `Cannot ${doing} at the moment: this service was started without the store that holds its files. Its administrator finds the reason at /ready and in the log`,
+    { retryAfterSeconds: 60 },
+  );
+}
+
+function contested({ generation }: Marker): string {
+  return `another copy of this data directory was still running when this one took the store (generation ${generation})`;
+}
+
+/** A database that cannot be written is a state that ends, as one of the store is. */
+async function noted(write: Promise<void>): Promise<void> {
+  await write.catch((error) => {
+    throw new StoreError("unavailable", "Cannot write down which store is used: the database cannot be written", error);
+  });
+}
+
+function isChanged(error: unknown): boolean {
+  return error instanceof StoreError && error.failure === "changed";
+}

@@ -1,0 +1,268 @@
+// Goal: two copies of one data directory on one store notice each other before either removes what the other still names,
+// and a restart, also after a crash, is not taken for a copy.
+// Method: real programs on copies of a folder; and the guard alone, with another's write put where it hurts.
+import assert from "node:assert/strict";
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { type TestContext, test } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
+import Database from "better-sqlite3";
+import { openCore } from "../lib/core/core.ts";
+import { DATABASE_FILE } from "../lib/db/db.ts";
+import type { Log } from "../lib/log.ts";
+import { createStoreGuard } from "../lib/operations/store_guard.ts";
+import { createDiskStore } from "../lib/store/disk/objects_disk.ts";
+import { type ObjectStore, StoreError } from "../lib/store/objects.ts";
+import { initDataDir, silentLog, temporaryFolder, testConfig } from "./_app.ts";
+import { afterwards } from "./_db.ts";
+import { uncounted } from "./_disk_store.ts";
+import { runProgram, type ServingProgram, serveProgram } from "./_process.ts";
+import { installationOf } from "./_raw_store.ts";
+import { collectLog, openS3Store, type S3Make, useS3Server } from "./_s3_servers.ts";
+import { clientFor, copyDataDir, drained, openPlace, type PlaceMake, type Site, stop } from "./_store_place.ts";
+import { until } from "./_until.ts";
+
+/** Longer than a comparison of the marker is good for. */
+const COMPARED_MS = 1_100;
+
+async function isThere(site: Site, id: string): Promise<boolean> {
+  return (await site.keys()).some((key) => key.startsWith("final/") && key.includes(id));
+}
+
+async function pausedAs(program: ServingProgram, reason: RegExp): Promise<void> {
+  await program.says('"msg":"cleaner_paused"');
+  const ready = await program.call("GET", "/ready");
+  assert.equal(ready.status, 200, "a person decides; meanwhile the service serves");
+  assert.match(ready.json.cleaner, reason);
+  assert.match((await program.call("GET", "/metrics")).text, /^stowage_cleaner_paused 1$/m);
+}
+
+for (const make of ["minio", "versitygw"] as const satisfies readonly PlaceMake[]) {
+  test(`${make}: a copy that is started beside its original: both stop removing, loudly, until a person decides`, async (t) => {
+    const site = await openPlace(t, make);
+    if (site === null) return;
+    const original = await site.start();
+    const client = clientFor(original, site.made);
+    const [a, b, c] = [await client.uploaded("a"), await client.uploaded("b"), await client.uploaded("c")];
+    await drained(site);
+    const copyDir = copyDataDir(site, "copy");
+    const copy = await serveProgram(t, copyDir, { env: site.env });
+    await delay(COMPARED_MS);
+
+    // What is deleted on the one is still named by the other.
+    assert.equal((await client.remove(a.id)).status, 200);
+    await pausedAs(
+      original,
+      /^paused: another copy of this data directory has used the store since \(generation 2, here 1\)$/,
+    );
+    assert.ok(await isThere(site, a.id));
+    const other = clientFor(copy, site.made);
+    assert.equal((await other.remove(b.id)).status, 200);
+    await pausedAs(copy, /^paused: another copy of this data directory was still running when this one took the store/);
+    assert.ok(await isThere(site, b.id));
+    const { download_url } = (await client.show(b.id)).json.data;
+    assert.equal((await original.call("GET", download_url)).text, "b");
+
+    for (const dataDir of [site.dataDir, copyDir]) {
+      const doctor = await runProgram(t, ["doctor"], { STOWAGE_DATA_DIR: dataDir, ...site.env });
+      assert.equal(doctor.exitCode, 1);
+      assert.match(doctor.stdout, /^problem +ledger marker +another copy of this data directory/m);
+      assert.match(doctor.stdout, /do: .*\n.*stop the copy that is not to go on/);
+    }
+
+    await stop(copy);
+    const settings = { STOWAGE_DATA_DIR: site.dataDir, ...site.env };
+    const declined = await runProgram(t, ["doctor", "--accept-older-database"], settings);
+    assert.equal(declined.exitCode, 1);
+    assert.match(declined.stdout, /another copy of this data directory has used the store since/);
+    assert.ok(await isThere(site, a.id));
+    const accepted = await runProgram(t, ["doctor", "--accept-older-database", "--yes"], settings);
+    assert.equal(accepted.exitCode, 0, accepted.stderr);
+    await original.says("cleaner_goes_on");
+    await until(async () => !(await isThere(site, a.id)), "what waited is removed");
+
+    // A copy that was left behind stops itself, and disturbs no one. To it the store is simply ahead.
+    const stale = await serveProgram(t, copyDir, { env: site.env });
+    await pausedAs(stale, /^paused: the ledger's number 4 is not the one that the store has seen$/);
+    assert.equal((await client.remove(c.id)).status, 200);
+    await until(async () => !(await isThere(site, c.id)), "the one that a person chose goes on");
+    assert.equal((await original.call("GET", "/ready")).json.cleaner, undefined);
+    assert.ok(await isThere(site, b.id));
+  });
+}
+
+for (const make of ["disk", "minio", "versitygw"] as const satisfies readonly PlaceMake[]) {
+  test(`${make}: a restart, also after a crash, is no copy`, async (t) => {
+    const site = await openPlace(t, make);
+    if (site === null) return;
+    for (let round = 0; round < 3; round++) {
+      const program = await site.start();
+      const client = clientFor(program, site.made);
+      const { id } = await client.uploaded("x");
+      assert.equal((await client.remove(id)).status, 200);
+      await drained(site);
+      assert.ok(!(await isThere(site, id)));
+      assert.equal((await client.ready()).json.cleaner, undefined);
+      program.child.kill("SIGKILL");
+      await program.ended;
+    }
+    assert.equal((await site.marker()).generation, 3);
+  });
+}
+
+/** What two copies share, and what is done to the one's calls of it. */
+interface Shared {
+  objects: ObjectStore;
+  /** Runs once, just before the next marker is written. */
+  beforeWrite: (() => Promise<void>) | null;
+  /** The answer to the next write is lost, before or after its work. */
+  losesAnswer: "before" | "after" | null;
+  knowsConditions: boolean;
+}
+
+async function openShared(t: TestContext, make: "disk" | S3Make, installationId: string): Promise<ObjectStore | null> {
+  if (make !== "disk") {
+    const server = await useS3Server(t, make);
+    return server === null ? null : await openS3Store(t, server);
+  }
+  const objectsDir = join(await temporaryFolder(t), "objects");
+  const store = createDiskStore({
+    ...{ objectsDir, installationId, publicUrl: () => "", signingKey: Buffer.alloc(32) },
+    ...{ maxUploadBytes: 1, minFreeBytes: 0, staging: uncounted(() => null), sweep: false, now: Date.now },
+    log: silentLog,
+  });
+  await store.prepare({ makes: true });
+  return store;
+}
+
+/** A guard on a database of its own, as a process has it. */
+function startGuard(t: TestContext, dataDir: string, shared: Shared, log: Log = silentLog) {
+  const config = testConfig(dataDir);
+  const core = openCore({ config, log: silentLog, now: Date.now, migrate: false, onFatal: () => {} });
+  afterwards(t, () => core.db.close());
+  let nowMs = 0;
+  const guard = createStoreGuard({
+    ...{ ledger: core.ledger, stores: core.stores, installationId: core.workspaces.installationId() },
+    ...{ place: { kind: "disk", folder: "shared" }, log, now: Date.now, monotonicNow: () => nowMs },
+    objects: {
+      ...shared.objects,
+      async writeMarker(key, text, options) {
+        const before = shared.beforeWrite;
+        shared.beforeWrite = null;
+        await before?.();
+        const lost = shared.losesAnswer;
+        shared.losesAnswer = null;
+        if (lost === "before") throw new StoreError("unavailable", "no answer");
+        const present = shared.knowsConditions
+          ? options.replaces
+          : ((await shared.objects.readMarker(key))?.etag ?? null);
+        await shared.objects.writeMarker(key, text, { replaces: present });
+        if (lost === "after") throw new StoreError("unavailable", "no answer");
+      },
+    },
+  });
+  return {
+    ...{ guard, core },
+    /** Time goes by: what was compared is to be compared anew. */
+    pass() {
+      nowMs += 2_000;
+    },
+  };
+}
+
+async function openCopies(t: TestContext, make: "disk" | S3Make) {
+  const folder = await temporaryFolder(t);
+  const one = join(folder, "one");
+  const two = join(folder, "two");
+  await initDataDir(testConfig(one), 1_000);
+  mkdirSync(two);
+  const db = new Database(join(one, DATABASE_FILE));
+  const objects = await openShared(t, make, installationOf(db));
+  if (objects === null) return null;
+  const shared: Shared = { objects, beforeWrite: null, losesAnswer: null, knowsConditions: true };
+  const { guard, core } = startGuard(t, one, shared);
+  assert.equal(await guard.isCurrent(), true);
+  await core.db.close();
+  db.exec(`VACUUM INTO '${join(two, DATABASE_FILE)}'`);
+  db.close();
+  return { one, two, shared };
+}
+
+for (const make of ["disk", "minio", "versitygw"] as const) {
+  test(`${make}: of two that take the store at once the one whose write comes second has lost`, async (t) => {
+    const copies = await openCopies(t, make);
+    if (copies === null) return;
+    const { one, two, shared } = copies;
+    const [first, second] = [startGuard(t, one, shared), startGuard(t, two, shared)];
+    shared.beforeWrite = async () => assert.equal(await second.guard.isCurrent(), true);
+    assert.equal(await first.guard.isCurrent(), false);
+    assert.match(first.guard.pauseReason() ?? "", /another copy of this data directory/);
+    second.pass();
+    assert.equal(await second.guard.keepUp(), true);
+  });
+
+  test(`${make}: a start that is cut off before or after its marker is written goes on with the next`, async (t) => {
+    const copies = await openCopies(t, make);
+    if (copies === null) return;
+    const { one, shared } = copies;
+    for (const lost of ["before", "after", null] as const) {
+      shared.losesAnswer = lost;
+      const { guard, core } = startGuard(t, one, shared);
+      if (lost === null) assert.equal(await guard.isCurrent(), true);
+      else await assert.rejects(guard.isCurrent(), StoreError);
+      await core.db.close();
+    }
+  });
+}
+
+test("a store that knows no conditions: who was written over has lost at its next look, and says so to the other", async (t) => {
+  const copies = await openCopies(t, "disk");
+  assert.ok(copies !== null);
+  const { one, two, shared } = copies;
+  shared.knowsConditions = false;
+  const { log, events } = collectLog();
+  const [first, second] = [startGuard(t, one, shared), startGuard(t, two, shared, log)];
+  shared.beforeWrite = async () => assert.equal(await second.guard.isCurrent(), true);
+  assert.equal(await first.guard.isCurrent(), true, "it has written over the other");
+  assert.equal(await second.guard.keepUp(), true, "within a second of its own look");
+  second.pass();
+  assert.equal(await second.guard.keepUp(), false);
+  assert.deepEqual(
+    events.map(({ msg }) => msg),
+    ["cleaner_paused"],
+  );
+  first.pass();
+  assert.equal(await first.guard.keepUp(), false);
+  assert.match(first.guard.pauseReason() ?? "", /was still running/);
+  second.pass();
+  assert.equal(await second.guard.isCurrent(), false, "and it stays so");
+  await first.core.db.close();
+  const again = startGuard(t, one, shared);
+  assert.equal(await again.guard.isCurrent(), true, "a new start of the one that has the store takes it");
+  second.pass();
+  assert.equal(await second.guard.isCurrent(), false);
+  again.pass();
+  assert.equal(await again.guard.keepUp(), false, "as long as the other runs it says so again");
+});
+
+test("a copy that has booked more than its original is noticed by it as a copy", async (t) => {
+  const copies = await openCopies(t, "disk");
+  assert.ok(copies !== null);
+  const { one, two, shared } = copies;
+  const first = startGuard(t, one, shared);
+  assert.equal(await first.guard.isCurrent(), true);
+  const marker = JSON.parse((await shared.objects.readMarker(""))?.text ?? "");
+  const second = startGuard(t, two, shared);
+  assert.equal(await second.guard.isCurrent(), false, "its generation is the older one");
+  const stored = await shared.objects.readMarker("");
+  const ahead = { ...marker, ledger_seq: 9, run: "another", generation: 9 };
+  await shared.objects.writeMarker("", JSON.stringify(ahead), { replaces: stored?.etag ?? null });
+  first.pass();
+  assert.equal(await first.guard.keepUp(), false);
+  assert.match(
+    first.guard.pauseReason() ?? "",
+    /^another copy of this data directory has used the store since: the ledger ends/,
+  );
+  const told = JSON.parse((await shared.objects.readMarker(""))?.text ?? "");
+  assert.deepEqual(told, { ...ahead, contested_by: marker.run });
+});
