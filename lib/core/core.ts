@@ -7,7 +7,9 @@ import { createKeptTimes } from "./kept_times.ts";
 import { createKeys } from "./keys.ts";
 import { createLedger } from "./ledger.ts";
 import { createMembers } from "./members.ts";
+import { createOutboxReader } from "./outbox.ts";
 import { createRemovals } from "./removals.ts";
+import { createRemovedObjects } from "./removed_objects.ts";
 import { createRights } from "./rights.ts";
 import { createTotals } from "./totals.ts";
 import { createUnconfirmed } from "./unconfirmed.ts";
@@ -49,7 +51,9 @@ export function openCore({ config, log, now, migrate, onFatal, onGroup }: CoreOp
       urlsOutliveUploads: config.store !== "disk",
     },
   });
-  const removals = createRemovals(db, { releaseUrl: unconfirmed.releaseUrl });
+  const removed = createRemovedObjects(db);
+  const removals = createRemovals(db, { releaseUrl: unconfirmed.releaseUrl, recordRemoved: removed.record });
+  const outbox = createOutboxReader(db);
   const idempotency = createIdempotency(db, { now, keysMax: config.idempotencyKeysMax });
   const rights = createRights(db, { workspaces, now });
   const uploads = createUploads(db, {
@@ -78,7 +82,8 @@ export function openCore({ config, log, now, migrate, onFatal, onGroup }: CoreOp
     users: createUsers(db, now),
     members: createMembers(db, { workspaces, now }),
     usage: createUsage(db),
-    totals: createTotals(db),
+    outbox,
+    totals: createTotals(db, { outbox }),
     ledger: createLedger(db),
   };
 }

@@ -1,4 +1,5 @@
 import type { Db } from "../db/db.ts";
+import type { RemovedObjectsRecord, SettledEntry } from "./removed_objects.ts";
 import type { Unconfirmed } from "./unconfirmed.ts";
 
 /** A staging object or an abandoned copy may land this late, a day after its entry (seen on real servers). */
@@ -9,7 +10,7 @@ const BACKOFF_MS_MAX = 3_600_000;
 /** Characters kept of an error's text. */
 const ERROR_CHARS_MAX = 300;
 /** The error of an entry that was taken and never settled. */
-const CUT_OFF = "its removal was begun and cut off";
+export const CUT_OFF = "its removal was begun and cut off";
 
 export interface TakenRemoval {
   seq: number;
@@ -30,6 +31,8 @@ export interface RemovalsOptions {
    * more. What it returns is called once that is durable.
    */
   releaseUrl: Unconfirmed["releaseUrl"];
+  /** Told, inside the write, of each entry that is settled for good. */
+  recordRemoved: RemovedObjectsRecord["record"];
 }
 
 export type Removals = ReturnType<typeof createRemovals>;
@@ -38,7 +41,7 @@ export type Removals = ReturnType<typeof createRemovals>;
  * The outbox of objects that are to be removed. Entries are made by the schema's triggers and by `lease`; only the cleaner
  * takes and settles them.
  */
-export function createRemovals(db: Db, { releaseUrl }: RemovalsOptions) {
+export function createRemovals(db: Db, { releaseUrl, recordRemoved }: RemovalsOptions) {
   // Taking is a write: a confirm whose lease ran out finds its entry taken, and fails, before the object is touched.
   const take = db.prepare<{ nowMs: number; limit: number }, TakenRemoval>(`
     UPDATE object_removals
@@ -49,16 +52,15 @@ export function createRemovals(db: Db, { releaseUrl }: RemovalsOptions) {
     RETURNING seq, object_key AS objectKey, attempts`);
   const untakeAll = db.prepare<[string]>(`
     UPDATE object_removals SET taken_at_ms = NULL, last_error = coalesce(last_error, ?) WHERE taken_at_ms IS NOT NULL`);
-  const settleDone = db.prepare<
-    { seq: number; nowMs: number },
-    { ownerId: string | null; statedSizeBytes: number | null }
-  >(`
+  const settleDone = db.prepare<{ seq: number; nowMs: number }, SettledEntry & { statedSizeBytes: number | null }>(`
     DELETE FROM object_removals
      WHERE seq = :seq AND (again_at_ms IS NULL OR again_at_ms <= :nowMs)
-    RETURNING owner_id AS ownerId, stated_size_bytes AS statedSizeBytes`);
+    RETURNING upload_id AS uploadId, owner_id AS ownerId, stated_size_bytes AS statedSizeBytes, user_id AS userId,
+              entered_at_ms AS enteredAtMs, attempts`);
   const settleAgain = db.prepare<{ seq: number }>(`
     UPDATE object_removals
-       SET due_at_ms = again_at_ms, again_at_ms = NULL, taken_at_ms = NULL, attempts = 0, last_error = NULL
+       SET due_at_ms = again_at_ms, first_due_at_ms = again_at_ms, again_at_ms = NULL, taken_at_ms = NULL, attempts = 0,
+           last_error = NULL
      WHERE seq = :seq`);
   const settleFailed = db.prepare<{ seq: number; dueAtMs: number; error: string }>(`
     UPDATE object_removals
@@ -76,8 +78,8 @@ export function createRemovals(db: Db, { releaseUrl }: RemovalsOptions) {
     dueAtMs: number;
     againAtMs: number;
   }>(`
-    INSERT INTO object_removals (object_key, upload_id, size_bytes, entered_at_ms, due_at_ms, again_at_ms)
-    VALUES (:objectKey, :uploadId, :sizeBytes, :nowMs, :dueAtMs, :againAtMs)`);
+    INSERT INTO object_removals (object_key, upload_id, size_bytes, entered_at_ms, due_at_ms, first_due_at_ms, again_at_ms)
+    VALUES (:objectKey, :uploadId, :sizeBytes, :nowMs, :dueAtMs, :dueAtMs, :againAtMs)`);
   // Once taken an entry is never a lease again, also where it is not marked any more: whatever ended the removal (done
   // and to be repeated, failed, no answer, cut off) has cleared again_at_ms or left an error, and the object may be gone.
   const deleteLease = db.prepare<{ objectKey: string }, { seq: number }>(`
@@ -85,9 +87,11 @@ export function createRemovals(db: Db, { releaseUrl }: RemovalsOptions) {
      WHERE object_key = :objectKey AND taken_at_ms IS NULL AND again_at_ms IS NOT NULL AND last_error IS NULL
     RETURNING seq`);
   const hastenLease = db.prepare<{ objectKey: string; nowMs: number }>(`
-    UPDATE object_removals SET due_at_ms = :nowMs WHERE object_key = :objectKey AND taken_at_ms IS NULL`);
+    UPDATE object_removals SET due_at_ms = :nowMs, first_due_at_ms = min(first_due_at_ms, :nowMs)
+     WHERE object_key = :objectKey AND taken_at_ms IS NULL`);
   const hastenForGood = db.prepare<{ objectKey: string; nowMs: number }>(`
-    UPDATE object_removals SET due_at_ms = :nowMs, again_at_ms = NULL WHERE object_key = :objectKey AND taken_at_ms IS NULL`);
+    UPDATE object_removals SET due_at_ms = :nowMs, first_due_at_ms = min(first_due_at_ms, :nowMs), again_at_ms = NULL
+     WHERE object_key = :objectKey AND taken_at_ms IS NULL`);
   const insertFound = db.prepare<
     { objectKey: string; uploadId: string; sizeBytes: number; nowMs: number },
     { seq: number }
@@ -126,8 +130,12 @@ export function createRemovals(db: Db, { releaseUrl }: RemovalsOptions) {
           continue;
         }
         const done = settleDone.get({ seq, nowMs });
-        if (done === undefined) settleAgain.run({ seq });
-        else if (done.ownerId !== null) over.push(releaseUrl(done.ownerId, done.statedSizeBytes));
+        if (done === undefined) {
+          settleAgain.run({ seq });
+          continue;
+        }
+        recordRemoved(done, nowMs);
+        if (done.ownerId !== null) over.push(releaseUrl(done.ownerId, done.statedSizeBytes));
       }
       return over;
     });
