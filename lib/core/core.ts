@@ -2,6 +2,7 @@ import type { Config } from "../config/config.ts";
 import { type DbOptions, openDb } from "../db/db.ts";
 import type { Log } from "../log.ts";
 import { createContexts } from "./contexts.ts";
+import { createDeletions } from "./deletions.ts";
 import { createIdempotency } from "./idempotency.ts";
 import { createKeptTimes } from "./kept_times.ts";
 import { createKeys } from "./keys.ts";
@@ -70,6 +71,7 @@ export function openCore({ config, log, now, migrate, onFatal, onGroup }: CoreOp
   });
   return {
     ...{ db, workspaces, rights, removals, idempotency, unconfirmed, uploads },
+    deletions: createDeletions(db, { uploads, removed, installationId: workspaces.installationId() }),
     /** What the embedded store asks about the uploads that it takes in. */
     staging: {
       ownerOf: uploads.ownerOfPendingKey,

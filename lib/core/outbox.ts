@@ -14,7 +14,7 @@ export const DELETED_OVERDUE_MS = 24 * 60 * 60_000;
  * Since when an entry could have been removed: the one definition of how old the outbox is. It counts from when the entry
  * should first have been removed, whatever has put it off since: failures, a store that was down, a kill, a hand.
  */
-const OVERDUE_SINCE_SQL = "coalesce(first_due_at_ms, entered_at_ms)";
+export const OVERDUE_SINCE_SQL = "coalesce(first_due_at_ms, entered_at_ms)";
 
 export interface OutboxFigures {
   /** To be removed now. */

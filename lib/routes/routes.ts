@@ -6,6 +6,7 @@ import type { createConfirm } from "../operations/confirm.ts";
 import type { ObjectRoutes } from "../store/disk/object_routes.ts";
 import type { ObjectStore } from "../store/objects.ts";
 import { accountRoutes } from "./account.ts";
+import { deletionRoutes } from "./deletions.ts";
 import { memberRoutes } from "./members.ts";
 import { objectRoutes } from "./objects.ts";
 import { uploadRoutes } from "./uploads.ts";
@@ -28,6 +29,7 @@ export interface RouteParts {
 export function createRoutes(parts: RouteParts): Route[] {
   return [
     ...uploadRoutes(parts),
+    ...deletionRoutes(parts),
     ...workflowRoutes(parts),
     ...accountRoutes(parts),
     ...usageRoutes(parts),
