@@ -109,6 +109,7 @@ export async function openApp(options: AppOptions): Promise<App> {
       times: core.times,
       idempotency,
       objects,
+      backgroundMs: core.backgroundMs,
       guard: createLedgerGuard({ objects, ledger: core.ledger, installationId, log, now, monotonicNow }),
       stagingPrefix: `staging/${installationId}/`,
       uploadUrlTtlMs,

@@ -1,5 +1,6 @@
 import type { Config } from "../config/config.ts";
 import { type DbOptions, openDb } from "../db/db.ts";
+import { measuredDb } from "../db/measured_db.ts";
 import type { Log } from "../log.ts";
 import { createContexts } from "./contexts.ts";
 import { createDeletions } from "./deletions.ts";
@@ -41,6 +42,8 @@ export function openCore({ config, log, now, migrate, onFatal, onGroup }: CoreOp
       onGroup?.(group);
     },
   });
+  // What goes on in the background steps aside for requests in proportion to what it has used itself.
+  const background = measuredDb(db);
   const workspaces = createWorkspaces(db, now);
   const unconfirmed = createUnconfirmed(db, {
     ...{ workspaces, log },
@@ -53,11 +56,12 @@ export function openCore({ config, log, now, migrate, onFatal, onGroup }: CoreOp
     },
   });
   const removed = createRemovedObjects(db);
-  const removals = createRemovals(db, { releaseUrl: unconfirmed.releaseUrl, recordRemoved: removed.record });
+  const removals = createRemovals(background, { releaseUrl: unconfirmed.releaseUrl, recordRemoved: removed.record });
   const outbox = createOutboxReader(db);
-  const idempotency = createIdempotency(db, { now, keysMax: config.idempotencyKeysMax });
+  const idempotency = createIdempotency(db, { background, now, keysMax: config.idempotencyKeysMax });
   const rights = createRights(db, { workspaces, now });
   const uploads = createUploads(db, {
+    background,
     workspaces,
     rights,
     removals,
@@ -85,6 +89,7 @@ export function openCore({ config, log, now, migrate, onFatal, onGroup }: CoreOp
     members: createMembers(db, { workspaces, now }),
     usage: createUsage(db),
     outbox,
+    backgroundMs: background.workedMs,
     totals: createTotals(db, { outbox }),
     ledger: createLedger(db),
   };
