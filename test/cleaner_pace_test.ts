@@ -44,21 +44,21 @@ function startPace({ utilization }: { utilization: number }) {
   };
 }
 
-test("a busy process gets back eighteen times what the cleaner's writes have used of it, once, and nothing for waiting", async () => {
+test("a busy process gets back thirty-six times what the cleaner's writes have used of it, once, and nothing for waiting", async () => {
   const { pace, pauses, work } = startPace({ utilization: 0.9 });
   work(3);
   await pace.lookAround();
   assert.ok(pace.isBusy());
-  assert.deepEqual(pauses, [54]);
+  assert.deepEqual(pauses, [108]);
   // However long the store took meanwhile: nothing was used.
   await pace.giveBack();
   await pace.lookAround();
-  assert.deepEqual(pauses, [54]);
+  assert.deepEqual(pauses, [108]);
   work(1);
   await pace.giveBack();
   work(10_000);
   await pace.giveBack();
-  assert.deepEqual(pauses, [54, 18, 5_000]);
+  assert.deepEqual(pauses, [108, 36, 5_000]);
 });
 
 test("a process that has time gets nothing back, and what was used meanwhile is not asked for later", async () => {

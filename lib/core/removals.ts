@@ -1,5 +1,5 @@
 import type { Db } from "../db/db.ts";
-import type { RemovedObjectsRecord, SettledEntry } from "./removed_objects.ts";
+import { IS_FOR_GOOD_SQL, type RemovedObjectsRecord } from "./removed_objects.ts";
 import type { Unconfirmed } from "./unconfirmed.ts";
 
 /** A staging object or an abandoned copy may land this late, a day after its entry (seen on real servers). */
@@ -25,13 +25,19 @@ export interface EndedLease {
   mayLandLate: boolean;
 }
 
+/** Entries whose objects were removed: their numbers as JSON, and when. */
+interface Settled {
+  seqs: string;
+  nowMs: number;
+}
+
 export interface RemovalsOptions {
   /**
    * Told, inside the write, of each entry that is settled for good and stood for an upload URL: nothing comes by it any
    * more. What it returns is called once that is durable.
    */
   releaseUrl: Unconfirmed["releaseUrl"];
-  /** Told, inside the write, of each entry that is settled for good. */
+  /** Told, inside the write and before they go, of entries that are settled. */
   recordRemoved: RemovedObjectsRecord["record"];
 }
 
@@ -52,16 +58,18 @@ export function createRemovals(db: Db, { releaseUrl, recordRemoved }: RemovalsOp
     RETURNING seq, object_key AS objectKey, attempts`);
   const untakeAll = db.prepare<[string]>(`
     UPDATE object_removals SET taken_at_ms = NULL, last_error = coalesce(last_error, ?) WHERE taken_at_ms IS NOT NULL`);
-  const settleDone = db.prepare<{ seq: number; nowMs: number }, SettledEntry & { statedSizeBytes: number | null }>(`
-    DELETE FROM object_removals
-     WHERE seq = :seq AND (again_at_ms IS NULL OR again_at_ms <= :nowMs)
-    RETURNING upload_id AS uploadId, owner_id AS ownerId, stated_size_bytes AS statedSizeBytes, user_id AS userId,
-              entered_at_ms AS enteredAtMs, attempts`);
-  const settleAgain = db.prepare<{ seq: number }>(`
+  // For all of a batch at once: one statement for each entry would cost more than the entries do.
+  const selectHeldUrls = db.prepare<Settled, { ownerId: string; statedSizeBytes: number | null }>(`
+    SELECT owner_id AS ownerId, stated_size_bytes AS statedSizeBytes
+      FROM object_removals
+     WHERE seq IN (SELECT value FROM json_each(:seqs)) AND ${IS_FOR_GOOD_SQL} AND owner_id IS NOT NULL`);
+  const deleteDone = db.prepare<Settled>(`
+    DELETE FROM object_removals WHERE seq IN (SELECT value FROM json_each(:seqs)) AND ${IS_FOR_GOOD_SQL}`);
+  const settleAgain = db.prepare<{ seqs: string }>(`
     UPDATE object_removals
        SET due_at_ms = again_at_ms, first_due_at_ms = again_at_ms, again_at_ms = NULL, taken_at_ms = NULL, attempts = 0,
            last_error = NULL
-     WHERE seq = :seq`);
+     WHERE seq IN (SELECT value FROM json_each(:seqs))`);
   const settleFailed = db.prepare<{ seq: number; dueAtMs: number; error: string }>(`
     UPDATE object_removals
        SET due_at_ms = :dueAtMs, taken_at_ms = NULL, attempts = attempts + 1, last_error = :error
@@ -122,21 +130,19 @@ export function createRemovals(db: Db, { releaseUrl, recordRemoved }: RemovalsOp
     nowMs: number,
   ): Promise<void> {
     const releases = await db.write(() => {
-      const over: (() => void)[] = [];
+      const removed: number[] = [];
       for (const { seq, objectKey, attempts } of taken) {
         const error = failures.get(objectKey);
-        if (error !== undefined) {
-          settleFailed.run({ seq, dueAtMs: nowMs + backoffMs(attempts), error: error.slice(0, ERROR_CHARS_MAX) });
-          continue;
-        }
-        const done = settleDone.get({ seq, nowMs });
-        if (done === undefined) {
-          settleAgain.run({ seq });
-          continue;
-        }
-        recordRemoved(done, nowMs);
-        if (done.ownerId !== null) over.push(releaseUrl(done.ownerId, done.statedSizeBytes));
+        if (error === undefined) removed.push(seq);
+        else settleFailed.run({ seq, dueAtMs: nowMs + backoffMs(attempts), error: error.slice(0, ERROR_CHARS_MAX) });
       }
+      const settled = { seqs: JSON.stringify(removed), nowMs };
+      recordRemoved(settled.seqs, nowMs);
+      const over = selectHeldUrls
+        .all(settled)
+        .map(({ ownerId, statedSizeBytes }) => releaseUrl(ownerId, statedSizeBytes));
+      deleteDone.run(settled);
+      settleAgain.run(settled);
       return over;
     });
     for (const release of releases) release();

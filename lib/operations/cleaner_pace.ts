@@ -4,10 +4,10 @@ const BUSY_UTILIZATION = 0.7;
 /** Nine tenths of a busy process belong to requests: a backlog costs nobody anything but space, a slow answer does. */
 const BUSY_PAUSE_FACTOR = 9;
 /**
- * What the cleaner costs the event loop in all, for what its writes take of it: calling the store, handing the results on
- * and its part of the commits are the rest. Measured with nothing else going on: see docs/benchmarks.md.
+ * What the cleaner costs the event loop in all, times what its writes take of it: the rest is for calling the store, handing
+ * on its results, and commits. Measured with nothing else going on: 3 on either store, more where a commit takes long.
  */
-const COST_FACTOR = 2;
+const COST_FACTOR = 4;
 /** One write that was slow because the disk is must not make the pause as long. */
 const BUSY_PAUSE_MS_MAX = 5_000;
 
