@@ -229,10 +229,28 @@ CREATE TABLE object_removals (
   -- Of a staging key that a row gave up: whose it was, and the length that its URL is good for (NULL: any). Until the
   -- entry goes something may still be PUT there, so it counts for that workspace or person.
   owner_id        TEXT,
-  stated_size_bytes INTEGER
+  stated_size_bytes INTEGER,
+  -- When it should first have been removed: whatever postpones due_at_ms leaves this. NULL: from its entering on.
+  first_due_at_ms INTEGER,
+  -- Who had made the upload whose deletion entered this; NULL: no deletion did. Kept in removed_objects.
+  user_id         TEXT
 ) STRICT;
 CREATE INDEX object_removals_by_due ON object_removals (due_at_ms) WHERE taken_at_ms IS NULL;
 CREATE INDEX object_removals_by_owner ON object_removals (owner_id, stated_size_bytes) WHERE owner_id IS NOT NULL;
+
+-- The end of a deleted upload: written when an object of it was removed and its entry in the outbox settled, kept for good
+-- like the ledger, which knows only uploads that were charged. What is still in the outbox is still to be removed.
+CREATE TABLE removed_objects (
+  upload_id       TEXT PRIMARY KEY,
+  -- Of an upload that was never charged: the workspace, or the person if it was in none. NULL: the ledger says whose it was.
+  owner_id        TEXT,
+  user_id         TEXT,
+  deleted_at_ms   INTEGER,
+  -- When the newest entry was settled.
+  removed_at_ms   INTEGER NOT NULL,
+  -- How often removing its objects was tried, the times that succeeded included.
+  attempts        INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
 
 -- workspaces ----------------------------------------------------------------------------------------------------------
 
@@ -331,11 +349,13 @@ BEGIN
   SELECT id, OLD.id, 'release', -OLD.size_bytes, storage_bytes_used - OLD.size_bytes, CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)
     FROM workspaces WHERE id = OLD.workspace_id AND OLD.status = 'uploaded';
   SELECT RAISE(ABORT, 'a delete books its release') WHERE changes() IS NOT (OLD.status = 'uploaded');
-  INSERT INTO object_removals (object_key, upload_id, size_bytes, entered_at_ms, due_at_ms, again_at_ms, owner_id, stated_size_bytes)
+  INSERT INTO object_removals (object_key, upload_id, size_bytes, entered_at_ms, due_at_ms, again_at_ms, owner_id, stated_size_bytes,
+                               user_id)
   VALUES (OLD.object_key, OLD.id, coalesce(OLD.size_bytes, OLD.staged_size_bytes), CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER), 0,
           CASE OLD.status WHEN 'pending' THEN OLD.url_expires_at_ms END,
           CASE OLD.status WHEN 'pending' THEN coalesce(OLD.workspace_id, OLD.user_id) END,
-          CASE OLD.status WHEN 'pending' THEN OLD.stated_size_bytes END);
+          CASE OLD.status WHEN 'pending' THEN OLD.stated_size_bytes END,
+          OLD.user_id);
   SELECT RAISE(ABORT, 'a delete gives up its key') WHERE changes() IS NOT 1;
 END;
 
@@ -393,6 +413,9 @@ BEGIN SELECT RAISE(ABORT, 'entries are numbered from 1'); END;
 CREATE TRIGGER object_removals_keep_object BEFORE UPDATE ON object_removals
  WHEN NEW.seq IS NOT OLD.seq OR NEW.object_key IS NOT OLD.object_key OR NEW.upload_id IS NOT OLD.upload_id
 BEGIN SELECT RAISE(ABORT, 'an entry keeps its object'); END;
+
+CREATE TRIGGER removed_objects_stay BEFORE DELETE ON removed_objects
+BEGIN SELECT RAISE(ABORT, 'what was removed stays on record'); END;
 
 CREATE TRIGGER installation_stays BEFORE DELETE ON installation
 BEGIN SELECT RAISE(ABORT, 'the installation keeps its id'); END;

@@ -118,6 +118,7 @@ export async function openApp(options: AppOptions): Promise<App> {
       times: core.times,
       idempotency,
       objects,
+      backgroundMs: core.backgroundMs,
       guard,
       stagingPrefix: `staging/${installationId}/`,
       uploadUrlTtlMs,
@@ -190,6 +191,11 @@ export async function openApp(options: AppOptions): Promise<App> {
     if (options.cleansInBackground !== false) cleaner.start();
     if (!workspaces.hasAny()) {
       log.warn("no_workspace", { hint: "run `stowage init`: it makes one, with an API key" });
+    }
+    if (config.store === "s3") {
+      // Nobody waits for it: it asks the store.
+      const { warnOfMainKey } = await import("./doctor/main_key.ts");
+      void warnOfMainKey(config, log);
     }
     log.info("listening", { url, ...(isApart ? { metrics_url: metricsUrl } : {}), store: config.store });
     return { url, metricsUrl, core, objects, cleaner, guard, close: closeAll };

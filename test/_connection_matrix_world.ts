@@ -41,6 +41,8 @@ export async function openWorld(t: TestContext, { haste }: { haste?: number } = 
   const { api_key: key, workspace_id: workspace } = made;
   const workflow = (await made201(run, "/api/v1/workflows", key, {})).id;
   const small = await confirmedUpload(run, { key, workspace, bytes: Buffer.alloc(100, "x") });
+  const deletedUpload = await confirmedUpload(run, { key, workspace, bytes: Buffer.alloc(100, "x") });
+  expectStatus(200, await run.call("DELETE", `/api/v1/uploads/${deletedUpload}`, { token: key }));
   const bigUpload = await confirmedUpload(run, { key, workspace, bytes: Buffer.alloc(BIG_BYTES, "x") });
   run.program.child.kill("SIGTERM");
   await run.program.ended;
@@ -54,7 +56,7 @@ export async function openWorld(t: TestContext, { haste }: { haste?: number } = 
   });
   return {
     ...{ dataDir, key, ownerToken, sql, start },
-    shared: { workspace, workflow, upload: small, member: made.user_id, bigUpload },
+    shared: { workspace, workflow, upload: small, deletedUpload, member: made.user_id, bigUpload },
     holdDatabase() {
       locker.exec("BEGIN IMMEDIATE");
       return () => void locker.exec("ROLLBACK");

@@ -183,6 +183,7 @@ export function createFuzzRequests(random: Random, world: World, known: Known) {
     const [method = ""] = row.route.split(" ");
     const scene = {
       upload: known.pick(random, "upload"),
+      deletedUpload: known.pick(random, "upload"),
       workflow: known.pick(random, "workflow"),
       workspace: known.pick(random, "workspace"),
       member: world.shared.member,

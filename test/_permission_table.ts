@@ -71,6 +71,16 @@ const read = (what: string, route: string, scope: Scope | null, path: (scene: Sc
 
 const confirmBody = ({ workspace }: Scene) => ({ context_type: "workspace", context_id: workspace });
 
+/** A deletion is shown to those who could have deleted the upload. */
+const showDeletion = (whose: string, id: (scene: Scene) => string, cells: Cells) =>
+  ({
+    what: `show the deletion of ${whose}`,
+    route: `GET ${V1}/uploads/:upload_id/deletion`,
+    scope: "uploads:write",
+    request: (scene) => ({ path: `/uploads/${id(scene)}/deletion`, header: false }),
+    cells,
+  }) satisfies Row;
+
 /** Each operation and what becomes of it for each caller. `docs/permissions.md` is printed from it, the test asks every cell. */
 export const PERMISSION_TABLE: readonly { title: string; rows: readonly Row[] }[] = [
   {
@@ -144,6 +154,9 @@ export const PERMISSION_TABLE: readonly { title: string; rows: readonly Row[] }[
         request: ({ personal }) => ({ path: `/uploads/${personal}`, header: false }),
         cells: unseenBy(members(404, 404)),
       },
+      showDeletion("one's own", ({ own }) => own, members(200, 404)),
+      showDeletion("another member's", ({ anothers }) => anothers, unseenBy(members(200, 404), "viewer")),
+      showDeletion("another person's personal one", ({ personal }) => personal, unseenBy(members(404, 404))),
     ],
   },
   {

@@ -33,6 +33,8 @@ export interface MatrixScene {
   workflow: string;
   /** Pending, and its bytes are there. */
   upload: string;
+  /** Was as the other one, and is deleted. */
+  deletedUpload: string;
   member: string;
 }
 
@@ -121,6 +123,11 @@ export const SECURITY_MATRIX: readonly MatrixRow[] = [
   {
     route: `DELETE ${V1}/uploads/:upload_id`,
     ...{ scope: "uploads:write", by: "key", path: ({ upload }) => `${V1}/uploads/${upload}` },
+    expected: expect({ withoutScope: 403, tenant: 404, viewer: 404 }),
+  },
+  {
+    route: `GET ${V1}/uploads/:upload_id/deletion`,
+    ...{ scope: "uploads:write", by: "key", path: ({ deletedUpload }) => `${V1}/uploads/${deletedUpload}/deletion` },
     expected: expect({ withoutScope: 403, tenant: 404, viewer: 404 }),
   },
   readsOne("/uploads/:upload_id", null, ({ upload }) => `/uploads/${upload}`),

@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
-import { randomUUID } from "node:crypto";
 import { test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import type { ListedObject } from "../lib/store/objects.ts";
 import { initDataDir, startTestApp, temporaryFolder, testClock, testConfig } from "./_app.ts";
+import { enterRemovals } from "./_enter_removals.ts";
 import { DAY_MS, type FaultyApp, startFaultyApp, stillClock } from "./_faulty_app.ts";
 import { createGate, faultyStore, noAnswer } from "./_faulty_store.ts";
 import { until } from "./_until.ts";
@@ -21,19 +21,6 @@ async function deleted(its: FaultyApp, count: number): Promise<string[]> {
     assert.equal((await its.call("DELETE", `/api/v1/uploads/${id}`)).status, 200);
   }
   return keys;
-}
-
-/** Enters so many objects for removal that are not there. */
-function enterRemovals({ app, sql }: FaultyApp, count: number): void {
-  const prefix = `final/${app.core.workspaces.installationId()}`;
-  const insert = sql.prepare(`
-    INSERT INTO object_removals (object_key, upload_id, entered_at_ms, due_at_ms) VALUES (?, ?, 0, 0)`);
-  sql.transaction(() => {
-    for (let i = 0; i < count; i++) {
-      const id = randomUUID();
-      insert.run(`${prefix}/${id}/${id.replaceAll("-", "")}`, id);
-    }
-  })();
 }
 
 test("a removal that fails is repeated later each time, shows why, and is never given up", async (t) => {

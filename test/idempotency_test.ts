@@ -372,7 +372,7 @@ test("no URL is kept, and without the header nothing is", async (t) => {
 test("keys are looked up and expired by index, however many there are", async (t) => {
   const its = await startKeyedApp(t);
   const plans = queryPlans(join(its.dataDir, DATABASE_FILE), (db) =>
-    createIdempotency(db, { now: its.clock.now, keysMax: 1 }),
+    createIdempotency(db, { background: db, now: its.clock.now, keysMax: 1 }),
   );
   assert.ok(plans.length >= 4);
   for (const { sql, steps } of plans) assert.doesNotMatch(steps, /SCAN (?!CONSTANT)|TEMP B-TREE/, sql);

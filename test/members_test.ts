@@ -214,7 +214,16 @@ test("finding someone by address, a person's workspaces, or what is to be emptie
   const plans = queryPlans(join(app.dataDir, DATABASE_FILE), (db) => {
     createMembers(db, { workspaces, now: Date.now });
     createWorkspaces(db, Date.now);
-    createUploads(db, { workspaces, rights, removals, idempotency, unconfirmed, now: Date.now, options });
+    createUploads(db, {
+      background: db,
+      workspaces,
+      rights,
+      removals,
+      idempotency,
+      unconfirmed,
+      now: Date.now,
+      options,
+    });
   });
   // Whether there is a workspace at all is the first entry of an index that holds none but those in use.
   const few = /FROM installation|json_tree|ORDER BY id$|SELECT 1 FROM workspaces WHERE deleted_at_ms IS NULL LIMIT 1$/;

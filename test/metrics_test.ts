@@ -88,7 +88,7 @@ test("a histogram of requests adds up: each bucket holds those below it, the las
   for (const durationMs of [0, 1, 1.001, 60_000, 60_001]) {
     metrics.onAnswered({ method: "GET", route: "/a", status: 200, durationMs });
   }
-  const outbox = { due: 0, failing: 0, waiting: 0, oldestDueSinceMs: null };
+  const outbox = { due: 0, failing: 0, waiting: 0, oldestDueSinceMs: null, deletedOverdue: 0 };
   const totals = { bytesUsed: 0, uploadsPending: 0, bytesPendingStated: 0, outbox };
   const text = await metrics.render({ totals, isPaused: false, nowMs: 0 });
   const buckets = [...text.matchAll(/_request_duration_seconds_bucket\{le="([^"]+)",.*\} (\d+)/g)];

@@ -69,6 +69,15 @@ async function prepare({ app, caller, other, founder }: Cast, who: Caller, { sco
     otherMember: other.userId,
     caller: caller.userId,
   };
+  if (what.startsWith("show the deletion")) {
+    for (const [by, id] of [
+      [isMember ? caller : other, own],
+      [other, anothers],
+      [other, personal],
+    ] as const) {
+      assert.equal((await by.call("DELETE", `/api/v1/uploads/${id}`)).status, 200);
+    }
+  }
   if (role === "viewer") {
     await app.app.core.members.setRole("administrator", workspace, { userId: caller.userId, role });
   }

@@ -94,10 +94,15 @@ async function makeScene({ its, founder, member, viewer }: Cast): Promise<Matrix
   await its.join(workspace, viewer, "viewer");
   const workflow = await founder.call("POST", "/api/v1/workflows", { workspace, body: {} });
   const body = { filename: "a.bin", category: "file" };
-  const created = await founder.call("POST", "/api/v1/uploads", { workspace, body });
-  const { upload, upload_url } = created.json.data;
-  assert.equal((await its.put(upload_url, "bytes")).status, 200);
-  return { workspace, workflow: workflow.json.data.id, upload: upload.id, member: member.userId };
+  const newUpload = async (): Promise<string> => {
+    const created = await founder.call("POST", "/api/v1/uploads", { workspace, body });
+    const { upload, upload_url } = created.json.data;
+    assert.equal((await its.put(upload_url, "bytes")).status, 200);
+    return upload.id;
+  };
+  const [upload, deletedUpload] = [await newUpload(), await newUpload()];
+  assert.equal((await founder.call("DELETE", `/api/v1/uploads/${deletedUpload}`, { workspace })).status, 200);
+  return { workspace, workflow: workflow.json.data.id, upload, deletedUpload, member: member.userId };
 }
 
 /** The headers of each caller whose credential holds. */
@@ -143,7 +148,7 @@ test("every route answers every caller as the matrix says", async (t) => {
       const scene = await makeScene(cast);
       const ask = (headers: Headers): Promise<Answer> =>
         its.call(row.route.split(" ")[0] ?? "", row.path(scene), { key: "", body: row.body?.(scene), headers });
-      const secrets = [scene.workspace, scene.upload, scene.workflow, scene.member];
+      const secrets = [scene.workspace, scene.upload, scene.deletedUpload, scene.workflow, scene.member];
       const leaks = (answer: Answer): boolean => secrets.some((secret) => answer.text.includes(secret));
 
       for (const who of REFUSED) {
@@ -202,7 +207,7 @@ test("NO-LEAK: a foreign id, a deleted one and one that never was get the same a
     const workspace = deleted.workspace;
     assert.equal((await founder.call("DELETE", `/api/v1/${path}`, { workspace })).status, 200);
   }
-  const unknown = { workspace: UNKNOWN, upload: UNKNOWN, workflow: UNKNOWN, member: UNKNOWN };
+  const unknown = { workspace: UNKNOWN, upload: UNKNOWN, deletedUpload: UNKNOWN, workflow: UNKNOWN, member: UNKNOWN };
   const callers: [string, Headers][] = [
     ["key", bearer(its.owner.key)],
     ["session", bearer(stranger.token)],

@@ -1,13 +1,17 @@
 import type { Config } from "../config/config.ts";
 import { type DbOptions, openDb } from "../db/db.ts";
+import { measuredDb } from "../db/measured_db.ts";
 import type { Log } from "../log.ts";
 import { createContexts } from "./contexts.ts";
+import { createDeletions } from "./deletions.ts";
 import { createIdempotency } from "./idempotency.ts";
 import { createKeptTimes } from "./kept_times.ts";
 import { createKeys } from "./keys.ts";
 import { createLedger } from "./ledger.ts";
 import { createMembers } from "./members.ts";
+import { createOutboxReader } from "./outbox.ts";
 import { createRemovals } from "./removals.ts";
+import { createRemovedObjects } from "./removed_objects.ts";
 import { createRights } from "./rights.ts";
 import { createStoreRecords } from "./store_record.ts";
 import { createTotals } from "./totals.ts";
@@ -41,6 +45,8 @@ export function openCore({ config, log, now, migrate, onFatal, onGroup }: CoreOp
   });
   // The embedded store looks for the row before it keeps a PUT.
   const urlsOutliveUploads = config.store !== "disk";
+  // What goes on in the background steps aside for requests in proportion to what it has used itself.
+  const background = measuredDb(db);
   const workspaces = createWorkspaces(db, now);
   const unconfirmed = createUnconfirmed(db, {
     ...{ workspaces, log },
@@ -51,10 +57,13 @@ export function openCore({ config, log, now, migrate, onFatal, onGroup }: CoreOp
       urlsOutliveUploads,
     },
   });
-  const removals = createRemovals(db, { releaseUrl: unconfirmed.releaseUrl });
-  const idempotency = createIdempotency(db, { now, keysMax: config.idempotencyKeysMax });
+  const removed = createRemovedObjects(db);
+  const removals = createRemovals(background, { releaseUrl: unconfirmed.releaseUrl, recordRemoved: removed.record });
+  const outbox = createOutboxReader(db);
+  const idempotency = createIdempotency(db, { background, now, keysMax: config.idempotencyKeysMax });
   const rights = createRights(db, { workspaces, now });
   const uploads = createUploads(db, {
+    background,
     workspaces,
     rights,
     removals,
@@ -68,6 +77,7 @@ export function openCore({ config, log, now, migrate, onFatal, onGroup }: CoreOp
   });
   return {
     ...{ db, workspaces, rights, removals, idempotency, unconfirmed, uploads },
+    deletions: createDeletions(db, { uploads, removed, installationId: workspaces.installationId() }),
     /** What the embedded store asks about the uploads that it takes in and hands out. */
     staging: {
       ownerOf: uploads.ownerOfPendingKey,
@@ -81,7 +91,9 @@ export function openCore({ config, log, now, migrate, onFatal, onGroup }: CoreOp
     users: createUsers(db, now),
     members: createMembers(db, { workspaces, now }),
     usage: createUsage(db, { urlsOutliveUploads }),
-    totals: createTotals(db),
+    outbox,
+    backgroundMs: background.workedMs,
+    totals: createTotals(db, { outbox }),
     ledger: createLedger(db),
     stores: createStoreRecords(db),
   };

@@ -23,6 +23,8 @@ export interface RepeatableRequest {
 }
 
 export interface IdempotencyOptions {
+  /** For what the cleaner asks for. */
+  background: Db;
   now: () => number;
   /** How many keys of each caller are remembered at once. */
   keysMax: number;
@@ -42,7 +44,7 @@ export type Idempotency = ReturnType<typeof createIdempotency>;
  * Remembers what requests with an Idempotency-Key have done, in the transaction that does it: so one of two that come at once
  * does it, and after a crash either both the deed and the memory are there or neither is. Failures are not remembered.
  */
-export function createIdempotency(db: Db, { now, keysMax }: IdempotencyOptions) {
+export function createIdempotency(db: Db, { background, now, keysMax }: IdempotencyOptions) {
   const selectDone = db.prepare<RepeatableRequest & { nowMs: number }, Done>(`
     SELECT upload_id AS uploadId, staging_key AS stagingKey, request_sha256 AS requestSha256
       FROM idempotency_keys
@@ -99,7 +101,7 @@ export function createIdempotency(db: Db, { now, keysMax }: IdempotencyOptions) 
   /** Removes expired rows, up to a batch of them. Resolves with whether more are left. */
   async function expire(nowMs: number): Promise<boolean> {
     if (selectExpired.get(nowMs) === undefined) return false;
-    await db.writeStatement(() => deleteExpired.run({ nowMs, limit: EXPIRY_BATCH }));
+    await background.writeStatement(() => deleteExpired.run({ nowMs, limit: EXPIRY_BATCH }));
     return selectExpired.get(nowMs) !== undefined;
   }
 

@@ -1,4 +1,5 @@
 import type { Db } from "../db/db.ts";
+import { IS_FOR_GOOD_SQL, type RemovedObjectsRecord } from "./removed_objects.ts";
 import type { Unconfirmed } from "./unconfirmed.ts";
 
 /** A staging object or an abandoned copy may land this late, a day after its entry (seen on real servers). */
@@ -9,7 +10,7 @@ const BACKOFF_MS_MAX = 3_600_000;
 /** Characters kept of an error's text. */
 const ERROR_CHARS_MAX = 300;
 /** The error of an entry that was taken and never settled. */
-const CUT_OFF = "its removal was begun and cut off";
+export const CUT_OFF = "its removal was begun and cut off";
 
 export interface TakenRemoval {
   seq: number;
@@ -24,12 +25,20 @@ export interface EndedLease {
   mayLandLate: boolean;
 }
 
+/** Entries whose objects were removed: their numbers as JSON, and when. */
+interface Settled {
+  seqs: string;
+  nowMs: number;
+}
+
 export interface RemovalsOptions {
   /**
    * Told, inside the write, of each entry that is settled for good and stood for an upload URL: nothing comes by it any
    * more. What it returns is called once that is durable.
    */
   releaseUrl: Unconfirmed["releaseUrl"];
+  /** Told, inside the write and before they go, of entries that are settled. */
+  recordRemoved: RemovedObjectsRecord["record"];
 }
 
 export type Removals = ReturnType<typeof createRemovals>;
@@ -38,7 +47,7 @@ export type Removals = ReturnType<typeof createRemovals>;
  * The outbox of objects that are to be removed. Entries are made by the schema's triggers and by `lease`; only the cleaner
  * takes and settles them.
  */
-export function createRemovals(db: Db, { releaseUrl }: RemovalsOptions) {
+export function createRemovals(db: Db, { releaseUrl, recordRemoved }: RemovalsOptions) {
   // Taking is a write: a confirm whose lease ran out finds its entry taken, and fails, before the object is touched.
   const take = db.prepare<{ nowMs: number; limit: number }, TakenRemoval>(`
     UPDATE object_removals
@@ -49,17 +58,18 @@ export function createRemovals(db: Db, { releaseUrl }: RemovalsOptions) {
     RETURNING seq, object_key AS objectKey, attempts`);
   const untakeAll = db.prepare<[string]>(`
     UPDATE object_removals SET taken_at_ms = NULL, last_error = coalesce(last_error, ?) WHERE taken_at_ms IS NOT NULL`);
-  const settleDone = db.prepare<
-    { seq: number; nowMs: number },
-    { ownerId: string | null; statedSizeBytes: number | null }
-  >(`
-    DELETE FROM object_removals
-     WHERE seq = :seq AND (again_at_ms IS NULL OR again_at_ms <= :nowMs)
-    RETURNING owner_id AS ownerId, stated_size_bytes AS statedSizeBytes`);
-  const settleAgain = db.prepare<{ seq: number }>(`
+  // For all of a batch at once: one statement for each entry would cost more than the entries do.
+  const selectHeldUrls = db.prepare<Settled, { ownerId: string; statedSizeBytes: number | null }>(`
+    SELECT owner_id AS ownerId, stated_size_bytes AS statedSizeBytes
+      FROM object_removals
+     WHERE seq IN (SELECT value FROM json_each(:seqs)) AND ${IS_FOR_GOOD_SQL} AND owner_id IS NOT NULL`);
+  const deleteDone = db.prepare<Settled>(`
+    DELETE FROM object_removals WHERE seq IN (SELECT value FROM json_each(:seqs)) AND ${IS_FOR_GOOD_SQL}`);
+  const settleAgain = db.prepare<{ seqs: string }>(`
     UPDATE object_removals
-       SET due_at_ms = again_at_ms, again_at_ms = NULL, taken_at_ms = NULL, attempts = 0, last_error = NULL, size_bytes = NULL
-     WHERE seq = :seq`);
+       SET due_at_ms = again_at_ms, first_due_at_ms = again_at_ms, again_at_ms = NULL, taken_at_ms = NULL, attempts = 0,
+           last_error = NULL, size_bytes = NULL
+     WHERE seq IN (SELECT value FROM json_each(:seqs))`);
   const settleFailed = db.prepare<{ seq: number; dueAtMs: number; error: string }>(`
     UPDATE object_removals
        SET due_at_ms = :dueAtMs, taken_at_ms = NULL, attempts = attempts + 1, last_error = :error
@@ -76,8 +86,8 @@ export function createRemovals(db: Db, { releaseUrl }: RemovalsOptions) {
     dueAtMs: number;
     againAtMs: number;
   }>(`
-    INSERT INTO object_removals (object_key, upload_id, size_bytes, entered_at_ms, due_at_ms, again_at_ms)
-    VALUES (:objectKey, :uploadId, :sizeBytes, :nowMs, :dueAtMs, :againAtMs)`);
+    INSERT INTO object_removals (object_key, upload_id, size_bytes, entered_at_ms, due_at_ms, first_due_at_ms, again_at_ms)
+    VALUES (:objectKey, :uploadId, :sizeBytes, :nowMs, :dueAtMs, :dueAtMs, :againAtMs)`);
   // Once taken an entry is never a lease again, also where it is not marked any more: whatever ended the removal (done
   // and to be repeated, failed, no answer, cut off) has cleared again_at_ms or left an error, and the object may be gone.
   const deleteLease = db.prepare<{ objectKey: string }, { seq: number }>(`
@@ -85,9 +95,11 @@ export function createRemovals(db: Db, { releaseUrl }: RemovalsOptions) {
      WHERE object_key = :objectKey AND taken_at_ms IS NULL AND again_at_ms IS NOT NULL AND last_error IS NULL
     RETURNING seq`);
   const hastenLease = db.prepare<{ objectKey: string; nowMs: number }>(`
-    UPDATE object_removals SET due_at_ms = :nowMs WHERE object_key = :objectKey AND taken_at_ms IS NULL`);
+    UPDATE object_removals SET due_at_ms = :nowMs, first_due_at_ms = min(first_due_at_ms, :nowMs)
+     WHERE object_key = :objectKey AND taken_at_ms IS NULL`);
   const hastenForGood = db.prepare<{ objectKey: string; nowMs: number }>(`
-    UPDATE object_removals SET due_at_ms = :nowMs, again_at_ms = NULL WHERE object_key = :objectKey AND taken_at_ms IS NULL`);
+    UPDATE object_removals SET due_at_ms = :nowMs, first_due_at_ms = min(first_due_at_ms, :nowMs), again_at_ms = NULL
+     WHERE object_key = :objectKey AND taken_at_ms IS NULL`);
   const insertFound = db.prepare<
     { objectKey: string; uploadId: string; sizeBytes: number; nowMs: number },
     { seq: number }
@@ -124,17 +136,19 @@ export function createRemovals(db: Db, { releaseUrl }: RemovalsOptions) {
     nowMs: number,
   ): Promise<void> {
     const releases = await db.write(() => {
-      const over: (() => void)[] = [];
+      const removed: number[] = [];
       for (const { seq, objectKey, attempts } of taken) {
         const error = failures.get(objectKey);
-        if (error !== undefined) {
-          settleFailed.run({ seq, dueAtMs: nowMs + backoffMs(attempts), error: error.slice(0, ERROR_CHARS_MAX) });
-          continue;
-        }
-        const done = settleDone.get({ seq, nowMs });
-        if (done === undefined) settleAgain.run({ seq });
-        else if (done.ownerId !== null) over.push(releaseUrl(done.ownerId, done.statedSizeBytes));
+        if (error === undefined) removed.push(seq);
+        else settleFailed.run({ seq, dueAtMs: nowMs + backoffMs(attempts), error: error.slice(0, ERROR_CHARS_MAX) });
       }
+      const settled = { seqs: JSON.stringify(removed), nowMs };
+      recordRemoved(settled.seqs, nowMs);
+      const over = selectHeldUrls
+        .all(settled)
+        .map(({ ownerId, statedSizeBytes }) => releaseUrl(ownerId, statedSizeBytes));
+      deleteDone.run(settled);
+      settleAgain.run(settled);
       return over;
     });
     for (const release of releases) release();

@@ -1,12 +1,10 @@
 import type { Db } from "../db/db.ts";
 import { giveWay } from "../pacer.ts";
+import type { OutboxFigures, OutboxReader } from "./outbox.ts";
+import { createSharedReading } from "./shared_reading.ts";
 
 /** Rows that one statement reads: at most 1 ms. */
 const STEP_ROWS_MAX = 2_000;
-/** What took more than a few steps to add up is kept this many times as long as that took: a hundredth of the process's work. */
-const KEPT_FACTOR = 99;
-/** Up to this many steps everything is read anew each time. */
-const SHORT_STEPS_MAX = 8;
 
 /** Sums over all workspaces, for those who run the service. */
 export interface Totals {
@@ -14,19 +12,11 @@ export interface Totals {
   uploadsPending: number;
   /** The sum of the sizes that were stated for pending uploads; those without one add nothing. */
   bytesPendingStated: number;
-  outbox: {
-    /** To be removed now. */
-    due: number;
-    /** Those whose removal failed: repeated later and later. */
-    failing: number;
-    /** Those whose time has not come: leases of confirms, and second removals. */
-    waiting: number;
-    /** Since when the oldest of the due and the failing could have been removed; null where there are none. */
-    oldestDueSinceMs: number | null;
-  };
+  outbox: OutboxFigures;
 }
 
 interface TotalsOptions {
+  outbox: OutboxReader;
   stepRows?: number;
   keptFactor?: number;
 }
@@ -38,8 +28,8 @@ export type TotalsReader = ReturnType<typeof createTotals>;
  * steps, between which requests are answered, so that a million rows stall nobody; rows that change meanwhile are counted
  * as they were, or as they are.
  */
-export function createTotals(db: Db, options: TotalsOptions = {}) {
-  const { stepRows = STEP_ROWS_MAX, keptFactor = KEPT_FACTOR } = options;
+export function createTotals(db: Db, options: TotalsOptions) {
+  const { outbox, stepRows = STEP_ROWS_MAX, keptFactor } = options;
   const sumUsed = db.prepare<{ afterId: string; rows: number }, { rows: number; lastId: string; bytes: number }>(`
     SELECT count(*) AS rows, max(id) AS lastId, coalesce(sum(storage_bytes_used), 0) AS bytes
       FROM (SELECT id, storage_bytes_used FROM workspaces WHERE id > :afterId ORDER BY id LIMIT :rows)`);
@@ -54,37 +44,8 @@ export function createTotals(db: Db, options: TotalsOptions = {}) {
       FROM uploads
      WHERE status = 'pending' AND workspace_id IS NULL
        AND user_id = (SELECT min(user_id) FROM uploads WHERE status = 'pending' AND workspace_id IS NULL AND user_id > ?)`);
-  // An entry of which nothing was heard yet could be removed from its entering on, or from its time on where it has one:
-  // the second removal of a key is entered a day before. An error moves the time, so it says nothing then.
-  const countOutbox = db.prepare<{ afterSeq: number; rows: number; nowMs: number }, OutboxStep>(`
-    SELECT count(*) AS rows, max(seq) AS lastSeq,
-           count(*) FILTER (WHERE attempts > 0) AS failing,
-           count(*) FILTER (WHERE attempts = 0 AND due_at_ms <= :nowMs) AS due,
-           min(CASE WHEN last_error IS NULL THEN max(entered_at_ms, due_at_ms) ELSE entered_at_ms END)
-             FILTER (WHERE attempts > 0 OR due_at_ms <= :nowMs) AS oldestDueSinceMs
-      FROM (SELECT seq, attempts, entered_at_ms, due_at_ms, last_error
-              FROM object_removals WHERE seq > :afterSeq ORDER BY seq LIMIT :rows)`);
 
-  let current: Promise<Totals> | null = null;
-
-  /** Those who ask while the tables are being read share the answer. */
-  function read(nowMs: number): Promise<Totals> {
-    if (current === null) {
-      const startedAtMs = performance.now();
-      const pass = addUp(nowMs);
-      const forget = (): void => {
-        current = null;
-      };
-      current = pass.then(({ totals }) => totals);
-      pass.then(({ steps }) => {
-        if (steps <= SHORT_STEPS_MAX) forget();
-        else setTimeout(forget, keptFactor * (performance.now() - startedAtMs)).unref();
-      }, forget);
-    }
-    return current;
-  }
-
-  async function addUp(nowMs: number): Promise<{ totals: Totals; steps: number }> {
+  async function addUp(): Promise<{ value: Omit<Totals, "outbox">; steps: number }> {
     let steps = 0;
 
     let bytesUsed = 0;
@@ -108,24 +69,14 @@ export function createTotals(db: Db, options: TotalsOptions = {}) {
       }
     }
 
-    let [length, due, failing] = [0, 0, 0];
-    let oldestDueSinceMs: number | null = null;
-    for (let afterSeq = 0; ; steps++) {
-      const step = countOutbox.get({ afterSeq, rows: stepRows, nowMs });
-      if (step === undefined) break;
-      length += step.rows;
-      due += step.due;
-      failing += step.failing;
-      if (step.oldestDueSinceMs !== null) {
-        oldestDueSinceMs = Math.min(oldestDueSinceMs ?? step.oldestDueSinceMs, step.oldestDueSinceMs);
-      }
-      if (step.rows < stepRows) break;
-      afterSeq = step.lastSeq;
-      await giveWay("");
-    }
+    return { value: { bytesUsed, uploadsPending, bytesPendingStated }, steps };
+  }
 
-    const outbox = { due, failing, waiting: length - due - failing, oldestDueSinceMs };
-    return { totals: { bytesUsed, uploadsPending, bytesPendingStated, outbox }, steps };
+  const sums = createSharedReading(addUp, keptFactor === undefined ? {} : { keptFactor });
+
+  async function read(nowMs: number): Promise<Totals> {
+    const [added, figures] = await Promise.all([sums.read(), outbox.read(nowMs)]);
+    return { ...added, outbox: figures };
   }
 
   return { read };
@@ -136,12 +87,4 @@ interface PendingStep {
   owner: string | null;
   uploads: number;
   bytes: number;
-}
-
-interface OutboxStep {
-  rows: number;
-  lastSeq: number;
-  due: number;
-  failing: number;
-  oldestDueSinceMs: number | null;
 }

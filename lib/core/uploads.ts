@@ -80,6 +80,8 @@ export type Uploads = ReturnType<typeof createUploads>;
 export function createUploads(
   db: Db,
   parts: {
+    /** For what the cleaner asks for. */
+    background: Db;
     workspaces: Workspaces;
     rights: Rights;
     removals: Removals;
@@ -89,7 +91,7 @@ export function createUploads(
     options: UploadsOptions;
   },
 ) {
-  const { workspaces, rights, removals, idempotency, unconfirmed, now, options } = parts;
+  const { background, workspaces, rights, removals, idempotency, unconfirmed, now, options } = parts;
   const insertPending = db.prepare<Upload>(`
     INSERT INTO uploads (id, user_id, workspace_id, filename, category, content_type, format, status, stated_size_bytes, checksum_sha256,
                          object_key, url_expires_at_ms, expires_at_ms, created_at_ms, updated_at_ms)
@@ -120,7 +122,7 @@ export function createUploads(
      WHERE id = :uploadId AND status = 'pending'
     RETURNING ${UPLOAD_COLUMNS}`);
   const views = createUploadViews(db);
-  const emptying = createEmptying(db, { unconfirmed, now });
+  const emptying = createEmptying(background, { unconfirmed, now });
   const installationId = workspaces.installationId();
 
   /**
@@ -248,7 +250,7 @@ export function createUploads(
 
   /** Deletes pending uploads whose time is over, up to a batch of them, and resolves with their number. */
   async function expire(nowMs: number): Promise<number> {
-    const uncounts = await db.writeStatement(() =>
+    const uncounts = await background.writeStatement(() =>
       deleteExpired.all({ nowMs, limit: EXPIRY_BATCH }).map(unconfirmed.remove),
     );
     for (const uncount of uncounts) uncount();

@@ -1,15 +1,5 @@
 import type { Config } from "../config/config.ts";
-
-/** Servers whose own commands are known here. */
-export type ServerMake = "MinIO" | "versitygw" | "Garage" | "another";
-
-/** Tells by its answers which server it is. A proxy may hide it. */
-export function makeOf(serverHeader: string | undefined, region: string): ServerMake {
-  if (/^minio/i.test(serverHeader ?? "")) return "MinIO";
-  if (/^versitygw/i.test(serverHeader ?? "")) return "versitygw";
-  // It has no such header, and names its region after itself in every example.
-  return serverHeader === undefined && region === "garage" ? "Garage" : "another";
-}
+import type { ServerMake } from "../store/s3/make.ts";
 
 type S3Config = Pick<Config, "s3Bucket" | "s3Endpoint" | "s3Region" | "corsOrigins">;
 

@@ -44,7 +44,7 @@ export async function runDoctor(options: DoctorOptions): Promise<Report> {
       const isServed = findServer(config.dataDir) !== null;
       const isSound = checkIntegrity(report, queries, { isServed });
       await checkBooks(report, queries, { fix: fix && isSound, nowMs: now() });
-      checkOutbox(report, queries, { nowMs: now() });
+      await checkOutbox(report, { queries, outbox: core.outbox, nowMs: now() });
       const reasons = await checkStore(report, objects, markerPartsOf(parts));
       if (reasons === null) return;
       await checkObjects(report, {

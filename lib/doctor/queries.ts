@@ -18,14 +18,6 @@ export interface ConfirmedRow {
   confirmedAtMs: number;
 }
 
-export interface OutboxFigures {
-  entries: number;
-  dueEntries: number;
-  failingEntries: number;
-  /** Since when the oldest due entry could have been removed; null where none is due. */
-  oldestDueSinceMs: number | null;
-}
-
 export interface FailingEntry {
   objectKey: string;
   attempts: number;
@@ -71,11 +63,6 @@ export function createDoctorQueries(db: Db) {
     "SELECT object_key AS objectKey FROM uploads WHERE id = ?",
   );
   const selectEntry = db.prepare<[string], { seq: number }>("SELECT seq FROM object_removals WHERE object_key = ?");
-  const selectOutbox = db.prepare<{ nowMs: number }, OutboxFigures>(`
-    SELECT count(*) AS entries, count(*) FILTER (WHERE due_at_ms <= :nowMs) AS dueEntries,
-           count(*) FILTER (WHERE attempts > 0) AS failingEntries,
-           min(max(due_at_ms, entered_at_ms)) FILTER (WHERE due_at_ms <= :nowMs) AS oldestDueSinceMs
-      FROM object_removals`);
   const selectFailing = db.prepare<{ limit: number }, FailingEntry>(`
     SELECT object_key AS objectKey, attempts, last_error AS lastError FROM object_removals
      WHERE attempts > 0 ORDER BY seq LIMIT :limit`);
@@ -132,10 +119,6 @@ export function createDoctorQueries(db: Db) {
     return selectEntry.get(objectKey) !== undefined;
   }
 
-  function outbox(nowMs: number): OutboxFigures {
-    return selectOutbox.get({ nowMs }) ?? { entries: 0, dueEntries: 0, failingEntries: 0, oldestDueSinceMs: null };
-  }
-
   function failing(limit: number): FailingEntry[] {
     return selectFailing.all({ limit });
   }
@@ -167,7 +150,7 @@ export function createDoctorQueries(db: Db) {
   }
 
   return {
-    ...{ workspaceIds, sumsOf, adjust, confirmedBetween, names, isEntered, outbox, failing },
+    ...{ workspaceIds, sumsOf, adjust, confirmedBetween, names, isEntered, failing },
     ...{ expiring, integrityErrors, fileBytes, makeTrial, endTrial },
   };
 }

@@ -12,6 +12,8 @@ export interface Sent {
   body?: string;
   /** Sends the body without saying how long it is. */
   chunked?: boolean;
+  /** How long the whole answer may take. */
+  timeoutMs?: number;
 }
 
 export interface Got {
@@ -24,7 +26,8 @@ export interface Got {
  * Sends one request exactly as it is told, on a connection of its own: unlike a client library it does not mind a request
  * that no honest client would send. Rejects with a plain `Error` where no answer came.
  */
-export function sendRequest(url: string, { method, headers = {}, body = "", chunked = false }: Sent): Promise<Got> {
+export function sendRequest(url: string, sent: Sent): Promise<Got> {
+  const { method, headers = {}, body = "", chunked = false, timeoutMs = TIMEOUT_MS } = sent;
   const module = url.startsWith("https:") ? https : http;
   const length: Record<string, string> = chunked ? {} : { "Content-Length": String(Buffer.byteLength(body)) };
   const withBody = method === "PUT";
@@ -33,7 +36,7 @@ export function sendRequest(url: string, { method, headers = {}, body = "", chun
       method,
       agent: false,
       headers: { ...(withBody ? length : {}), ...headers },
-      signal: AbortSignal.timeout(TIMEOUT_MS),
+      signal: AbortSignal.timeout(timeoutMs),
     });
     request.on("error", reject);
     request.on("response", (answer) => {

@@ -119,7 +119,9 @@ export function route<Params = unknown, Query = unknown, Body = unknown>(
 
 /** Makes a route that asks for no credential. */
 export function publicRoute(
-  spec: Pick<JsonRoute, "method" | "path" | "summary"> & { handle: () => Promise<Reply> | Reply },
+  spec: Pick<JsonRoute, "method" | "path" | "summary"> & {
+    handle: (request: Pick<Invocation, "nowMs">) => Promise<Reply> | Reply;
+  },
 ): JsonRoute {
   const { handle, ...rest } = spec;
   return { kind: "json", access: "public", takesBody: false, invoke: handle, ...rest };

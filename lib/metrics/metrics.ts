@@ -124,6 +124,11 @@ export function createMetrics({ store, now }: { store: string; now: () => number
     help: "For how long the oldest entry that is due or failing could have been removed; 0 where there is none.",
     registers,
   });
+  const deletedOverdue = new Gauge({
+    name: "stowage_deleted_objects_overdue",
+    help: "Objects of deleted uploads that could have been removed for more than 24 hours and are still to be.",
+    registers,
+  });
 
   const lagSeconds = new Histogram({
     name: "stowage_event_loop_lag_seconds",
@@ -200,6 +205,7 @@ export function createMetrics({ store, now }: { store: string; now: () => number
     uploadsPending.set(totals.uploadsPending);
     bytesPending.set(totals.bytesPendingStated);
     for (const [state, entries] of Object.entries({ due, failing, waiting })) outboxEntries.set({ state }, entries);
+    deletedOverdue.set(totals.outbox.deletedOverdue);
     outboxAge.set(oldestDueSinceMs === null ? 0 : Math.max(0, nowMs - oldestDueSinceMs) / 1000);
     return registry.metrics();
   }

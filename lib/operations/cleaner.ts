@@ -5,6 +5,7 @@ import type { Removals, TakenRemoval } from "../core/removals.ts";
 import type { Uploads } from "../core/uploads.ts";
 import type { Log } from "../log.ts";
 import { type ObjectStore, StoreError } from "../store/objects.ts";
+import { createPace } from "./cleaner_pace.ts";
 import { watchClock } from "./clock_watch.ts";
 import { enterLateArrivals } from "./late_arrivals.ts";
 import type { StoreGuard } from "./store_guard.ts";
@@ -16,8 +17,12 @@ import type { StoreGuard } from "./store_guard.ts";
 const BATCH_KEYS_MAX = 4_000;
 /** Entries of a batch that are taken or booked in one write: all at once would hold up requests for a tenth of a second. */
 const WRITE_KEYS_MAX = 500;
-/** While requests keep the process busy: taking and settling these together stalls no one for more than a millisecond or two. */
-const BATCH_KEYS_BUSY = 64;
+/**
+ * While requests keep the process busy: taking or settling so many together stalls no one for more than a millisecond or two.
+ * The store gets more of them at once, so that a slow one does not decide how many are removed.
+ */
+const WRITE_KEYS_BUSY = 64;
+const BATCH_KEYS_BUSY = 512;
 /** Rows of a deleted workspace that go in one transaction: each is a delete with its triggers, about 50 us. */
 const BATCH_ROWS = 100;
 /** After so many of these it is the turn of the objects that are due. */
@@ -32,13 +37,6 @@ const PROBE_PAUSE_MS_MAX = 60_000;
  * commits and syncs of its own, and the next request would wait for them.
  */
 const PASS_GAP_MS = 50;
-/** Between two batches the cleaner steps aside for this long and sees how busy the event loop is without it. */
-const GAP_MS = 5;
-const BUSY_UTILIZATION = 0.7;
-/** Nine tenths of a busy process belong to requests: a backlog costs nobody anything but space, a slow answer does. */
-const BUSY_PAUSE_FACTOR = 9;
-/** A batch that was slow because the store is must not make the pause as long. */
-const BUSY_PAUSE_MS_MAX = 5_000;
 /** How often the store's staging objects are looked through for those that nothing names. */
 const LOOK_INTERVAL_MS = 60 * 60_000;
 /** While the database may be older than the store, how often it is looked whether someone has decided what to do. */
@@ -58,6 +56,8 @@ export interface CleanerOptions {
   idempotency: Pick<Idempotency, "expire">;
   times: KeptTimes;
   objects: ObjectStore;
+  /** How long the event loop has worked for the writes that are made here. */
+  backgroundMs: () => number;
   /** Tells whether this is the store that the database speaks of, and the database to say what is to be removed from it. */
   guard: Pick<StoreGuard, "isCurrent" | "isFresh" | "keepUp" | "markerAtMs" | "pauseReason">;
   /** The staging prefix of this installation, ending in a slash. */
@@ -89,6 +89,7 @@ export function createCleaner(options: CleanerOptions) {
   const { onRemovals = () => {} } = options;
   const monotonicNow = options.monotonicNow ?? (() => performance.now());
   const atStart = times.read();
+  const pace = createPace({ workedMs: options.backgroundMs, pause });
   const clock = watchClock({ times, atStart, objects, log, now, monotonicNow });
 
   let pass: Promise<CleanerCounts> | null = null;
@@ -101,7 +102,6 @@ export function createCleaner(options: CleanerOptions) {
   let timer: NodeJS.Timeout | null = null;
   /** Above zero while the store does not answer, or nothing may be removed. */
   let probePauseMs = 0;
-  let isBusy = false;
   /** Marks of an earlier process, or of a pass whose settling failed, are cleared before anything is taken. */
   let hasStaleMarks = true;
   let nextLookMs = monotonicNow() + firstLookInMs(atStart, now());
@@ -174,9 +174,8 @@ export function createCleaner(options: CleanerOptions) {
     let unbooked: RemovedBatch | null = null;
     while (state !== "stopping") {
       const hasMoreToEmpty = await emptyDeletedWorkspaces();
-      const startedMs = monotonicNow();
       // One key finds out whether the store is back; the others wait with their attempts unburnt.
-      const limit = probePauseMs > 0 ? 1 : isBusy ? BATCH_KEYS_BUSY : BATCH_KEYS_MAX;
+      const limit = probePauseMs > 0 ? 1 : pace.isBusy() ? BATCH_KEYS_BUSY : BATCH_KEYS_MAX;
       const batch = await takeBatch(limit);
       if (batch.length === 0) {
         if (!hasMoreToEmpty) break;
@@ -190,7 +189,7 @@ export function createCleaner(options: CleanerOptions) {
       if (removed.failures === null) break;
       counts.failed += removed.failures.size;
       counts.removed += batch.length - removed.failures.size;
-      if (batch.length === limit) await stepAside(monotonicNow() - startedMs);
+      if (batch.length === limit) await pace.lookAround();
     }
     await book(unbooked);
     hasStaleMarks = false;
@@ -236,10 +235,11 @@ export function createCleaner(options: CleanerOptions) {
   async function takeBatch(limit: number): Promise<TakenRemoval[]> {
     const batch: TakenRemoval[] = [];
     while (batch.length < limit) {
-      const asked = Math.min(WRITE_KEYS_MAX, limit - batch.length);
+      const asked = Math.min(writeKeys(), limit - batch.length);
       const part = await removals.takeDue(now(), asked);
       batch.push(...part);
       if (part.length < asked) break;
+      await pace.giveBack();
     }
     return batch;
   }
@@ -279,21 +279,37 @@ export function createCleaner(options: CleanerOptions) {
       log.warn("removal_failed", { upload_id: objectKey.split("/")[2], error });
   }
 
+  /** Books a batch part by part, one write after the other: requests get their turn between them. */
+  async function inWrites(
+    batch: readonly TakenRemoval[],
+    bookPart: (part: readonly TakenRemoval[]) => Promise<void>,
+  ): Promise<void> {
+    for (let start = 0, end = 0; start < batch.length; start = end) {
+      end = start + writeKeys();
+      await bookPart(batch.slice(start, end));
+      await pace.giveBack();
+    }
+  }
+
+  function writeKeys(): number {
+    return pace.isBusy() ? WRITE_KEYS_BUSY : WRITE_KEYS_MAX;
+  }
+
   async function expireAll(nowMs: number): Promise<number> {
     let expired = 0;
     while (state !== "stopping") {
       const batch = await uploads.expire(nowMs);
       if (batch === 0) break;
       expired += batch;
+      await pace.giveBack();
     }
     return expired;
   }
 
   async function expireIdempotencyKeys(nowMs: number): Promise<void> {
     while (state !== "stopping") {
-      const startedMs = monotonicNow();
       if (!(await idempotency.expire(nowMs))) break;
-      await stepAside(monotonicNow() - startedMs);
+      await pace.lookAround();
     }
   }
 
@@ -305,22 +321,13 @@ export function createCleaner(options: CleanerOptions) {
     let given = 0;
     let hasMore = true;
     for (let step = 0; step < EMPTYING_STEPS && hasMore && state !== "stopping"; step++) {
-      const startedMs = monotonicNow();
       const removed = await uploads.removeOfDeletedWorkspaces(BATCH_ROWS);
       given += removed ?? 0;
       hasMore = removed !== null;
-      if (removed !== null && removed > 0) await stepAside(monotonicNow() - startedMs);
+      if (removed !== null && removed > 0) await pace.lookAround();
     }
     if (given > 0) log.info("deleted_workspaces_emptied", { rows: given });
     return hasMore;
-  }
-
-  /** Leaves the event loop to requests, for long where there are many. */
-  async function stepAside(batchMs: number): Promise<void> {
-    const before = performance.eventLoopUtilization();
-    await pause(GAP_MS);
-    isBusy = performance.eventLoopUtilization(before).utilization > BUSY_UTILIZATION;
-    if (isBusy) await pause(Math.min(BUSY_PAUSE_MS_MAX, batchMs * BUSY_PAUSE_FACTOR));
   }
 
   /** Ends early where the cleaner is stopped. */
@@ -384,14 +391,4 @@ function firstLookInMs({ lookedAtMs, createdAtMs }: TimesAtStart, nowMs: number)
   // Before there was an installation nothing can have been staged.
   const sinceMs = nowMs - (lookedAtMs ?? createdAtMs);
   return sinceMs < 0 ? 0 : Math.max(0, LOOK_INTERVAL_MS - sinceMs);
-}
-
-/** Books a batch part by part, one write after the other: requests get their turn between them. */
-async function inWrites(
-  batch: readonly TakenRemoval[],
-  book: (part: readonly TakenRemoval[]) => Promise<void>,
-): Promise<void> {
-  for (let start = 0; start < batch.length; start += WRITE_KEYS_MAX) {
-    await book(batch.slice(start, start + WRITE_KEYS_MAX));
-  }
 }

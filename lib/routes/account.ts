@@ -34,7 +34,7 @@ export function accountRoutes(parts: RouteParts): Route[] {
       method: "GET",
       path: "/ready",
       summary: "Tell whether the database can be written; an outage of the store is a field, because deletes go on",
-      handle: async () => ({ bare: await readiness() }),
+      handle: async ({ nowMs }) => ({ bare: await readiness(nowMs) }),
     }),
   ];
 }

@@ -26,7 +26,10 @@ export function metricsRoutes(options: MetricsRouteOptions): Route[] {
     bytesUsed: Number.NaN,
     uploadsPending: Number.NaN,
     bytesPendingStated: Number.NaN,
-    outbox: { due: Number.NaN, failing: Number.NaN, waiting: Number.NaN, oldestDueSinceMs: Number.NaN },
+    outbox: {
+      ...{ due: Number.NaN, failing: Number.NaN, waiting: Number.NaN },
+      ...{ oldestDueSinceMs: Number.NaN, deletedOverdue: Number.NaN },
+    },
   };
 
   /**

@@ -1,6 +1,8 @@
+import { OVERDUE_MS } from "../core/outbox.ts";
 import { orAfter } from "../deadline.ts";
 import { AppError } from "../errors.ts";
 import { WHAT_TO_DO } from "../operations/store_guard.ts";
+import { timestamp } from "../timestamp.ts";
 import { VERSION } from "../version.ts";
 import type { RouteParts } from "./routes.ts";
 
@@ -13,6 +15,8 @@ const STORE_PROBE_MS_MAX = 2_000;
 
 /** What was known longer ago than this is not told any more: then the check is waited for. */
 const KNOWN_MS_MAX = 10_000;
+/** How often the outbox is looked through for entries that are overdue: with many that is work. */
+const OUTBOX_KEPT_MS = 10_000;
 
 interface State {
   checkedAtMs: number;
@@ -29,10 +33,12 @@ interface State {
 export function createReadiness({ core, objects, guard }: Pick<RouteParts, "core" | "objects" | "guard">) {
   let known: State | null = null;
   let check: Promise<State> | null = null;
+  let oldestDueSinceMs: number | null = null;
+  let outboxReadAtMs = Number.NEGATIVE_INFINITY;
 
-  function checkAnew(): Promise<State> {
+  function checkAnew(nowMs: number): Promise<State> {
     if (check === null) {
-      check = checkBoth().then((state) => {
+      check = checkAll(nowMs).then((state) => {
         known = state;
         setTimeout(() => {
           check = null;
@@ -43,12 +49,13 @@ export function createReadiness({ core, objects, guard }: Pick<RouteParts, "core
     return check;
   }
 
-  async function checkBoth(): Promise<State> {
+  async function checkAll(nowMs: number): Promise<State> {
     const [database, store] = await Promise.allSettled([
       core.workspaces.checkWritable(),
       orAfter(STORE_PROBE_MS_MAX, objects.probe(), () => {
         throw new Error(`The store did not answer within ${STORE_PROBE_MS_MAX} ms`);
       }),
+      lookAtOutbox(nowMs),
     ]);
     return {
       checkedAtMs: performance.now(),
@@ -57,8 +64,14 @@ export function createReadiness({ core, objects, guard }: Pick<RouteParts, "core
     };
   }
 
-  return async function readiness(): Promise<Record<string, unknown>> {
-    const checking = checkAnew();
+  async function lookAtOutbox(nowMs: number): Promise<void> {
+    if (performance.now() - outboxReadAtMs < OUTBOX_KEPT_MS) return;
+    ({ oldestDueSinceMs } = await core.outbox.read(nowMs));
+    outboxReadAtMs = performance.now();
+  }
+
+  return async function readiness(nowMs: number): Promise<Record<string, unknown>> {
+    const checking = checkAnew(nowMs);
     const before = known !== null && performance.now() - known.checkedAtMs < KNOWN_MS_MAX ? known : null;
     const { databaseFailure, storeIsUp } = await (before === null
       ? checking
@@ -73,12 +86,14 @@ export function createReadiness({ core, objects, guard }: Pick<RouteParts, "core
     if (paused !== null && guard.isElsewhere()) {
       throw new AppError("storage_unavailable", `No upload can be taken: ${paused}`, { hint: WHAT_TO_DO.other });
     }
+    const sinceMs = oldestDueSinceMs ?? nowMs;
     return {
       status: "ok",
       version: VERSION,
       database: "ok",
       store: storeIsUp ? "ok" : "unavailable",
       ...(paused === null ? {} : { cleaner: `paused: ${paused}` }),
+      ...(nowMs - sinceMs > OVERDUE_MS ? { removals: `overdue since ${timestamp(sinceMs)}` } : {}),
     };
   };
 }

@@ -7,6 +7,7 @@ import type { StoreGuard } from "../operations/store_guard.ts";
 import type { ObjectRoutes } from "../store/disk/object_routes.ts";
 import type { ObjectStore } from "../store/objects.ts";
 import { accountRoutes } from "./account.ts";
+import { deletionRoutes } from "./deletions.ts";
 import { memberRoutes } from "./members.ts";
 import { objectRoutes } from "./objects.ts";
 import { uploadRoutes } from "./uploads.ts";
@@ -30,6 +31,7 @@ export interface RouteParts {
 export function createRoutes(parts: RouteParts): Route[] {
   return [
     ...uploadRoutes(parts),
+    ...deletionRoutes(parts),
     ...workflowRoutes(parts),
     ...accountRoutes(parts),
     ...usageRoutes(parts),
