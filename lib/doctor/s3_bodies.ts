@@ -1,10 +1,14 @@
 import { createHash } from "node:crypto";
+import { setTimeout as delay } from "node:timers/promises";
 import { CHECKSUM_HEADER, checksumHeaderOf } from "../store/checksum.ts";
 import { describeAnswer, sendCut } from "./request.ts";
 import { CONTENT, type Trial } from "./trial.ts";
 
 /** Some servers read nothing of a body that is far shorter; a proxy may take no more than 1 MiB. */
 const CUT_BYTES = 512 * 1024;
+/** A server may store what came only after the connection has ended. */
+const SETTLE_MS = 1_000;
+const SETTLE_CHECK_MS = 100;
 
 /** Whether the store keeps what came of an upload whose client stopped half way. */
 export async function checkCut({ report, ...trial }: Trial): Promise<void> {
@@ -12,7 +16,7 @@ export async function checkCut({ report, ...trial }: Trial): Promise<void> {
   const key = trial.stagingKey();
   const sent = Buffer.alloc(CUT_BYTES / 2);
   await sendCut(trial.putUrl(key), { announcedBytes: CUT_BYTES, sent });
-  const keptBytes = await trial.sizeOf(key);
+  const keptBytes = await sizeWithin(SETTLE_MS, () => trial.sizeOf(key));
   if (keptBytes === null) return report.ok(check, "nothing of it is kept");
   report.note(check, `the store keeps ${keptBytes} of ${CUT_BYTES} bytes, as if they were the whole file`, {
     advice: [
@@ -21,6 +25,15 @@ export async function checkCut({ report, ...trial }: Trial): Promise<void> {
       ...(trial.make() === "versitygw" ? ["versitygw 1.8.0 does this (its issue 2414): use a later release"] : []),
     ].join("\n"),
   });
+}
+
+/** The size once there is one; null if there is none in all that time. */
+async function sizeWithin(ms: number, sizeOf: () => Promise<number | null>): Promise<number | null> {
+  for (let leftMs = ms; ; leftMs -= SETTLE_CHECK_MS) {
+    const sizeBytes = await sizeOf();
+    if (sizeBytes !== null || leftMs <= 0) return sizeBytes;
+    await delay(SETTLE_CHECK_MS);
+  }
 }
 
 /** Whether a URL that is signed for a checksum takes the bytes that have it, and no others. */
