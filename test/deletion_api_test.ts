@@ -1,10 +1,16 @@
 import assert from "node:assert/strict";
+import { join } from "node:path";
 import { test } from "node:test";
+import { createDeletions } from "../lib/core/deletions.ts";
+import { createRemovals } from "../lib/core/removals.ts";
+import { createRemovedObjects } from "../lib/core/removed_objects.ts";
+import { DATABASE_FILE } from "../lib/db/db.ts";
 import type { Answer, Json } from "./_app.ts";
 import { DAY_MS, startFaultyApp } from "./_faulty_app.ts";
 import { noAnswer } from "./_faulty_store.ts";
 import { openRig, openSite, type Rig } from "./_matrix_rig.ts";
 import { type PeopleApp, type Person, startPeopleApp, uploadAs, wordsOf } from "./_people.ts";
+import { queryPlans } from "./_query_plans.ts";
 import { useS3Server } from "./_s3_servers.ts";
 
 // Goal: who deleted an upload can show that its object is gone, or sees what that waits for; nobody else learns anything.
@@ -196,6 +202,23 @@ test("an expired upload's deletion is shown as well", async (t) => {
   await its.app.cleaner.runOnce();
   const { status, bytes_released, waiting_for } = await deletionOf(its, id);
   assert.deepEqual({ status, bytes_released, waiting_for }, { status: "removed", bytes_released: 0, waiting_for: [] });
+});
+
+test("a deletion is found, and a batch settled, by index, however many there are", async (t) => {
+  const { dataDir, app } = await startFaultyApp(t);
+  const parts = { uploads: app.core.uploads, installationId: "i", removed: { record: () => {}, find: () => null } };
+  const plans = queryPlans(join(dataDir, DATABASE_FILE), (db) => {
+    createDeletions(db, parts);
+    createRemovedObjects(db);
+    createRemovals(db, { releaseUrl: () => () => {}, recordRemoved: () => {} });
+  });
+  // At start alone, and with each failed pass: nothing is marked by an index.
+  const few = /taken_at_ms = NULL, last_error = coalesce/;
+  assert.ok(plans.length > 12);
+  for (const { sql, steps } of plans) {
+    if (!few.test(sql))
+      assert.doesNotMatch(steps, /SCAN (?!CONSTANT|json_each|(\(subquery|uploads$))|TEMP B-TREE/m, `${sql}\n${steps}`);
+  }
 });
 
 interface Scene {

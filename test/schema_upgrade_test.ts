@@ -129,6 +129,27 @@ test("of an old file, deleted workflows and what deleted workspaces still had go
   assert.equal(second.prepare("SELECT count(*) FROM workspaces").pluck().get(), 2);
 });
 
+test("entries of an old file keep the time since which they could have been removed, as far as it is known", (t) => {
+  const dataDir = temporaryFolder(t);
+  const uploadId = "0190a000-0000-7000-8000-000000000000";
+  const entries = {
+    "at once": [100, 0, null],
+    "second removal": [100, 900, null],
+    // When it was first due is written nowhere: it counts from its entering on.
+    failed: [100, 900, "no"],
+  } as const;
+  const inserts = Object.values(entries).map(([enteredAtMs, dueAtMs, error], i) => {
+    const key = `'final/' || (SELECT id FROM installation) || '/${uploadId}/${String(i).repeat(32)}'`;
+    return `INSERT INTO object_removals (object_key, upload_id, entered_at_ms, due_at_ms, last_error)
+            VALUES (${key}, '${uploadId}', ${enteredAtMs}, ${dueAtMs}, ${error === null ? "NULL" : `'${error}'`});`;
+  });
+  const schema = readFileSync(new URL("./_schema_2.sql", import.meta.url), "utf8");
+  makeFile(dataDir, `${schema}; PRAGMA user_version = 2; ${inserts.join("")}`);
+  const { second } = openTestDb(t, { dataDir });
+  const since = second.prepare("SELECT coalesce(first_due_at_ms, entered_at_ms) FROM object_removals ORDER BY seq");
+  assert.deepEqual(since.pluck().all(), [100, 900, 100]);
+});
+
 test("an older file is refused by whoever may not migrate, and left alone", (t) => {
   const dataDir = temporaryFolder(t);
   const path = makeFile(dataDir, "CREATE TABLE of_the_past (x)");
