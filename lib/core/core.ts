@@ -23,6 +23,8 @@ export interface CoreOptions {
   /** Brings an older database up to date; only for the holder of the serve lock. */
   migrate: boolean;
   onFatal: (error: unknown) => void;
+  /** Called when a write finds the disk full. */
+  onFull?: DbOptions["onFull"];
   /** Told of every group of writes, for metrics. */
   onGroup?: DbOptions["onGroup"];
 }
@@ -30,9 +32,9 @@ export interface CoreOptions {
 export type Core = ReturnType<typeof openCore>;
 
 /** Opens the database and everything that stands on it alone: what `serve` and the commands share. */
-export function openCore({ config, log, now, migrate, onFatal, onGroup }: CoreOptions) {
+export function openCore({ config, log, now, migrate, onFatal, onFull, onGroup }: CoreOptions) {
   const db = openDb({
-    ...{ dataDir: config.dataDir, minFreeBytes: config.minFreeBytes, log, migrate, onFatal },
+    ...{ dataDir: config.dataDir, minFreeBytes: config.minFreeBytes, log, migrate, onFatal, onFull },
     onGroup(group) {
       if (group.commitMs === null) unconfirmed.forgetAll();
       onGroup?.(group);

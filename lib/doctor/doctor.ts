@@ -1,13 +1,13 @@
 import type { Config } from "../config/config.ts";
 import { type Core, openCore } from "../core/core.ts";
-import { isSqliteError } from "../db/db.ts";
 import { findServer } from "../db/serve_lock.ts";
-import { AppError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import type { ObjectStore } from "../store/objects.ts";
 import { openStore } from "../store/open_store.ts";
 import { checkBooks, checkIntegrity, checkOutbox } from "./database.ts";
+import { guarded } from "./guarded.ts";
 import { checkFiles, checkSettings } from "./host.ts";
+import { checkLog } from "./log.ts";
 import { createDoctorQueries } from "./queries.ts";
 import { createReport, type Report } from "./report.ts";
 import { checkObjects, checkStore } from "./store.ts";
@@ -32,27 +32,32 @@ export interface DoctorOptions {
 export async function runDoctor(options: DoctorOptions): Promise<Report> {
   const { config, fix, now = Date.now } = options;
   const report = createReport();
-  checkSettings(report, config);
-  checkFiles(report, config);
-  try {
-    await withParts(options, async ({ core, objects, installationId }) => {
+  const { dataDir } = config;
+  await guarded(report, "settings", () => checkSettings(report, config));
+  await guarded(report, "files", () => checkFiles(report, config));
+  await guarded(report, "opening", () =>
+    withParts(options, async ({ core, objects, installationId }) => {
       const queries = createDoctorQueries(core.db);
-      const isServed = findServer(config.dataDir) !== null;
-      const isSound = checkIntegrity(report, queries, { isServed });
-      await checkBooks(report, queries, { fix: fix && isSound, nowMs: now() });
-      checkOutbox(report, queries, { nowMs: now() });
-      const marker = { objects, ledger: core.ledger, installationId };
-      const reasons = await checkStore(report, objects, marker);
-      if (reasons === null) return;
-      await checkObjects(report, {
-        ...{ objects, queries, installationId, now, fix, removals: core.removals },
-        graceMs: Math.max(config.uploadUrlTtlSeconds, config.downloadUrlTtlSeconds) * 1_000 + GRACE_MS,
-        reasonsAgainstFix: isSound ? reasons : [...reasons, "the database is damaged"],
+      const server = findServer(dataDir);
+      let isSound = false;
+      await guarded(report, "database file", () => {
+        isSound = checkIntegrity(report, queries, { isServed: server !== null });
       });
-    });
-  } catch (error) {
-    addDatabaseProblem(report, error);
-  }
+      await guarded(report, "log", () => checkLog(report, dataDir, server?.processId ?? null));
+      await guarded(report, "BOOKS", () => checkBooks(report, queries, { fix: fix && isSound, nowMs: now() }));
+      await guarded(report, "outbox", () => checkOutbox(report, queries, { nowMs: now() }));
+      const marker = { objects, ledger: core.ledger, installationId };
+      await guarded(report, "store", async () => {
+        const reasons = await checkStore(report, objects, marker);
+        if (reasons === null) return;
+        await checkObjects(report, {
+          ...{ objects, queries, installationId, now, fix, removals: core.removals },
+          graceMs: Math.max(config.uploadUrlTtlSeconds, config.downloadUrlTtlSeconds) * 1_000 + GRACE_MS,
+          reasonsAgainstFix: isSound ? reasons : [...reasons, "the database is damaged"],
+        });
+      });
+    }),
+  );
   return report;
 }
 
@@ -84,16 +89,4 @@ export async function withParts<T>(
   } finally {
     await core.db.close();
   }
-}
-
-/** A database or a store that cannot be opened at all is a finding too. What is neither passes through. */
-function addDatabaseProblem(report: Report, error: unknown): void {
-  if (error instanceof AppError) {
-    const advice = error.hint ?? "put this right and run `stowage doctor` again: nothing further was looked at";
-    return report.problem("opening", error.message, { advice });
-  }
-  if (!isSqliteError(error, "SQLITE_CORRUPT") && !isSqliteError(error, "SQLITE_NOTADB")) throw error;
-  report.problem("database file", `SQLite cannot read it: ${error.message}`, {
-    advice: "stop the server, keep a copy of the whole data directory, and restore the newest backup that is sound",
-  });
 }

@@ -67,6 +67,8 @@ export interface HttpOptions {
     access: Exclude<Access, "public">,
     known: Principal,
   ) => Principal | Promise<Principal>;
+  /** Makes an `AppError` of a failure that is nobody's defect; all else passes through. */
+  explain?: (error: unknown) => unknown;
   /** What the log tells of a principal. */
   describe: (principal: Principal) => Record<string, string>;
   corsOrigins: readonly string[];
@@ -106,6 +108,7 @@ export function createHttpServer(options: HttpOptions): HttpServer {
   const {
     authenticate,
     askAgain,
+    explain = (error) => error,
     describe,
     corsOrigins,
     bodyBytesPer10sMin,
@@ -199,7 +202,7 @@ export function createHttpServer(options: HttpOptions): HttpServer {
       status = res.statusCode;
     } catch (error) {
       // After the time for it is over, the database may be closed under a handler: nobody waits for its response any more.
-      const failed = errorAnswer(isCut ? cutShort(error) : error, requestId, now());
+      const failed = errorAnswer(isCut ? cutShort(error) : explain(error), requestId, now());
       status = failed.status;
       if (status === 500) log.error("request_failed", { request_id: requestId, route: exchange.route, error });
       else if (status === 503) log.warn("request_unavailable", { request_id: requestId, route: exchange.route, error });

@@ -1,3 +1,4 @@
+import { whyUnusable } from "../db/sqlite_errors.ts";
 import { orAfter } from "../deadline.ts";
 import { AppError } from "../errors.ts";
 import { VERSION } from "../version.ts";
@@ -62,9 +63,11 @@ export function createReadiness({ core, objects, cleaner }: Pick<RouteParts, "co
       ? checking
       : orAfter(WAIT_MS_MAX, checking, () => before));
     if (databaseFailure !== null) {
-      throw new AppError("storage_unavailable", "The database cannot be written at the moment", {
-        cause: databaseFailure,
-      });
+      throw new AppError(
+        "storage_unavailable",
+        `The database cannot be written at the moment${describeCause(databaseFailure)}`,
+        { cause: databaseFailure },
+      );
     }
     // There only while a person has to decide: see `ledger_marker.ts`.
     const paused = cleaner.pauseReason();
@@ -76,4 +79,13 @@ export function createReadiness({ core, objects, cleaner }: Pick<RouteParts, "co
       ...(paused === null ? {} : { cleaner: `paused: ${paused}` }),
     };
   };
+}
+
+/** Why, as far as SQLite says: it may be the cause of what the write was told. */
+function describeCause(failure: unknown): string {
+  for (let error = failure; error instanceof Error; error = error.cause) {
+    const why = whyUnusable(error);
+    if (why !== null) return `: ${why}`;
+  }
+  return "";
 }
