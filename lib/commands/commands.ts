@@ -147,9 +147,9 @@ async function init(args: Arguments, terminal: Terminal): Promise<void> {
   const lock = await lockToInit(config, isThere);
   try {
     // Without bringing it up to date, or mending anything: what is refused is left as it is.
-    if (isThere) await refuseIfUsed(config);
+    if (isThere) await refuseIfUsed(config, { holdsLock: true });
     await makeSigningKey(config.dataDir);
-    await usingCore(config, true, async ({ db, workspaces, keys }) => {
+    await usingCore(config, { migrate: true }, async ({ db, workspaces, keys }) => {
       const made = await db.write(() => {
         if (workspaces.hasAny()) throw alreadyThere(config.dataDir);
         const workspace = workspaces.insert({ name: args.text("name") ?? "default", storageBytesQuota });
@@ -169,14 +169,14 @@ async function lockToInit(config: Config, isThere: boolean): Promise<ServeLock> 
     return takeServeLock(config.dataDir);
   } catch (error) {
     if (!(error instanceof AppError && error.code === "conflict" && isThere)) throw error;
-    await refuseIfUsed(config);
+    await refuseIfUsed(config, { holdsLock: false });
     throw error;
   }
 }
 
 /** Throws `conflict` if the data directory has a workspace, or is of an older version, which `serve` alone brings up to date. */
-async function refuseIfUsed(config: Config): Promise<void> {
-  await usingCore(config, false, ({ workspaces }) => {
+async function refuseIfUsed(config: Config, { holdsLock }: { holdsLock: boolean }): Promise<void> {
+  await usingCore(config, { migrate: false, holdsLock }, ({ workspaces }) => {
     if (workspaces.hasAny()) throw alreadyThere(config.dataDir);
   });
 }

@@ -18,14 +18,17 @@ export interface ConnectionOptions {
   dataDir: string;
   /** Makes a missing file, and brings an older one up to date. Only for the holder of the serve lock. */
   migrate: boolean;
+  /** Whether this process holds the serve lock. */
+  holdsLock: boolean;
   log: Log;
 }
 
 /** Opens the database's file for reading and writing. Throws an `AppError` where that cannot be done, or must not be. */
 export function openConnection(options: ConnectionOptions): Database.Database {
-  const { path, dataDir, migrate, log } = options;
+  const { path, dataDir, migrate, holdsLock, log } = options;
   try {
-    if (migrate || !isServedByAnother(dataDir)) refuseUnsound(path, log);
+    // Beside a server there always is a log, and the server has checked the file.
+    if (holdsLock || findServer(dataDir) === null) refuseUnsound(path, log);
     const isNew = !isThere(path);
     if (isNew && !migrate) {
       throw new AppError("not_found", `Cannot open database "${path}": there is none`, {
@@ -36,12 +39,6 @@ export function openConnection(options: ConnectionOptions): Database.Database {
   } catch (error) {
     throw openFailure(error, "open database", path);
   }
-}
-
-/** Beside a server there always is a log, and the server has checked the file. */
-function isServedByAnother(dataDir: string): boolean {
-  const server = findServer(dataDir);
-  return server !== null && server.processId !== process.pid;
 }
 
 function open({ path, migrate, log }: ConnectionOptions, isNew: boolean): Database.Database {

@@ -56,6 +56,8 @@ export interface DbOptions {
   minFreeBytes?: number;
   /** Brings an older file up to date. Only for the holder of the serve lock. */
   migrate: boolean;
+  /** Whether this process holds the serve lock; by default, if it migrates. */
+  holdsLock?: boolean | undefined;
   /** Called when the file's state is unknown (an I/O error): the process must end. */
   onFatal: (error: unknown) => void;
   /** Called when a write finds the disk full: whoever keeps some room for that gives it now. */
@@ -87,10 +89,10 @@ class GroupLost extends Error {}
  * not set.
  */
 export function openDb(options: DbOptions): Db {
-  const { dataDir, log, minFreeBytes = 0, migrate, onFatal } = options;
+  const { dataDir, log, minFreeBytes = 0, migrate, holdsLock = migrate, onFatal } = options;
   const { onGroup = () => {}, onFull = () => {}, monotonicMs = () => performance.now() } = options;
   const path = join(dataDir, DATABASE_FILE);
-  const sqlite = openConnection({ path, dataDir, log, migrate });
+  const sqlite = openConnection({ path, dataDir, log, migrate, holdsLock });
   sqlite.pragma(`busy_timeout = ${BUSY_TIMEOUT_MS}`);
   const checkpoints = createCheckpoints(sqlite, { path, log, monotonicMs });
   const checkInPlace = createFileWatch(path);
