@@ -41,6 +41,8 @@ export function checkInitialised(dataDir: string): void {
 
 /** Makes the data directory, private to this user. Throws `storage_unavailable` where it cannot be made. */
 export async function makeDataFolder(dataDir: string): Promise<void> {
+  // What cannot be looked at may well be there: that is told, before anything is made.
+  isThere(dataDir);
   try {
     await makeFolder(dataDir);
   } catch (error) {
