@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { TestContext } from "node:test";
@@ -55,4 +56,26 @@ export function openFolder(t: TestContext): string {
   const folder = mkdtempSync(join(tmpdir(), "stowage-test-"));
   afterwards(t, () => rmSync(folder, { recursive: true, force: true }));
   return folder;
+}
+
+/** A small file system of its own, unmounted and removed after the test. To be asked for by root alone. */
+export function mountSmallDisk(t: TestContext, sizeBytes: number): string {
+  const folder = openFolder(t);
+  execFileSync("mount", ["-t", "tmpfs", "-o", `size=${sizeBytes}`, "tmpfs", folder]);
+  // Also where something still holds a file open.
+  afterwards(t, () => execFileSync("umount", ["--lazy", folder]));
+  return folder;
+}
+
+/** Fills a disk to its last page; the file that does it is returned. */
+export function fillDisk(folder: string): string {
+  const path = join(folder, "filler");
+  for (let chunkBytes = 1024 * 1024; chunkBytes >= 4_096; chunkBytes /= 2) {
+    try {
+      for (;;) writeFileSync(path, Buffer.alloc(chunkBytes), { flag: "a" });
+    } catch (error) {
+      if (!(error instanceof Error && "code" in error && error.code === "ENOSPC")) throw error;
+    }
+  }
+  return path;
 }

@@ -43,7 +43,8 @@ async function doctor(args: Arguments, terminal: Terminal): Promise<void> {
   if (accepts && args.flag("fix")) throw new UsageError("--fix and --accept-older-database exclude each other", usage);
   if (args.flag("yes") && !accepts) throw new UsageError("--yes belongs to --accept-older-database", usage);
   if (accepts) return await acceptOlderDatabase(args, terminal);
-  printReport(args, terminal, await runDoctor({ ...optionsFrom(terminal), fix: args.flag("fix") }));
+  const config = readConfig(terminal.env);
+  printReport(args, terminal, await runDoctor({ config, log: stderrLog(config), fix: args.flag("fix") }));
 }
 
 function optionsFrom({ env }: Terminal): Omit<DoctorOptions, "fix"> {

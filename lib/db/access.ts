@@ -97,6 +97,8 @@ function firstClosedAbove(path: string): string | null {
 
 /** The folders of objects down to the second level, as far as they can be read. */
 function objectFolders(top: string): string[] {
+  // A file in its place is for the store to tell.
+  if (isFile(top)) return [];
   const found = [top];
   for (let i = 0, level = 0; level < 2; level++) {
     for (const end = found.length; i < end && found.length < FOLDERS_TRIED_MAX; i++) {
@@ -119,6 +121,14 @@ function tried(path: string, mode: number): Refused | null {
   } catch (error) {
     if (isNothing(error)) return null;
     return { path, isReadOnlyDisk: codeOf(error) === "EROFS" };
+  }
+}
+
+function isFile(path: string): boolean {
+  try {
+    return statSync(path).isFile();
+  } catch {
+    return false;
   }
 }
 

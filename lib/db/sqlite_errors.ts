@@ -1,3 +1,4 @@
+import { statSync } from "node:fs";
 import { dirname } from "node:path";
 import Database from "better-sqlite3";
 import { AppError } from "../errors.ts";
@@ -110,6 +111,12 @@ export function toUnavailable(error: unknown): unknown {
 export function openFailure(error: unknown, what: string, path: string): unknown {
   const found = causeOf(error);
   if (!(error instanceof Database.SqliteError) || found === undefined) return error;
+  if (statSync(path, { throwIfNoEntry: false })?.isDirectory() === true) {
+    return new AppError("storage_unavailable", `Cannot ${what} "${path}": it is a folder, and must be a file`, {
+      hint: 'move it away, and put the file in its place (README, "Backup")',
+      cause: error,
+    });
+  }
   const folder = dirname(path);
   const rights = describeRights(folder);
   const isRefused = ["SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM"].includes(found.code);

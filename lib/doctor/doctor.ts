@@ -1,5 +1,6 @@
 import type { Config } from "../config/config.ts";
 import { type Core, openCore } from "../core/core.ts";
+import { checkInitialised } from "../db/data_dir.ts";
 import { findServer } from "../db/serve_lock.ts";
 import type { Log } from "../log.ts";
 import type { ObjectStore } from "../store/objects.ts";
@@ -33,10 +34,13 @@ export async function runDoctor(options: DoctorOptions): Promise<Report> {
   const { config, fix, now = Date.now } = options;
   const report = createReport();
   const { dataDir } = config;
+  await guarded(report, "opening", () => checkInitialised(dataDir));
+  // Of what is not there, or belongs to someone else, there is nothing more to say.
+  if (!report.isFine()) return report;
   await guarded(report, "settings", () => checkSettings(report, config));
   await guarded(report, "files", () => checkFiles(report, config));
   await guarded(report, "opening", () =>
-    withParts(options, async ({ core, objects, installationId }) => {
+    withDatabase(options, async (core) => {
       const queries = createDoctorQueries(core.db);
       const server = findServer(dataDir);
       let isSound = false;
@@ -46,16 +50,17 @@ export async function runDoctor(options: DoctorOptions): Promise<Report> {
       await guarded(report, "log", () => checkLog(report, dataDir, server?.processId ?? null));
       await guarded(report, "BOOKS", () => checkBooks(report, queries, { fix: fix && isSound, nowMs: now() }));
       await guarded(report, "outbox", () => checkOutbox(report, queries, { nowMs: now() }));
-      const marker = { objects, ledger: core.ledger, installationId };
-      await guarded(report, "store", async () => {
-        const reasons = await checkStore(report, objects, marker);
-        if (reasons === null) return;
-        await checkObjects(report, {
-          ...{ objects, queries, installationId, now, fix, removals: core.removals },
-          graceMs: Math.max(config.uploadUrlTtlSeconds, config.downloadUrlTtlSeconds) * 1_000 + GRACE_MS,
-          reasonsAgainstFix: isSound ? reasons : [...reasons, "the database is damaged"],
-        });
-      });
+      await guarded(report, "store", () =>
+        withStore(options, core, async ({ objects, installationId }) => {
+          const reasons = await checkStore(report, objects, { objects, ledger: core.ledger, installationId });
+          if (reasons === null) return;
+          await checkObjects(report, {
+            ...{ objects, queries, installationId, now, fix, removals: core.removals },
+            graceMs: Math.max(config.uploadUrlTtlSeconds, config.downloadUrlTtlSeconds) * 1_000 + GRACE_MS,
+            reasonsAgainstFix: isSound ? reasons : [...reasons, "the database is damaged"],
+          });
+        }),
+      );
     }),
   );
   return report;
@@ -67,26 +72,35 @@ export interface DoctorParts {
   installationId: string;
 }
 
+type PartsOptions = Omit<DoctorOptions, "fix">;
+
 /** Opens the database and the store beside a server, and closes them after the work. */
-export async function withParts<T>(
-  { config, log, now = Date.now, wrapStore = (objects) => objects }: Omit<DoctorOptions, "fix">,
-  work: (parts: DoctorParts) => Promise<T>,
-): Promise<T> {
+export function withParts<T>(options: PartsOptions, work: (parts: DoctorParts) => Promise<T>): Promise<T> {
+  return withDatabase(options, (core) => withStore(options, core, work));
+}
+
+async function withDatabase<T>(options: PartsOptions, work: (core: Core) => Promise<T>): Promise<T> {
+  const { config, log, now = Date.now } = options;
   const core = openCore({ config, log, now, migrate: false, onFatal: (error) => log.error("fatal", { error }) });
   try {
-    const installationId = core.workspaces.installationId();
-    const store = await openStore({
-      ...{ config, installationId, log, now, serves: false },
-      publicUrl: () => config.publicUrl ?? "",
-      staging: core.staging,
-    });
-    const objects = wrapStore(store.objects);
-    try {
-      return await work({ core, objects, installationId });
-    } finally {
-      await objects.close();
-    }
+    return await work(core);
   } finally {
     await core.db.close();
+  }
+}
+
+async function withStore<T>(options: PartsOptions, core: Core, work: (parts: DoctorParts) => Promise<T>): Promise<T> {
+  const { config, log, now = Date.now, wrapStore = (objects) => objects } = options;
+  const installationId = core.workspaces.installationId();
+  const store = await openStore({
+    ...{ config, installationId, log, now, serves: false },
+    publicUrl: () => config.publicUrl ?? "",
+    staging: core.staging,
+  });
+  const objects = wrapStore(store.objects);
+  try {
+    return await work({ core, objects, installationId });
+  } finally {
+    await objects.close();
   }
 }

@@ -1,7 +1,7 @@
 import { statSync } from "node:fs";
 import { join } from "node:path";
 import type { Config } from "../config/config.ts";
-import { describeRights, isThere } from "../db/access.ts";
+import { isThere } from "../db/access.ts";
 import { SIGNING_KEY_FILE } from "../db/data_dir.ts";
 import { DATABASE_FILE } from "../db/db.ts";
 import { freeBytesOf } from "../db/free_space.ts";
@@ -48,8 +48,6 @@ export function checkFiles(report: Report, config: Config): void {
   const check = "files";
   const before = report.findings.length;
   const { dataDir } = config;
-  const refused = describeRights(dataDir);
-  if (refused !== null) return report.problem(check, refused.message, { advice: refused.hint });
   const folderOwner = statSync(dataDir).uid;
   const names = ["", DATABASE_FILE, `${DATABASE_FILE}-wal`, `${DATABASE_FILE}-shm`, SIGNING_KEY_FILE, "serve.lock"];
   for (const path of [...names, OBJECTS_FOLDER].map((name) => join(dataDir, name))) {
