@@ -83,7 +83,10 @@ export function createCheckpoints(sqlite: Database.Database, { path, log, monoto
       const [, logPages = 0, copiedPages = 0] = askLog.get() ?? [];
       // By the log's whole length: readers that take turns let all of it be copied and still keep it from starting over.
       const isLong = logPages >= RESTART_CHECKPOINT_PAGES;
-      if (!isLong && logPages - copiedPages < pages) return onFree();
+      if (!isLong && logPages - copiedPages < pages) {
+        if (copiedPages === logPages) onFree();
+        return;
+      }
       // Once nothing is written any more no commit would shorten the file.
       const statement = isLong ? (idleTimer === null ? truncate : restart) : passive;
       const [busy = 0, left = 0, copied = 0] = statement?.get() ?? [];
@@ -130,7 +133,7 @@ export function createCheckpoints(sqlite: Database.Database, { path, log, monoto
     heldUpTimer ??= setTimeout(() => {
       heldUpTimer = null;
       isWaiting = false;
-      look(IDLE_CHECKPOINT_PAGES);
+      look(1);
     }, HELD_UP_RETRY_MS).unref();
   }
 

@@ -1,4 +1,5 @@
-import { readFileSync, statSync } from "node:fs";
+import { readFileSync, readlinkSync, statSync } from "node:fs";
+import { basename } from "node:path";
 
 /** Where SQLite's readers lock the index of a log (`-shm`): bytes 123 to 127, one for each place in the log. */
 const READ_LOCK_FIRST = 123;
@@ -28,12 +29,21 @@ export function readersOf(logIndexPath: string): LogReader[] {
   processIds.delete(process.pid);
   return [...processIds]
     .filter((processId) => processId > 0)
-    .map((processId) => ({ processId, program: textOf(`/proc/${processId}/comm`)?.trim() ?? "" }));
+    .map((processId) => ({ processId, program: programOf(processId) }));
 }
 
 /** "process 12 (sqlite3)". */
 export function describeReader({ processId, program }: LogReader): string {
   return `process ${processId}${program === "" ? "" : ` (${program})`}`;
+}
+
+/** The file of a program says more than the name of its main thread, and only its owner and root may ask for it. */
+function programOf(processId: number): string {
+  try {
+    return basename(readlinkSync(`/proc/${processId}/exe`));
+  } catch {
+    return textOf(`/proc/${processId}/comm`)?.trim() ?? "";
+  }
 }
 
 function textOf(path: string): string | null {
