@@ -4,7 +4,9 @@ import { createSessions, type Sessions } from "./auth/sessions.ts";
 import type { Config } from "./config/config.ts";
 import { type Core, openCore } from "./core/core.ts";
 import { checkInitialised } from "./db/data_dir.ts";
+import { createReserve } from "./db/reserve.ts";
 import { takeServeLock } from "./db/serve_lock.ts";
+import { toUnavailable } from "./db/sqlite_errors.ts";
 import { AppError } from "./errors.ts";
 import { listenProblem } from "./http/listen_problem.ts";
 import { createHttpServer, type HttpOptions, type HttpServer } from "./http/server.ts";
@@ -75,13 +77,24 @@ export async function openApp(options: AppOptions): Promise<App> {
 
   try {
     checkInitialised(config.dataDir);
+    const reserve = createReserve(config.dataDir, log);
+    closers.push(reserve.close);
     const lock = takeServeLock(config.dataDir);
     closers.push(() => lock.release());
+    reserve.keep();
     // Loaded only to serve: the library takes some 50 ms to load.
     const { createMetrics } = await import("./metrics/metrics.ts");
     const metrics = createMetrics({ store: config.store, now });
     closers.push(metrics.close);
-    const core = openCore({ config, log, now, migrate: true, onFatal, onGroup: metrics.onGroup });
+    const core = openCore({
+      config,
+      log,
+      now,
+      migrate: true,
+      onFatal,
+      onFull: reserve.release,
+      onGroup: metrics.onGroup,
+    });
     closers.push(() => core.db.close());
     closers.push(() => core.unconfirmed.flushNotes().catch((error) => log.warn("staged_sizes_not_written", { error })));
     const { workspaces, rights, uploads, removals, idempotency, contexts, keys, users } = core;
@@ -146,7 +159,7 @@ export async function openApp(options: AppOptions): Promise<App> {
     const sessions = openSessions({ config, log, now });
     closers.push(() => sessions?.close());
     const metricsPage = metricsRoutes({
-      ...{ metrics, totals: core.totals, log, now },
+      ...{ metrics, totals: core.totals, logFigures: core.db.logFigures, log, now },
       isPaused: () => cleaner.pauseReason() !== null,
     });
     const routes = createRoutes({
@@ -164,6 +177,7 @@ export async function openApp(options: AppOptions): Promise<App> {
         rateLimit: createRateLimit({ defaultPerMin: config.rateLimitPerMin, monotonicNow }),
       }),
       ownerOf: ({ workspaceId, userId }) => workspaceId ?? userId,
+      explain: toUnavailable,
       describe: ({ apiKeyId, userId }) => (apiKeyId === null ? { user_id: userId } : { api_key_id: apiKeyId }),
       corsOrigins: config.corsOrigins,
       bodyBytesPer10sMin: config.uploadBytesPer10sMin,

@@ -17,6 +17,8 @@ export interface TestDb {
   second: Database.Database;
   /** The messages that were logged. */
   logged: () => string[];
+  /** The whole lines of them. */
+  lines: () => Record<string, unknown>[];
   /** The names of the users that another connection sees. */
   names: () => string[];
 }
@@ -53,15 +55,17 @@ export function openTestDb(t: TestContext, options: Partial<DbOptions> = {}): Te
     second.close();
     await db.close();
   });
+  function logged(): Record<string, unknown>[] {
+    log.flush();
+    return lines.map((line) => JSON.parse(line));
+  }
   const selectNames = second.prepare<[], string>("SELECT name FROM users ORDER BY name").pluck();
   return {
     db,
     dataDir,
     second,
-    logged: () => {
-      log.flush();
-      return lines.map((line) => String(JSON.parse(line).msg));
-    },
+    logged: () => logged().map(({ msg }) => String(msg)),
+    lines: logged,
     names: () => selectNames.all(),
   };
 }
@@ -120,9 +124,20 @@ export function startChild(t: TestContext, script: string, args: string[], shell
   return { process: child, says, ended };
 }
 
-/** Holds the write lock from another process; `release` lets go of it, `kill` is SIGKILL. */
-export async function holdLock(t: TestContext, dataDir: string): Promise<{ release: () => void; kill: () => void }> {
-  const child = startChild(t, "./_hold_lock.ts", [join(dataDir, DATABASE_FILE)]);
+/** What another process holds; `release` lets go of it, `kill` is SIGKILL. */
+export interface Held {
+  processId: number;
+  release: () => void;
+  kill: () => void;
+}
+
+/** Holds the write lock from another process, or with "read" a view of what is there now. */
+export async function holdLock(t: TestContext, dataDir: string, kind?: "read"): Promise<Held> {
+  const child = startChild(t, "./_hold_lock.ts", [join(dataDir, DATABASE_FILE), ...(kind === undefined ? [] : [kind])]);
   await child.says("held");
-  return { release: () => void child.process.stdin?.end(), kill: () => void child.process.kill("SIGKILL") };
+  return {
+    processId: child.process.pid ?? 0,
+    release: () => void child.process.stdin?.end(),
+    kill: () => void child.process.kill("SIGKILL"),
+  };
 }

@@ -23,6 +23,7 @@ export function queryPlans(databasePath: string, make: (db: Db) => unknown): Que
       write: () => Promise.reject(new TypeError("Nothing is written here")),
       writeStatement: () => Promise.reject(new TypeError("Nothing is written here")),
       checkFreeSpace: () => {},
+      logFigures: () => ({ logBytes: 0, heldUpMs: 0 }),
       close: async () => {},
     };
     make(db);

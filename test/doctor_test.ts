@@ -463,7 +463,7 @@ test("a damaged database and one of another version are findings, not crashes", 
   const damaged = await runProgram(t, ["doctor", "--json"], env);
   assert.equal(damaged.exitCode, 1, damaged.stderr);
   const findings: Finding[] = JSON.parse(damaged.stdout).findings;
-  assert.equal(findings.find(({ check }) => check === "database file")?.result, "problem");
+  assert.equal(findings.find(({ check }) => check === "opening")?.result, "problem");
 });
 
 test("a large file is not checked beside a server, whose log would grow meanwhile", () => {

@@ -90,7 +90,7 @@ test("a histogram of requests adds up: each bucket holds those below it, the las
   }
   const outbox = { due: 0, failing: 0, waiting: 0, oldestDueSinceMs: null, deletedOverdue: 0 };
   const totals = { bytesUsed: 0, uploadsPending: 0, bytesPendingStated: 0, outbox };
-  const text = await metrics.render({ totals, isPaused: false, nowMs: 0 });
+  const text = await metrics.render({ totals, log: { logBytes: 0, heldUpMs: 0 }, isPaused: false, nowMs: 0 });
   const buckets = [...text.matchAll(/_request_duration_seconds_bucket\{le="([^"]+)",.*\} (\d+)/g)];
   assert.deepEqual(
     buckets.map(([, le, count]) => `${le}: ${count}`),
@@ -340,6 +340,7 @@ test("a scrape does not wait for tables that take too long; before there are fig
   const [route] = metricsRoutes({
     metrics,
     totals: { read: () => new Promise(() => {}) },
+    logFigures: () => ({ logBytes: 0, heldUpMs: 0 }),
     isPaused: () => true,
     log: silentLog,
     now: Date.now,

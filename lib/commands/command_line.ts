@@ -1,4 +1,5 @@
 import { parseArgs } from "node:util";
+import { hintOn, whyUnusable } from "../db/sqlite_errors.ts";
 import { AppError } from "../errors.ts";
 import { nearest } from "./nearest.ts";
 
@@ -168,6 +169,13 @@ export function describeFailure(error: unknown): { text: string; exitCode: numbe
     return { text: failure(error.message, hint), exitCode: 2 };
   }
   if (error instanceof AppError) return { text: failure(error.message, error.hint), exitCode: 1 };
+  const why = whyUnusable(error);
+  if (why !== null && error instanceof Error) {
+    return {
+      text: failure(`The database cannot be used: ${why} (SQLite: ${error.message})`, hintOn(error)),
+      exitCode: 1,
+    };
+  }
   if (!(error instanceof Error)) return { text: failure(String(error), null), exitCode: 1 };
   // A failed call to the system says what it was and on which file; any other failure is a defect, and its stack is told.
   return { text: failure("syscall" in error ? error.message : (error.stack ?? error.message), null), exitCode: 1 };

@@ -1,5 +1,5 @@
 import { type Config, readConfig } from "../config/config.ts";
-import { type Core, openCore } from "../core/core.ts";
+import { type Core, type CoreOptions, openCore } from "../core/core.ts";
 import { checkInitialised } from "../db/data_dir.ts";
 import { createLog, type Log, logTo } from "../log.ts";
 import { timestamp } from "../timestamp.ts";
@@ -12,16 +12,16 @@ export async function withCore(
 ): Promise<void> {
   const config = readConfig(terminal.env);
   checkInitialised(config.dataDir);
-  await usingCore(config, false, (core) => work(core, config));
+  await usingCore(config, { migrate: false }, (core) => work(core, config));
 }
 
-/** Opens the core for the time of `work`; `migrate` is for the holder of the serve lock. */
+/** Opens the core for the time of `work`. */
 export async function usingCore(
   config: Config,
-  migrate: boolean,
+  how: Pick<CoreOptions, "migrate" | "holdsLock">,
   work: (core: Core) => Promise<void> | void,
 ): Promise<void> {
-  const core = openCore({ config, log: stderrLog(config), now: Date.now, migrate, onFatal: () => {} });
+  const core = openCore({ config, log: stderrLog(config), now: Date.now, ...how, onFatal: () => {} });
   try {
     await work(core);
   } finally {

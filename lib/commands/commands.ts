@@ -2,7 +2,7 @@ import { openApp } from "../app.ts";
 import { DEV_ISSUER_COMMAND } from "../auth/dev_issuer.ts";
 import { type Config, describeConfig, readConfig } from "../config/config.ts";
 import { SCOPES } from "../core/principals.ts";
-import { hasDatabase, isInitialised, makeDataDir } from "../db/data_dir.ts";
+import { hasDatabase, makeDataFolder, makeSigningKey } from "../db/data_dir.ts";
 import { type ServeLock, takeServeLock } from "../db/serve_lock.ts";
 import { AppError } from "../errors.ts";
 import { VERSION } from "../version.ts";
@@ -142,13 +142,14 @@ async function init(args: Arguments, terminal: Terminal): Promise<void> {
   const quota = args.integer("quota");
   const config = readConfig(terminal.env);
   const storageBytesQuota = quota ?? config.defaultQuotaBytes;
+  await makeDataFolder(config.dataDir);
   const isThere = hasDatabase(config.dataDir);
-  await makeDataDir(config.dataDir);
-  const lock = await lockToInit(config);
+  const lock = await lockToInit(config, isThere);
   try {
-    // Without bringing it up to date: what is refused is left as it is.
-    if (isThere) await refuseIfUsed(config);
-    await usingCore(config, true, async ({ db, workspaces, keys }) => {
+    // Without bringing it up to date, or mending anything: what is refused is left as it is.
+    if (isThere) await refuseIfUsed(config, { holdsLock: true });
+    await makeSigningKey(config.dataDir);
+    await usingCore(config, { migrate: true }, async ({ db, workspaces, keys }) => {
       const made = await db.write(() => {
         if (workspaces.hasAny()) throw alreadyThere(config.dataDir);
         const workspace = workspaces.insert({ name: args.text("name") ?? "default", storageBytesQuota });
@@ -163,19 +164,19 @@ async function init(args: Arguments, terminal: Terminal): Promise<void> {
 }
 
 /** Making the tables is for the holder of the lock. A directory that is being served has them, and most likely a workspace. */
-async function lockToInit(config: Config): Promise<ServeLock> {
+async function lockToInit(config: Config, isThere: boolean): Promise<ServeLock> {
   try {
     return takeServeLock(config.dataDir);
   } catch (error) {
-    if (!(error instanceof AppError && error.code === "conflict" && isInitialised(config.dataDir))) throw error;
-    await refuseIfUsed(config);
+    if (!(error instanceof AppError && error.code === "conflict" && isThere)) throw error;
+    await refuseIfUsed(config, { holdsLock: false });
     throw error;
   }
 }
 
 /** Throws `conflict` if the data directory has a workspace, or is of an older version, which `serve` alone brings up to date. */
-async function refuseIfUsed(config: Config): Promise<void> {
-  await usingCore(config, false, ({ workspaces }) => {
+async function refuseIfUsed(config: Config, { holdsLock }: { holdsLock: boolean }): Promise<void> {
+  await usingCore(config, { migrate: false, holdsLock }, ({ workspaces }) => {
     if (workspaces.hasAny()) throw alreadyThere(config.dataDir);
   });
 }

@@ -62,7 +62,8 @@ async function doctor(args: Arguments, terminal: Terminal): Promise<void> {
   if (args.flag("accept-older-database")) return await accept("older-database", args, terminal);
   if (args.flag("accept-store")) return await accept("store", args, terminal);
   if (args.flag("yes")) throw new UsageError("--yes belongs to --accept-older-database and --accept-store", usage);
-  printReport(args, terminal, await runDoctor({ ...optionsFrom(terminal), fix: args.flag("fix") }));
+  const config = readConfig(terminal.env);
+  printReport(args, terminal, await runDoctor({ config, log: stderrLog(config), fix: args.flag("fix") }));
 }
 
 function optionsFrom({ env }: Terminal): Omit<DoctorOptions, "fix"> {

@@ -27,7 +27,11 @@ export interface CoreOptions {
   now: () => number;
   /** Brings an older database up to date; only for the holder of the serve lock. */
   migrate: boolean;
+  /** Whether this process holds the serve lock; by default, if it migrates. */
+  holdsLock?: DbOptions["holdsLock"];
   onFatal: (error: unknown) => void;
+  /** Called when a write finds the disk full. */
+  onFull?: DbOptions["onFull"];
   /** Told of every group of writes, for metrics. */
   onGroup?: DbOptions["onGroup"];
 }
@@ -35,9 +39,9 @@ export interface CoreOptions {
 export type Core = ReturnType<typeof openCore>;
 
 /** Opens the database and everything that stands on it alone: what `serve` and the commands share. */
-export function openCore({ config, log, now, migrate, onFatal, onGroup }: CoreOptions) {
+export function openCore({ config, log, now, migrate, holdsLock, onFatal, onFull, onGroup }: CoreOptions) {
   const db = openDb({
-    ...{ dataDir: config.dataDir, minFreeBytes: config.minFreeBytes, log, migrate, onFatal },
+    ...{ dataDir: config.dataDir, minFreeBytes: config.minFreeBytes, log, migrate, holdsLock, onFatal, onFull },
     onGroup(group) {
       if (group.commitMs === null) unconfirmed.forgetAll();
       onGroup?.(group);

@@ -1,4 +1,5 @@
-import { type Db, isSqliteError } from "../db/db.ts";
+import type { Db } from "../db/db.ts";
+import { isSqliteError } from "../db/sqlite_errors.ts";
 import { AppError } from "../errors.ts";
 import { newId, newObjectKey } from "../ids.ts";
 import type { ObjectStat } from "../store/objects.ts";

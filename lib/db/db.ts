@@ -1,12 +1,13 @@
-import { chmodSync, existsSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import Database from "better-sqlite3";
+import type Database from "better-sqlite3";
 import { AppError, outcomeUnknown } from "../errors.ts";
 import type { Log } from "../log.ts";
-import { fsyncPathSync } from "./files.ts";
+import { createCheckpoints, type LogFigures } from "./checkpoints.ts";
+import { openConnection } from "./connection.ts";
+import { createFileWatch } from "./file_watch.ts";
 import { createFreeSpaceCheck } from "./free_space.ts";
-import { checkSchema, SCHEMA_VERSION } from "./schema_version.ts";
+import { isSqliteError, toUnavailable, whyUnusable } from "./sqlite_errors.ts";
 
 /** The name of the database file in the data directory. */
 export const DATABASE_FILE = "stowage.db";
@@ -21,19 +22,6 @@ const WRITE_AGE_MS_MAX = 5_000;
 const QUEUED_WRITES_MAX = 10_000;
 /** Bodies in one transaction; after a stall the backlog is worked off in groups that stay short. */
 const GROUP_BODIES_MAX = 1_024;
-
-/** Opening may have to wait for another process that recovers or checkpoints the file. */
-const OPEN_TIMEOUT_MS = 5_000;
-
-/** Idle this long, the log is copied into the database if it holds at least `IDLE_CHECKPOINT_PAGES`. */
-const IDLE_CHECKPOINT_MS = 200;
-const IDLE_CHECKPOINT_PAGES = 256;
-/** Under constant load the log is copied once it holds 32 MiB (pages of 4 KiB), between two groups. */
-const BUSY_CHECKPOINT_PAGES = 8_192;
-/** At 64 MiB readers are waited for, so that the log starts over from its beginning. */
-const RESTART_CHECKPOINT_PAGES = 16_384;
-/** How often the length of the log is looked at under load. */
-const LOG_LOOK_MS = 20;
 
 export interface Db {
   /** Prepares a statement once; to be called when a module is made, not for each request. */
@@ -55,6 +43,8 @@ export interface Db {
    * little free. Not for deletes, and not for what ends in one: they make room.
    */
   checkFreeSpace: () => void;
+  /** How long the log is, and whether a reader keeps it from getting shorter. */
+  logFigures: () => LogFigures;
   /** Finishes queued writes, copies the log into the database and closes the file. */
   close: () => Promise<void>;
 }
@@ -66,8 +56,12 @@ export interface DbOptions {
   minFreeBytes?: number;
   /** Brings an older file up to date. Only for the holder of the serve lock. */
   migrate: boolean;
+  /** Whether this process holds the serve lock; by default, if it migrates. */
+  holdsLock?: boolean | undefined;
   /** Called when the file's state is unknown (an I/O error): the process must end. */
   onFatal: (error: unknown) => void;
+  /** Called when a write finds the disk full: whoever keeps some room for that gives it now. */
+  onFull?: (() => void) | undefined;
   /** Told of every group: its writes, and how long its COMMIT took, or null where the group failed as a whole. */
   onGroup?: ((group: { writes: number; commitMs: number | null }) => void) | undefined;
   /** A clock that only goes forward; says how long a write has waited. */
@@ -91,37 +85,17 @@ class GroupLost extends Error {}
  * Opens the database of a data directory.
  *
  * Writes are grouped: all that arrive in one turn of the event loop share one transaction and one fsync. Throws an
- * `AppError` where the file is newer than the program, or older or absent and `migrate` is not set.
+ * `AppError` where the file cannot be used or is not sound, is newer than the program, or older or absent and `migrate` is
+ * not set.
  */
 export function openDb(options: DbOptions): Db {
-  const { dataDir, log, minFreeBytes = 0, migrate, onFatal } = options;
-  const { onGroup = () => {}, monotonicMs = () => performance.now() } = options;
+  const { dataDir, log, minFreeBytes = 0, migrate, holdsLock = migrate, onFatal } = options;
+  const { onGroup = () => {}, onFull = () => {}, monotonicMs = () => performance.now() } = options;
   const path = join(dataDir, DATABASE_FILE);
-  const isNew = !existsSync(path);
-  if (isNew && !migrate) {
-    throw new AppError("not_found", `Cannot open database "${path}": there is none`, {
-      hint: "name the data directory with STOWAGE_DATA_DIR, or make one with `stowage init`",
-    });
-  }
-  const sqlite = new Database(path, { timeout: OPEN_TIMEOUT_MS });
-  try {
-    if (isNew) chmodSync(path, 0o600);
-    prepareConnection(sqlite);
-    const fileVersion = checkSchema(sqlite, path, migrate);
-    if (fileVersion > 0 && fileVersion < SCHEMA_VERSION) {
-      log.warn("database_upgraded", {
-        from_version: fileVersion,
-        to_version: SCHEMA_VERSION,
-        effect: "versions of this program before this one refuse it from now on",
-      });
-    }
-    // Each time, not only when the file is new: whoever made it may have lost power before this line.
-    fsyncPathSync(dirname(path));
-  } catch (error) {
-    sqlite.close();
-    throw error;
-  }
+  const sqlite = openConnection({ path, dataDir, log, migrate, holdsLock });
   sqlite.pragma(`busy_timeout = ${BUSY_TIMEOUT_MS}`);
+  const checkpoints = createCheckpoints(sqlite, { path, log, monotonicMs });
+  const checkInPlace = createFileWatch(path);
 
   const begin = sqlite.prepare("BEGIN IMMEDIATE");
   const commit = sqlite.prepare("COMMIT");
@@ -129,15 +103,10 @@ export function openDb(options: DbOptions): Db {
   const savepoint = sqlite.prepare("SAVEPOINT body");
   const release = sqlite.prepare("RELEASE body");
   const rollbackTo = sqlite.prepare("ROLLBACK TO body");
-  // Asked many times a second under load, where `pragma()` would compile both the statement and a maker of its rows anew.
-  const askLog = sqlite.prepare<[], [busy: number, pages: number, copied: number]>("PRAGMA wal_checkpoint(NOOP)").raw();
 
   let queue: QueuedWrite[] = [];
   let scheduled = false;
   let closing = false;
-  let lastLookMs = 0;
-  let lastGroupMs = 0;
-  let idleTimer: NodeJS.Timeout | null = null;
 
   function enqueue<T>(body: () => T, withSavepoint: boolean): Promise<T> {
     return new Promise<T>((resolve, reject) => {
@@ -160,10 +129,12 @@ export function openDb(options: DbOptions): Db {
     scheduled = false;
     if (queue.length === 0) return;
     try {
+      checkInPlace();
       begin.run();
     } catch (error) {
       if (isSqliteError(error, "SQLITE_BUSY")) return waitForLock(error);
-      return failGroup(queue.splice(0), error);
+      // Nothing of it was begun, which is more than "unknown".
+      return failGroup(queue.splice(0), error, toUnavailable(error));
     }
     const group = queue.length <= GROUP_BODIES_MAX ? queue : queue.splice(0, GROUP_BODIES_MAX);
     if (group === queue) queue = [];
@@ -186,7 +157,7 @@ export function openDb(options: DbOptions): Db {
     }
     onGroup({ writes: group.length, commitMs });
     schedule();
-    scheduleCheckpoint();
+    checkpoints.afterGroup();
   }
 
   function runBody(write: QueuedWrite): Outcome {
@@ -213,19 +184,24 @@ export function openDb(options: DbOptions): Db {
         rollbackTo.run();
         release.run();
       }
-      return { ok: false, error: isResourceError(error) ? outcomeUnknown(error) : error };
+      return { ok: false, error: whyUnusable(error) === null ? error : outcomeUnknown(error) };
     }
   }
 
-  function failGroup(group: QueuedWrite[], cause: unknown): void {
+  function failGroup(group: QueuedWrite[], cause: unknown, told: unknown = outcomeUnknown(cause)): void {
     log.error("group_failed", { writes: group.length, cause });
     try {
       if (sqlite.inTransaction) rollback.run();
     } catch (error) {
       log.error("rollback_failed", { cause: error });
     }
-    for (const write of group) write.reject(outcomeUnknown(cause));
+    for (const write of group) write.reject(told);
     onGroup({ writes: group.length, commitMs: null });
+    if (isSqliteError(cause, "SQLITE_FULL")) {
+      onFull();
+      // Once it is copied the log starts over, in the room that it has.
+      checkpoints.afterGroup();
+    }
     if (isSqliteError(cause, "SQLITE_IOERR")) onFatal(cause);
   }
 
@@ -243,52 +219,14 @@ export function openDb(options: DbOptions): Db {
     setTimeout(flush, BUSY_RETRY_MS);
   }
 
-  function scheduleCheckpoint(): void {
-    lastGroupMs = performance.now();
-    if (lastGroupMs - lastLookMs >= LOG_LOOK_MS) {
-      lastLookMs = lastGroupMs;
-      // After the answers of this group have been handed to their sockets.
-      setImmediate(() => checkpointFrom(BUSY_CHECKPOINT_PAGES));
-    }
-    idleTimer ??= setTimeout(checkpointIfIdle, IDLE_CHECKPOINT_MS).unref();
-  }
-
-  function checkpointIfIdle(): void {
-    const restMs = lastGroupMs + IDLE_CHECKPOINT_MS - performance.now();
-    idleTimer = restMs > 0 ? setTimeout(checkpointIfIdle, restMs).unref() : null;
-    if (idleTimer === null) checkpointFrom(IDLE_CHECKPOINT_PAGES);
-  }
-
-  function checkpointFrom(pages: number): void {
-    if (!sqlite.open) return;
-    try {
-      const [, logPages = 0, copiedPages = 0] = askLog.get() ?? [];
-      // By the log's whole length: readers that take turns let all of it be copied and still keep it from starting over.
-      if (logPages >= RESTART_CHECKPOINT_PAGES) checkpoint("RESTART");
-      else if (logPages - copiedPages >= pages) checkpoint("PASSIVE");
-    } catch (error) {
-      // The log stays as it is and nothing is lost; the next look tries again.
-      log.warn("checkpoint_failed", { cause: error });
-    }
-  }
-
-  function checkpoint(kind: "PASSIVE" | "RESTART" | "TRUNCATE"): void {
-    sqlite.pragma(`wal_checkpoint(${kind})`);
-  }
-
   async function close(): Promise<void> {
     closing = true;
     while (queue.length > 0) {
       flush();
       if (queue.length > 0) await delay(BUSY_RETRY_MS);
     }
-    if (idleTimer !== null) clearTimeout(idleTimer);
     if (!sqlite.open) return;
-    try {
-      checkpoint("TRUNCATE");
-    } catch (error) {
-      log.warn("checkpoint_failed", { cause: error });
-    }
+    checkpoints.finish();
     sqlite.close();
   }
 
@@ -297,22 +235,9 @@ export function openDb(options: DbOptions): Db {
     write: (body) => enqueue(body, true),
     writeStatement: (body) => enqueue(body, false),
     checkFreeSpace: createFreeSpaceCheck(dataDir, minFreeBytes, log),
+    logFigures: checkpoints.figures,
     close,
   };
-}
-
-function prepareConnection(sqlite: Database.Database): void {
-  // Readers never wait for the writer, and one fsync of the log makes a whole group durable.
-  sqlite.pragma("journal_mode = WAL");
-  // The driver's default in WAL mode is NORMAL, which may lose the last commits on power loss (NO-LOSS).
-  sqlite.pragma("synchronous = FULL");
-  // Off by default in SQLite; a row must not point to a user or workspace that does not exist.
-  sqlite.pragma("foreign_keys = ON");
-  // macOS: a plain fsync there does not reach the disk itself.
-  sqlite.pragma("fullfsync = ON");
-  sqlite.pragma("checkpoint_fullfsync = ON");
-  // Ours run between groups, after the answers have left; SQLite's own would run inside a COMMIT.
-  sqlite.pragma("wal_autocheckpoint = 0");
 }
 
 function isThenable(value: unknown): boolean {
@@ -321,13 +246,4 @@ function isThenable(value: unknown): boolean {
 
 function busy(message: string, cause?: unknown): AppError {
   return new AppError("storage_unavailable", message, { retryAfterSeconds: 1, cause });
-}
-
-/** Whether `error` came from SQLite with this result code, or an extended form of it. */
-export function isSqliteError(error: unknown, code: string): error is Database.SqliteError & Error {
-  return error instanceof Database.SqliteError && (error.code === code || error.code.startsWith(`${code}_`));
-}
-
-function isResourceError(error: unknown): boolean {
-  return ["SQLITE_FULL", "SQLITE_NOMEM", "SQLITE_BUSY"].some((code) => isSqliteError(error, code));
 }

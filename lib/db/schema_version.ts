@@ -1,6 +1,7 @@
 import Database from "better-sqlite3";
 import { readAsset } from "../assets.ts";
 import { AppError } from "../errors.ts";
+import { openFailure } from "./sqlite_errors.ts";
 
 /** What brings a file from each version to the next, from 1 to 2 on; only ever appended. A fresh file is made by `schema.sql`. */
 const UPGRADES: readonly (() => string)[] = [
@@ -38,11 +39,14 @@ export function checkSchema(sqlite: Database.Database, path: string, migrate: bo
 
 /** The version of a database file; 0 if its schema was never made. */
 export function schemaVersionOf(path: string): number {
-  const sqlite = new Database(path, { readonly: true });
+  let sqlite: Database.Database | null = null;
   try {
+    sqlite = new Database(path, { readonly: true });
     return Number(sqlite.pragma("user_version", { simple: true }));
+  } catch (error) {
+    throw openFailure(error, "open database", path);
   } finally {
-    sqlite.close();
+    sqlite?.close();
   }
 }
 

@@ -1,8 +1,9 @@
-import { chmodSync, existsSync } from "node:fs";
+import { chmodSync } from "node:fs";
 import { join } from "node:path";
 import Database from "better-sqlite3";
 import { AppError } from "../errors.ts";
-import { isSqliteError } from "./db.ts";
+import { isThere } from "./access.ts";
+import { isSqliteError, openFailure } from "./sqlite_errors.ts";
 
 const LOCK_FILE = "serve.lock";
 
@@ -60,8 +61,8 @@ export function takeServeLock(dataDir: string): ServeLock {
 /** Which process serves the data directory, or null where none does. Its URL is empty while it starts. */
 export function findServer(dataDir: string): Holder | null {
   const path = join(dataDir, LOCK_FILE);
-  if (!existsSync(path)) return null;
-  const sqlite = new Database(path, { timeout: 0, fileMustExist: true });
+  if (!isThere(path)) return null;
+  const sqlite = openExisting(path);
   try {
     // Taken for an instant if it is free: a server that starts just now waits longer than that.
     sqlite.exec("BEGIN IMMEDIATE; ROLLBACK");
@@ -71,6 +72,14 @@ export function findServer(dataDir: string): Holder | null {
     return readHolder(sqlite) ?? { processId: 0, url: "" };
   } finally {
     sqlite.close();
+  }
+}
+
+function openExisting(path: string): Database.Database {
+  try {
+    return new Database(path, { timeout: 0, fileMustExist: true });
+  } catch (error) {
+    throw unusable(path, error);
   }
 }
 
@@ -109,7 +118,9 @@ function alreadyServed(dataDir: string, holder: Holder | undefined, cause: unkno
   });
 }
 
-function unusable(path: string, cause: unknown): AppError {
+function unusable(path: string, cause: unknown): unknown {
+  const failure = openFailure(cause, "use the lock file", path);
+  if (failure instanceof AppError) return failure;
   return new AppError(
     "storage_unavailable",
     `Cannot use the lock file "${path}": ${cause instanceof Error ? cause.message : String(cause)}`,

@@ -1,16 +1,17 @@
 import type { Config } from "../config/config.ts";
 import { type Core, openCore } from "../core/core.ts";
 import type { StorePlace } from "../core/store_record.ts";
-import { isSqliteError } from "../db/db.ts";
+import { checkInitialised } from "../db/data_dir.ts";
 import { findServer } from "../db/serve_lock.ts";
-import { AppError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import type { MarkerParts } from "../operations/ledger_marker.ts";
 import type { ObjectStore } from "../store/objects.ts";
 import { openStore } from "../store/open_store.ts";
 import { placeOf } from "../store/place.ts";
 import { checkBooks, checkIntegrity, checkOutbox } from "./database.ts";
+import { guarded } from "./guarded.ts";
 import { checkFiles, checkSettings } from "./host.ts";
+import { checkLog } from "./log.ts";
 import { createDoctorQueries } from "./queries.ts";
 import { createReport, type Report } from "./report.ts";
 import { checkObjects, checkStore } from "./store.ts";
@@ -35,27 +36,37 @@ export interface DoctorOptions {
 export async function runDoctor(options: DoctorOptions): Promise<Report> {
   const { config, fix, now = Date.now } = options;
   const report = createReport();
-  checkSettings(report, config);
-  checkFiles(report, config);
-  try {
-    await withParts(options, async (parts) => {
-      const { core, objects, installationId } = parts;
+  const { dataDir } = config;
+  await guarded(report, "opening", () => checkInitialised(dataDir));
+  // Of what is not there, or belongs to someone else, there is nothing more to say.
+  if (!report.isFine()) return report;
+  await guarded(report, "settings", () => checkSettings(report, config));
+  await guarded(report, "files", () => checkFiles(report, config));
+  await guarded(report, "opening", () =>
+    withDatabase(options, async (core) => {
       const queries = createDoctorQueries(core.db);
-      const isServed = findServer(config.dataDir) !== null;
-      const isSound = checkIntegrity(report, queries, { isServed });
-      await checkBooks(report, queries, { fix: fix && isSound, nowMs: now() });
-      await checkOutbox(report, { queries, outbox: core.outbox, nowMs: now() });
-      const reasons = await checkStore(report, objects, markerPartsOf(parts));
-      if (reasons === null) return;
-      await checkObjects(report, {
-        ...{ objects, queries, installationId, now, fix, removals: core.removals },
-        graceMs: Math.max(config.uploadUrlTtlSeconds, config.downloadUrlTtlSeconds) * 1_000 + GRACE_MS,
-        reasonsAgainstFix: isSound ? reasons : [...reasons, "the database is damaged"],
+      const server = findServer(dataDir);
+      let isSound = false;
+      await guarded(report, "database file", () => {
+        isSound = checkIntegrity(report, queries, { isServed: server !== null });
       });
-    });
-  } catch (error) {
-    addDatabaseProblem(report, error);
-  }
+      await guarded(report, "log", () => checkLog(report, dataDir, server?.processId ?? null));
+      await guarded(report, "BOOKS", () => checkBooks(report, queries, { fix: fix && isSound, nowMs: now() }));
+      await guarded(report, "outbox", () => checkOutbox(report, { queries, outbox: core.outbox, nowMs: now() }));
+      await guarded(report, "store", () =>
+        withStore(options, core, async (parts) => {
+          const { objects, installationId } = parts;
+          const reasons = await checkStore(report, objects, markerPartsOf(parts));
+          if (reasons === null) return;
+          await checkObjects(report, {
+            ...{ objects, queries, installationId, now, fix, removals: core.removals },
+            graceMs: Math.max(config.uploadUrlTtlSeconds, config.downloadUrlTtlSeconds) * 1_000 + GRACE_MS,
+            reasonsAgainstFix: isSound ? reasons : [...reasons, "the database is damaged"],
+          });
+        }),
+      );
+    }),
+  );
   return report;
 }
 
@@ -71,38 +82,35 @@ export function markerPartsOf({ core, ...parts }: DoctorParts): MarkerParts {
   return { ...parts, ledger: core.ledger, stores: core.stores };
 }
 
+type PartsOptions = Omit<DoctorOptions, "fix">;
+
 /** Opens the database and the store beside a server, and closes them after the work. */
-export async function withParts<T>(
-  { config, log, now = Date.now, wrapStore = (objects) => objects }: Omit<DoctorOptions, "fix">,
-  work: (parts: DoctorParts) => Promise<T>,
-): Promise<T> {
+export function withParts<T>(options: PartsOptions, work: (parts: DoctorParts) => Promise<T>): Promise<T> {
+  return withDatabase(options, (core) => withStore(options, core, work));
+}
+
+async function withDatabase<T>(options: PartsOptions, work: (core: Core) => Promise<T>): Promise<T> {
+  const { config, log, now = Date.now } = options;
   const core = openCore({ config, log, now, migrate: false, onFatal: (error) => log.error("fatal", { error }) });
   try {
-    const installationId = core.workspaces.installationId();
-    const store = await openStore({
-      ...{ config, installationId, log, now, serves: false },
-      publicUrl: () => config.publicUrl ?? "",
-      staging: core.staging,
-    });
-    const objects = wrapStore(store.objects);
-    try {
-      return await work({ core, objects, installationId, place: placeOf(config) });
-    } finally {
-      await objects.close();
-    }
+    return await work(core);
   } finally {
     await core.db.close();
   }
 }
 
-/** A database or a store that cannot be opened at all is a finding too. What is neither passes through. */
-function addDatabaseProblem(report: Report, error: unknown): void {
-  if (error instanceof AppError) {
-    const advice = error.hint ?? "put this right and run `stowage doctor` again: nothing further was looked at";
-    return report.problem("opening", error.message, { advice });
-  }
-  if (!isSqliteError(error, "SQLITE_CORRUPT") && !isSqliteError(error, "SQLITE_NOTADB")) throw error;
-  report.problem("database file", `SQLite cannot read it: ${error.message}`, {
-    advice: "stop the server, keep a copy of the whole data directory, and restore the newest backup that is sound",
+async function withStore<T>(options: PartsOptions, core: Core, work: (parts: DoctorParts) => Promise<T>): Promise<T> {
+  const { config, log, now = Date.now, wrapStore = (objects) => objects } = options;
+  const installationId = core.workspaces.installationId();
+  const store = await openStore({
+    ...{ config, installationId, log, now, serves: false },
+    publicUrl: () => config.publicUrl ?? "",
+    staging: core.staging,
   });
+  const objects = wrapStore(store.objects);
+  try {
+    return await work({ core, objects, installationId, place: placeOf(config) });
+  } finally {
+    await objects.close();
+  }
 }

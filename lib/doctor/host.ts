@@ -1,6 +1,8 @@
-import { existsSync, statSync } from "node:fs";
+import { statSync } from "node:fs";
 import { join } from "node:path";
 import type { Config } from "../config/config.ts";
+import { isThere } from "../db/access.ts";
+import { SIGNING_KEY_FILE } from "../db/data_dir.ts";
 import { DATABASE_FILE } from "../db/db.ts";
 import { freeBytesOf } from "../db/free_space.ts";
 import { OBJECTS_FOLDER } from "../store/disk/objects_disk.ts";
@@ -47,9 +49,9 @@ export function checkFiles(report: Report, config: Config): void {
   const before = report.findings.length;
   const { dataDir } = config;
   const folderOwner = statSync(dataDir).uid;
-  const names = ["", DATABASE_FILE, `${DATABASE_FILE}-wal`, `${DATABASE_FILE}-shm`, "url_signing.key", "serve.lock"];
+  const names = ["", DATABASE_FILE, `${DATABASE_FILE}-wal`, `${DATABASE_FILE}-shm`, SIGNING_KEY_FILE, "serve.lock"];
   for (const path of [...names, OBJECTS_FOLDER].map((name) => join(dataDir, name))) {
-    if (!existsSync(path)) continue;
+    if (!isThere(path)) continue;
     const { mode, uid } = statSync(path);
     if ((mode & OTHERS_BITS) !== 0) {
       report.problem(check, `others may use "${path}" (mode ${(mode & 0o777).toString(8)})`, {
@@ -61,6 +63,12 @@ export function checkFiles(report: Report, config: Config): void {
         advice: `chown ${folderOwner} "${path}", and run every command as the user that runs \`stowage serve\``,
       });
     }
+  }
+  if (config.store === "disk" && !isThere(join(dataDir, SIGNING_KEY_FILE))) {
+    report.problem(check, `there is no "${join(dataDir, SIGNING_KEY_FILE)}"`, {
+      advice:
+        "put it back from a backup; else `stowage serve` makes a new one when it starts, and all URLs that are out are void",
+    });
   }
   const freeBytes = freeBytesOf(dataDir);
   if (config.store === "disk" && freeBytes < config.minFreeBytes) {

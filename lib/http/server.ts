@@ -70,6 +70,8 @@ export interface HttpOptions {
   ) => Principal | Promise<Principal>;
   /** Whose work a principal's requests are: owners take turns when there is too much of it. */
   ownerOf: (principal: Principal) => string;
+  /** Makes an `AppError` of a failure that is nobody's defect; all else passes through. */
+  explain?: (error: unknown) => unknown;
   /** What the log tells of a principal. */
   describe: (principal: Principal) => Record<string, string>;
   corsOrigins: readonly string[];
@@ -110,6 +112,7 @@ export function createHttpServer(options: HttpOptions): HttpServer {
     authenticate,
     askAgain,
     ownerOf,
+    explain = (error) => error,
     describe,
     corsOrigins,
     bodyBytesPer10sMin,
@@ -204,7 +207,7 @@ export function createHttpServer(options: HttpOptions): HttpServer {
       status = res.statusCode;
     } catch (error) {
       // After the time for it is over, the database may be closed under a handler: nobody waits for its response any more.
-      const failed = errorAnswer(isCut ? cutShort(error) : error, requestId, now());
+      const failed = errorAnswer(isCut ? cutShort(error) : explain(error), requestId, now());
       status = failed.status;
       if (status === 500) log.error("request_failed", { request_id: requestId, route: exchange.route, error });
       else if (status === 503) log.warn("request_unavailable", { request_id: requestId, route: exchange.route, error });

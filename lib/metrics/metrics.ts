@@ -1,6 +1,7 @@
 import { performance } from "node:perf_hooks";
 import { Counter, Gauge, Histogram, Registry } from "@prometheus-io/client";
 import type { Totals } from "../core/totals.ts";
+import type { LogFigures } from "../db/checkpoints.ts";
 import type { StoreFailure } from "../store/objects.ts";
 import { VERSION } from "../version.ts";
 import { createRequestMetrics } from "./http_metrics.ts";
@@ -30,6 +31,14 @@ export interface StoreCall {
 
 /** What became of a removal: `postponed` where the store as a whole could not be used. */
 export type RemovalResult = "done" | "failed" | "postponed";
+
+/** What the page tells beside what was counted. */
+interface Page {
+  totals: Totals;
+  log: LogFigures;
+  isPaused: boolean;
+  nowMs: number;
+}
 
 export type Metrics = ReturnType<typeof createMetrics>;
 
@@ -65,6 +74,17 @@ export function createMetrics({ store, now }: { store: string; now: () => number
   const failedGroups = new Counter({
     name: "stowage_db_failed_groups_total",
     help: "Groups of writes that were lost as a whole: each of their requests was answered with 503.",
+    registers,
+  });
+
+  const logBytes = new Gauge({
+    name: "stowage_db_log_bytes",
+    help: "Size of the database's log on the disk. It stays below 64 MiB unless something else reads the database for long.",
+    registers,
+  });
+  const logHeldUpSeconds = new Gauge({
+    name: "stowage_db_checkpoint_held_up_seconds",
+    help: "For how long another process that reads the database has kept its log from starting over; 0 while none does.",
     registers,
   });
 
@@ -198,7 +218,9 @@ export function createMetrics({ store, now }: { store: string; now: () => number
   }
 
   /** The page, with what the tables held at `nowMs`. */
-  function render({ totals, isPaused, nowMs }: { totals: Totals; isPaused: boolean; nowMs: number }): Promise<string> {
+  function render({ totals, log, isPaused, nowMs }: Page): Promise<string> {
+    logBytes.set(log.logBytes);
+    logHeldUpSeconds.set(log.heldUpMs / 1000);
     cleanerPaused.set(isPaused ? 1 : 0);
     const { due, failing, waiting, oldestDueSinceMs } = totals.outbox;
     bytesUsed.set(totals.bytesUsed);

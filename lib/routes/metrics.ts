@@ -1,4 +1,5 @@
 import type { Totals, TotalsReader } from "../core/totals.ts";
+import type { LogFigures } from "../db/checkpoints.ts";
 import { orAfter } from "../deadline.ts";
 import type { Route } from "../http/routes.ts";
 import type { Log } from "../log.ts";
@@ -12,6 +13,7 @@ export const METRICS_PATH = "/metrics";
 export interface MetricsRouteOptions {
   metrics: Metrics;
   totals: TotalsReader;
+  logFigures: () => LogFigures;
   /** Whether the cleaner waits for a person's decision. */
   isPaused: () => boolean;
   log: Log;
@@ -21,7 +23,7 @@ export interface MetricsRouteOptions {
 
 /** The page that Prometheus reads. It asks for no credential: it names no user, and has a port of its own where that matters. */
 export function metricsRoutes(options: MetricsRouteOptions): Route[] {
-  const { metrics, totals, isPaused, log, now, totalsMsMax = TOTALS_MS_MAX } = options;
+  const { metrics, totals, logFigures, isPaused, log, now, totalsMsMax = TOTALS_MS_MAX } = options;
   let latest: Totals = {
     bytesUsed: Number.NaN,
     uploadsPending: Number.NaN,
@@ -55,7 +57,12 @@ export function metricsRoutes(options: MetricsRouteOptions): Route[] {
       summary: "Show the figures of this process, in the text format of Prometheus",
       access: "public",
       async handle(_req, res) {
-        const text = await metrics.render({ totals: await readTotals(), isPaused: isPaused(), nowMs: now() });
+        const text = await metrics.render({
+          totals: await readTotals(),
+          log: logFigures(),
+          isPaused: isPaused(),
+          nowMs: now(),
+        });
         res.writeHead(200, {
           "Content-Type": metrics.contentType,
           "Content-Length": Buffer.byteLength(text),

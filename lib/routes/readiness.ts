@@ -1,4 +1,5 @@
 import { OVERDUE_MS } from "../core/outbox.ts";
+import { whyUnusable } from "../db/sqlite_errors.ts";
 import { orAfter } from "../deadline.ts";
 import { AppError } from "../errors.ts";
 import { WHAT_TO_DO } from "../operations/store_guard.ts";
@@ -77,9 +78,11 @@ export function createReadiness({ core, objects, guard }: Pick<RouteParts, "core
       ? checking
       : orAfter(WAIT_MS_MAX, checking, () => before));
     if (databaseFailure !== null) {
-      throw new AppError("storage_unavailable", "The database cannot be written at the moment", {
-        cause: databaseFailure,
-      });
+      throw new AppError(
+        "storage_unavailable",
+        `The database cannot be written at the moment${describeCause(databaseFailure)}`,
+        { cause: databaseFailure },
+      );
     }
     // There only while a person has to decide: see `store_guard.ts`.
     const paused = guard.pauseReason();
@@ -96,4 +99,13 @@ export function createReadiness({ core, objects, guard }: Pick<RouteParts, "core
       ...(nowMs - sinceMs > OVERDUE_MS ? { removals: `overdue since ${timestamp(sinceMs)}` } : {}),
     };
   };
+}
+
+/** Why, as far as SQLite says: it may be the cause of what the write was told. */
+function describeCause(failure: unknown): string {
+  for (let error = failure; error instanceof Error; error = error.cause) {
+    const why = whyUnusable(error);
+    if (why !== null) return `: ${why}`;
+  }
+  return "";
 }

@@ -1,5 +1,6 @@
+import { randomBytes } from "node:crypto";
 import type { Config } from "../config/config.ts";
-import { readSigningKey } from "../db/data_dir.ts";
+import { makeSigningKey, readSigningKey, SIGNING_KEY_BYTES } from "../db/data_dir.ts";
 import type { Log } from "../log.ts";
 import { createObjectRoutes, type ObjectRoutes } from "./disk/object_routes.ts";
 import { createDiskStore, OBJECTS_FOLDER, type Staging } from "./disk/objects_disk.ts";
@@ -40,12 +41,29 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
   const objects = createDiskStore({
     ...options,
     objectsDir: `${config.dataDir}/${OBJECTS_FOLDER}`,
-    signingKey: readSigningKey(config.dataDir),
+    signingKey: options.serves ? await keepSigningKey(config, log) : lookAtSigningKey(config),
     maxUploadBytes: config.maxUploadBytes,
     minFreeBytes: config.minFreeBytes,
     sweep: options.serves,
   });
   return { objects, objectRoutes: createObjectRoutes({ store: objects, now }) };
+}
+
+/** The key that signs URLs; one that was lost is replaced, because without it nothing could be uploaded or downloaded. */
+async function keepSigningKey({ dataDir }: Config, log: Log): Promise<Buffer> {
+  if (await makeSigningKey(dataDir)) {
+    log.warn("signing_key_made", {
+      why: "there was no url_signing.key in the data directory: it belongs into each backup",
+      effect: "all upload and download URLs that were given out before are void",
+      hint: "clients ask for new URLs; nothing else is lost",
+    });
+  }
+  return lookAtSigningKey({ dataDir });
+}
+
+/** A command changes nothing: without a key it signs with one that nobody accepts. */
+function lookAtSigningKey({ dataDir }: Pick<Config, "dataDir">): Buffer {
+  return readSigningKey(dataDir) ?? randomBytes(SIGNING_KEY_BYTES);
 }
 
 /** The S3 store's settings out of all. `readConfig` has checked that those that it needs are there. */

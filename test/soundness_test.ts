@@ -1,0 +1,191 @@
+// Goal: a database that is damaged, or that lies beside the log of another file, is not written to, and who runs the
+// service is told what happened and how to go on.
+// Method: what operators do, done to the files of the real program after a SIGKILL.
+import assert from "node:assert/strict";
+import {
+  copyFileSync,
+  existsSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import { type TestContext, test } from "node:test";
+import Database from "better-sqlite3";
+import { DATABASE_FILE } from "../lib/db/db.ts";
+import { checkBooks } from "./_books.ts";
+import { confirmUploads, fingerprints } from "./_operator.ts";
+import { type InitOutput, initProgram, logLines, runProgram, serveProgram } from "./_process.ts";
+import { until } from "./_until.ts";
+
+interface Mixed {
+  dataDir: string;
+  made: InitOutput;
+  /** The newer file, as the kill left it. */
+  newer: string;
+  db: string;
+}
+
+/** Resolves once the server, being idle, has copied its log into the file: the next write begins a new log. */
+async function logIsCopied(db: string): Promise<void> {
+  const sql = new Database(db, { readonly: true });
+  const isCopied = (): boolean => {
+    const [, pages = 0, copied = -1] = sql.prepare<[], number[]>("PRAGMA wal_checkpoint(NOOP)").raw().get() ?? [];
+    return pages === copied;
+  };
+  await until(isCopied, "the log is copied");
+  sql.close();
+}
+
+/** An older copy of the database beside the log of the newer file, as after a hasty restore. */
+async function mixUp(t: TestContext): Promise<Mixed> {
+  const { dataDir, made } = await initProgram(t);
+  const owner = { key: made.api_key, workspaceId: made.workspace_id };
+  const first = await serveProgram(t, dataDir);
+  await confirmUploads(first, owner, 60);
+  first.child.kill("SIGTERM");
+  await first.ended;
+  const db = join(dataDir, DATABASE_FILE);
+  const [older, newer] = [`${dataDir}-older`, `${dataDir}-newer`];
+  copyFileSync(db, older);
+  const second = await serveProgram(t, dataDir);
+  const ids = await confirmUploads(second, owner, 80);
+  await logIsCopied(db);
+  for (const id of ids.slice(-60)) {
+    assert.equal((await second.call("DELETE", `/api/v1/uploads/${id}`, { key: owner.key })).status, 200);
+  }
+  await logIsCopied(db);
+  await confirmUploads(second, owner, 10);
+  second.child.kill("SIGKILL");
+  await second.ended;
+  assert.ok(statSync(`${db}-wal`).size > 0);
+  copyFileSync(db, newer);
+  copyFileSync(older, db);
+  return { dataDir, made, newer, db };
+}
+
+test("an older copy beside the log of the newer file: nothing starts, nothing is written, and both ways out are told", async (t) => {
+  const { dataDir, made, newer, db } = await mixUp(t);
+  const env = { STOWAGE_DATA_DIR: dataDir };
+  const before = fingerprints(dataDir);
+  const names = readdirSync(dataDir).sort();
+  for (const args of [["serve"], ["doctor"], ["keys", "list"], ["workspaces", "create", "--name", "x"], ["init"]]) {
+    const { exitCode, stdout, stderr } = await runProgram(t, args, env);
+    assert.equal(exitCode, 1, args.join(" "));
+    const said = stdout + stderr;
+    assert.match(said, /stowage\.db" and its log ".*-wal" do not belong together: with the log there are \d+ faults/);
+    assert.match(said, /a copy was put back .* Nothing was written/);
+    assert.match(said, /mv ".*stowage\.db-wal" ".*stowage\.db-shm" SOMEWHERE/);
+    assert.deepEqual(fingerprints(dataDir), before, args.join(" "));
+  }
+  assert.deepEqual(readdirSync(dataDir).sort(), names, "the checks leave no file behind");
+
+  // One way: go on with the newer file. Everything that was acknowledged is there.
+  copyFileSync(newer, db);
+  const server = await serveProgram(t, dataDir);
+  const { json } = await server.call("GET", "/api/v1/uploads", { key: made.api_key });
+  assert.equal(json.pagination.total, 90);
+  const said = logLines(server.stderr()).map(({ msg }) => msg);
+  assert.ok(said.indexOf("database_check") < said.indexOf("database_sound"), said.join(" "));
+  assert.ok(said.indexOf("database_sound") < said.indexOf("listening"), said.join(" "));
+});
+
+test("an older copy beside the log of the newer file: with the log moved away the copy is served", async (t) => {
+  const { dataDir, made, db } = await mixUp(t);
+  for (const suffix of ["-wal", "-shm"]) rmSync(db + suffix, { force: true });
+  const server = await serveProgram(t, dataDir);
+  const { json } = await server.call("GET", "/api/v1/uploads", { key: made.api_key });
+  assert.equal(json.pagination.total, 60);
+  assert.ok(!server.stderr().includes("database_check"), "after a clean end nothing has to be checked");
+  const sql = new Database(db, { readonly: true });
+  t.after(() => sql.close());
+  checkBooks(sql);
+});
+
+test("the log of an older file beside the newer database is noticed too", async (t) => {
+  const { dataDir, made } = await initProgram(t);
+  const owner = { key: made.api_key, workspaceId: made.workspace_id };
+  const db = join(dataDir, DATABASE_FILE);
+  const first = await serveProgram(t, dataDir);
+  const ids = await confirmUploads(first, owner, 60);
+  await logIsCopied(db);
+  await confirmUploads(first, owner, 20);
+  first.child.kill("SIGKILL");
+  await first.ended;
+  copyFileSync(`${db}-wal`, `${dataDir}-older-wal`);
+  const second = await serveProgram(t, dataDir);
+  for (const id of ids) await second.call("DELETE", `/api/v1/uploads/${id}`, { key: owner.key });
+  await confirmUploads(second, owner, 60);
+  second.child.kill("SIGTERM");
+  await second.ended;
+  copyFileSync(`${dataDir}-older-wal`, `${db}-wal`);
+  const before = fingerprints(dataDir);
+  const { exitCode, stderr } = await runProgram(t, ["serve"], { STOWAGE_DATA_DIR: dataDir });
+  assert.equal(exitCode, 1);
+  assert.match(stderr, /do not belong together/);
+  assert.deepEqual(fingerprints(dataDir), before);
+});
+
+/** A data directory with some uploads, whose server was killed. */
+async function killed(t: TestContext): Promise<{ dataDir: string; made: InitOutput; db: string }> {
+  const { dataDir, made } = await initProgram(t);
+  const server = await serveProgram(t, dataDir);
+  await confirmUploads(server, { key: made.api_key, workspaceId: made.workspace_id }, 20);
+  server.child.kill("SIGKILL");
+  await server.ended;
+  return { dataDir, made, db: join(dataDir, DATABASE_FILE) };
+}
+
+for (const [what, damage] of [
+  ["missing", (db: string) => rmSync(db)],
+  ["empty", (db: string) => truncateSync(db)],
+] as const) {
+  test(`a database that is ${what} beside its log is not made anew, and the log stays`, async (t) => {
+    const { dataDir, db } = await killed(t);
+    damage(db);
+    const before = fingerprints(dataDir);
+    for (const args of [["serve"], ["init"], ["doctor"], ["keys", "list"]]) {
+      const { exitCode, stdout, stderr } = await runProgram(t, args, { STOWAGE_DATA_DIR: dataDir });
+      assert.equal(exitCode, 1, args.join(" "));
+      assert.match(stdout + stderr, /is missing or empty, and its log ".*-wal" is there\. Nothing was written/);
+      assert.deepEqual(fingerprints(dataDir), before, args.join(" "));
+    }
+  });
+}
+
+test("an empty database is not taken for a fresh one by serve", async (t) => {
+  const { dataDir } = await initProgram(t);
+  const db = join(dataDir, DATABASE_FILE);
+  truncateSync(db);
+  const { exitCode, stderr } = await runProgram(t, ["serve"], { STOWAGE_DATA_DIR: dataDir });
+  assert.equal(exitCode, 1);
+  assert.match(
+    stderr,
+    /stowage\.db" is empty: an `init` or a copy was cut off\nstowage: hint: if there was data in it, restore/,
+  );
+  assert.equal(statSync(db).size, 0);
+});
+
+test("a file that is damaged itself is called so, and not written to", async (t) => {
+  const { dataDir, db } = await killed(t);
+  // What lies in the log too would hide the damage: so it is copied first, and then holds one change of a small table.
+  const sql = new Database(db);
+  sql.pragma("wal_checkpoint(TRUNCATE)");
+  sql.exec("UPDATE users SET name = 'written once more'");
+  const rootPage = sql.prepare("SELECT rootpage FROM sqlite_schema WHERE name = 'uploads_by_workspace'").pluck().get();
+  const [file, wal] = [readFileSync(db), readFileSync(`${db}-wal`)];
+  sql.close();
+  const pageBytes = 4_096;
+  file.fill(0x5a, (Number(rootPage) - 1) * pageBytes, Number(rootPage) * pageBytes);
+  writeFileSync(db, file);
+  writeFileSync(`${db}-wal`, wal);
+  const before = fingerprints(dataDir);
+  const { exitCode, stderr } = await runProgram(t, ["serve"], { STOWAGE_DATA_DIR: dataDir });
+  assert.equal(exitCode, 1);
+  assert.match(stderr, /stowage\.db" is damaged: \d+ faults .*Nothing was written\n.*restore the newest backup/s);
+  assert.deepEqual(fingerprints(dataDir), before);
+  assert.ok(existsSync(`${db}-wal`));
+});
