@@ -1,6 +1,16 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmdirSync,
+  rmSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
 import { dirname, join } from "node:path";
 import { type TestContext, test } from "node:test";
 import Database from "better-sqlite3";
@@ -185,6 +195,52 @@ test("a restored old database that was written on beyond the marker is still not
   await its.app.cleaner.runOnce();
   assert.equal(its.app.cleaner.pauseReason(), "the ledger's number 4 is not the one that the store has seen");
   assert.ok(its.files().includes(todaysKey));
+});
+
+/** The store's folder is not mounted any more, and the last comparison is a while ago. */
+function unmount({ dataDir, clock }: Pick<FaultyApp, "dataDir" | "clock">): string {
+  const away = join(dataDir, "objects.away");
+  renameSync(join(dataDir, "objects"), away);
+  mkdirSync(join(dataDir, "objects"));
+  clock.advance(2_000);
+  return away;
+}
+
+test("a store that was swapped: nothing expires either", async (t) => {
+  const its = await startFaultyApp(t, await newPlace(t));
+  const { id } = await its.staged("pending");
+  assert.equal((await its.app.cleaner.runOnce()).expired, 0);
+  const away = unmount(its);
+  its.clock.advance(30 * DAY_MS);
+  assert.deepEqual(await its.app.cleaner.runOnce(), { removed: 0, failed: 0, expired: 0 });
+  assert.equal(its.statusOf(id), "pending");
+  rmdirSync(join(its.dataDir, "objects"));
+  renameSync(away, join(its.dataDir, "objects"));
+  assert.equal((await its.app.cleaner.runOnce()).expired, 1);
+});
+
+test("a store that is swapped in the middle of a long pass: nothing of the next batch is settled", async (t) => {
+  const its = await startFaultyApp(t, await newPlace(t));
+  const [first, second] = [await its.confirmedUpload("first"), await its.confirmedUpload("second")];
+  await its.app.cleaner.runOnce();
+  await its.call("DELETE", `/api/v1/uploads/${first.id}`);
+  let away = "";
+  its.hooks.after = async ({ name }) => {
+    if (name !== "remove") return;
+    its.hooks.after = undefined;
+    away = unmount(its);
+    await its.call("DELETE", `/api/v1/uploads/${second.id}`);
+  };
+  assert.equal((await its.app.cleaner.runOnce()).removed, 1);
+  const waiting = its.entries().filter(({ object_key: key }) => key.startsWith("final/") && key.includes(second.id));
+  assert.deepEqual(
+    waiting.map(({ taken_at_ms, attempts }) => [taken_at_ms, attempts]),
+    [[null, 0]],
+  );
+  assert.match(String(waiting[0]?.last_error), /^paused: the objects are in the folder/);
+  rmdirSync(join(its.dataDir, "objects"));
+  renameSync(away, join(its.dataDir, "objects"));
+  await its.checkEnd();
 });
 
 test("the store of another installation, or a marker that cannot be read, pauses the cleaner", async (t) => {

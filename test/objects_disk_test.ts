@@ -1,12 +1,13 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { existsSync, readdirSync, statSync } from "node:fs";
-import { mkdir, writeFile } from "node:fs/promises";
+import { mkdir, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { PassThrough, Readable } from "node:stream";
 import { test } from "node:test";
 import { setImmediate as turn } from "node:timers/promises";
 import { newId, newObjectKey } from "../lib/ids.ts";
+import { createFolders } from "../lib/store/disk/folders.ts";
 import { createDiskStore } from "../lib/store/disk/objects_disk.ts";
 import type { ListedObject, ObjectStat } from "../lib/store/objects.ts";
 import { finalKeyFor, INSTALLATION_ID, openTestStore, stagingOf, type TestStore } from "./_disk_store.ts";
@@ -404,6 +405,26 @@ test("a folder that cannot be used fails at the start, with the reason", async (
     code: "storage_unavailable",
     message: /a_file.*ENOTDIR|a_file.*EEXIST/,
   });
+});
+
+test("a folder that is gone is not made anew by a PUT or a confirm, and nothing counts as removed from it", async (t) => {
+  const s = await openTestStore(t);
+  const key = s.newPendingKey();
+  const source = await s.put(key, "hello");
+  const final = finalKeyFor(key);
+  await rm(s.objectsDir, { recursive: true });
+  await assert.rejects(s.put(s.newPendingKey(), "more"), { code: "storage_unavailable" });
+  await assert.rejects(s.store.promote(key, final, { source, contentType: "text/plain" }));
+  assert.equal((await s.store.remove([key])).size, 1);
+  await assert.rejects(s.store.readMarker("marker"), { failure: "bucket_missing" });
+  await assert.rejects(s.store.prepare({ makes: false }), { failure: "bucket_missing" });
+  assert.ok(!existsSync(s.objectsDir));
+  // Gone just between two steps of a PUT.
+  const folder = dirname(s.pathOf(key));
+  await s.store.prepare({ makes: true });
+  await rm(s.objectsDir, { recursive: true });
+  await assert.rejects(createFolders(s.objectsDir).make(folder), { code: "ENOENT" });
+  assert.ok(!existsSync(s.objectsDir));
 });
 
 test("probe() leaves nothing behind", async (t) => {

@@ -16,6 +16,7 @@ import { type ObjectStore, StoreError } from "../lib/store/objects.ts";
 import { initDataDir, silentLog, temporaryFolder, testConfig } from "./_app.ts";
 import { afterwards } from "./_db.ts";
 import { uncounted } from "./_disk_store.ts";
+import { startFaultProxy } from "./_fault_proxy.ts";
 import { runProgram, type ServingProgram, serveProgram } from "./_process.ts";
 import { installationOf } from "./_raw_store.ts";
 import { collectLog, openS3Store, type S3Make, useS3Server } from "./_s3_servers.ts";
@@ -30,7 +31,7 @@ async function isThere(site: Site, id: string): Promise<boolean> {
 }
 
 async function pausedAs(program: ServingProgram, reason: RegExp): Promise<void> {
-  await program.says('"msg":"cleaner_paused"');
+  await until(() => program.stderr().includes('"msg":"cleaner_paused"'), "the log says that the cleaner is paused");
   const ready = await program.call("GET", "/ready");
   assert.equal(ready.status, 200, "a person decides; meanwhile the service serves");
   assert.match(ready.json.cleaner, reason);
@@ -109,6 +110,42 @@ for (const make of ["disk", "minio", "versitygw"] as const satisfies readonly Pl
     assert.equal((await site.marker()).generation, 3);
   });
 }
+
+test("minio: a copy that cannot even listen takes nothing from its original", async (t) => {
+  const site = await openPlace(t, "minio");
+  if (site === null) return;
+  const original = await site.start();
+  const client = clientFor(original, site.made);
+  const { id } = await client.uploaded("x");
+  const env = { ...site.env, STOWAGE_PORT: new URL(original.url).port };
+  const copy = await runProgram(t, ["serve"], { STOWAGE_DATA_DIR: copyDataDir(site, "copy"), ...env });
+  assert.equal(copy.exitCode, 1);
+  assert.match(copy.stderr, /STOWAGE_PORT/);
+  await delay(COMPARED_MS);
+  assert.equal((await client.remove(id)).status, 200);
+  await until(async () => !(await isThere(site, id)), "it is removed");
+  assert.equal((await client.ready()).json.cleaner, undefined);
+});
+
+test("minio: a store that refuses conditions gets its marker without", async (t) => {
+  const server = await useS3Server(t, "minio");
+  if (server === null) return;
+  const proxy = await startFaultProxy(t, server.endpoint);
+  const body = "<Error><Code>NotImplemented</Code><Message>no conditions</Message></Error>";
+  for (const name of ["if-match", "if-none-match"]) {
+    proxy.setFault({ kind: "answer", status: 501, body, match: { header: [name, /./] } });
+    const store = await openS3Store(t, server, { url: proxy.url });
+    const key = "final/0123456789abcdef/ledger-marker";
+    let replaces: string | null = null;
+    for (const text of ["one", "two"]) {
+      await store.writeMarker(key, text, { replaces });
+      const stored = await store.readMarker(key);
+      assert.equal(stored?.text, text);
+      replaces = stored?.etag ?? null;
+    }
+    await proxy.heal();
+  }
+});
 
 /** What two copies share, and what is done to the one's calls of it. */
 interface Shared {
@@ -254,6 +291,8 @@ test("a copy that has booked more than its original is noticed by it as a copy",
   const marker = JSON.parse((await shared.objects.readMarker(""))?.text ?? "");
   const second = startGuard(t, two, shared);
   assert.equal(await second.guard.isCurrent(), false, "its generation is the older one");
+  first.pass();
+  assert.equal(await first.guard.keepUp(), true, "who has never had the store stops no one");
   const stored = await shared.objects.readMarker("");
   const ahead = { ...marker, ledger_seq: 9, run: "another", generation: 9 };
   await shared.objects.writeMarker("", JSON.stringify(ahead), { replaces: stored?.etag ?? null });
