@@ -5,6 +5,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "no
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { TestContext } from "node:test";
+import Database from "better-sqlite3";
 import { DATABASE_FILE } from "../lib/db/db.ts";
 import { afterwards } from "./_db.ts";
 import { skipLoudly } from "./_loud_skip.ts";
@@ -31,6 +32,14 @@ export async function confirmUploads(
     ids.push(upload.id);
   }
   return ids;
+}
+
+/** Copies the log into the file beside a server, as the server itself does when it is idle: the next write begins a new log. */
+export function copyLog(db: string): void {
+  const sql = new Database(db, { timeout: 5_000 });
+  const [{ busy }] = sql.pragma("wal_checkpoint(RESTART)") as [{ busy: number }];
+  sql.close();
+  assert.equal(busy, 0);
 }
 
 /** What the database's file and its log hold, byte for byte. */

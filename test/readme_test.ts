@@ -1,12 +1,15 @@
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { readFile } from "node:fs/promises";
+import { dirname } from "node:path";
 import { test } from "node:test";
 import { promisify } from "node:util";
 import { COMMANDS } from "../lib/commands/commands.ts";
 import { firstSteps } from "../lib/commands/first_steps.ts";
 import { listSettings } from "../lib/config/config.ts";
-import { startTestApp, type TestApp, temporaryFolder } from "./_app.ts";
+import { type Json, startTestApp, type TestApp, temporaryFolder } from "./_app.ts";
+import { confirmUploads } from "./_operator.ts";
+import { initProgram, runProgram, serveProgram } from "./_process.ts";
 
 const readme = await readFile(new URL("../README.md", import.meta.url), "utf8");
 const run = promisify(execFile);
@@ -61,6 +64,39 @@ test("the lines that init prints work as pasted", async (t) => {
     { kind: "release", bytes: -19 },
   ]);
   assert.equal(statedSizeBytes(sql), 19);
+});
+
+test("the README's backup and restore work as pasted, and bring back exactly what was backed up", async (t) => {
+  const blockOf = (name: string): string =>
+    new RegExp(`<!-- ${name} -->\n\`\`\`sh\n(.*?)\`\`\``, "s").exec(readme)?.[1] ?? assert.fail(`no ${name}`);
+  const { dataDir, made } = await initProgram(t);
+  const cwd = dirname(dataDir);
+  const owner = { key: made.api_key, workspaceId: made.workspace_id };
+  const first = await serveProgram(t, dataDir);
+  await confirmUploads(first, owner, 5);
+  first.child.kill("SIGTERM");
+  await first.ended;
+  await run("sh", ["-euc", blockOf("backup")], { cwd });
+
+  const second = await serveProgram(t, dataDir);
+  const { json } = await second.call("GET", "/api/v1/uploads", owner);
+  await confirmUploads(second, owner, 5);
+  await second.call("DELETE", `/api/v1/uploads/${json.data[0].id}`, owner);
+  second.child.kill("SIGKILL");
+  await second.ended;
+  await run("sh", ["-euc", blockOf("restore")], { cwd });
+
+  const third = await serveProgram(t, dataDir);
+  // The port, and so the URLs, are others each time.
+  const withoutUrl = ({ download_url, ...upload }: Json): Json => upload;
+  const after = (await third.call("GET", "/api/v1/uploads", owner)).json;
+  assert.deepEqual(after.data.map(withoutUrl), json.data.map(withoutUrl));
+  for (const { id } of json.data) {
+    const { data } = (await third.call("GET", `/api/v1/uploads/${id}`, owner)).json;
+    assert.match((await third.call("GET", data.download_url)).text, /^file \d$/);
+  }
+  const doctor = await runProgram(t, ["doctor"], { STOWAGE_DATA_DIR: dataDir });
+  assert.equal(doctor.exitCode, 0, doctor.stdout);
 });
 
 test("the README lists every setting with its default, and every command", () => {

@@ -17,9 +17,8 @@ import { type TestContext, test } from "node:test";
 import Database from "better-sqlite3";
 import { DATABASE_FILE } from "../lib/db/db.ts";
 import { checkBooks } from "./_books.ts";
-import { confirmUploads, fingerprints } from "./_operator.ts";
+import { confirmUploads, copyLog, fingerprints } from "./_operator.ts";
 import { type InitOutput, initProgram, logLines, runProgram, serveProgram } from "./_process.ts";
-import { until } from "./_until.ts";
 
 interface Mixed {
   dataDir: string;
@@ -27,17 +26,6 @@ interface Mixed {
   /** The newer file, as the kill left it. */
   newer: string;
   db: string;
-}
-
-/** Resolves once the server, being idle, has copied its log into the file: the next write begins a new log. */
-async function logIsCopied(db: string): Promise<void> {
-  const sql = new Database(db, { readonly: true });
-  const isCopied = (): boolean => {
-    const [, pages = 0, copied = -1] = sql.prepare<[], number[]>("PRAGMA wal_checkpoint(NOOP)").raw().get() ?? [];
-    return pages === copied;
-  };
-  await until(isCopied, "the log is copied");
-  sql.close();
 }
 
 /** An older copy of the database beside the log of the newer file, as after a hasty restore. */
@@ -53,11 +41,11 @@ async function mixUp(t: TestContext): Promise<Mixed> {
   copyFileSync(db, older);
   const second = await serveProgram(t, dataDir);
   const ids = await confirmUploads(second, owner, 80);
-  await logIsCopied(db);
+  copyLog(db);
   for (const id of ids.slice(-60)) {
     assert.equal((await second.call("DELETE", `/api/v1/uploads/${id}`, { key: owner.key })).status, 200);
   }
-  await logIsCopied(db);
+  copyLog(db);
   await confirmUploads(second, owner, 10);
   second.child.kill("SIGKILL");
   await second.ended;
@@ -111,7 +99,7 @@ test("the log of an older file beside the newer database is noticed too", async 
   const db = join(dataDir, DATABASE_FILE);
   const first = await serveProgram(t, dataDir);
   const ids = await confirmUploads(first, owner, 60);
-  await logIsCopied(db);
+  copyLog(db);
   await confirmUploads(first, owner, 20);
   first.child.kill("SIGKILL");
   await first.ended;
