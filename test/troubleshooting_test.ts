@@ -5,8 +5,9 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { blocksOfPage, casesOfPage, cureOf } from "./_troubleshooting.ts";
 import { BOOKS_CASES } from "./_troubleshooting_books.ts";
+import { STORE_CASES } from "./_troubleshooting_store.ts";
 
-const CASES = [...BOOKS_CASES];
+const CASES = [...BOOKS_CASES, ...STORE_CASES];
 
 test("each block of commands on the page is a case that is played here, and each case is on the page", () => {
   const setupBlocks = 1;
