@@ -21,7 +21,8 @@ export function checkIntegrity(
   const bytes = queries.fileBytes();
   if (isServed && bytes > INTEGRITY_BYTES_MAX_BESIDE_SERVER) {
     report.note(check, `its structure was not checked: with ${bytes} bytes that takes long, and a server is running`, {
-      advice: "run `stowage doctor` while the server is stopped, or on a snapshot of the data directory, named by STOWAGE_DATA_DIR",
+      advice:
+        "run `stowage doctor` while the server is stopped, or on a snapshot of the data directory, named by STOWAGE_DATA_DIR",
     });
     return true;
   }
