@@ -7,3 +7,6 @@ ALTER TABLE installation ADD COLUMN generation INTEGER NOT NULL DEFAULT 0;
 
 -- The checksum that a create may state.
 ALTER TABLE uploads ADD COLUMN checksum_sha256 TEXT CHECK (length(checksum_sha256) = 64);
+
+-- Which log the newest changes are in.
+ALTER TABLE installation ADD COLUMN log_start_json TEXT;
