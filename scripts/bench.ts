@@ -16,11 +16,12 @@ import { measureMemory } from "./bench/memory.ts";
 import { measureNoLeak } from "./bench/no_leak.ts";
 import { pairedRatio, printEnvironment, printTargets, type Target } from "./bench/report.ts";
 import { measureS3 } from "./bench/s3.ts";
+import { measureStartAfterKill } from "./bench/start_after_kill.ts";
 
-const PARTS = ["delete", "create", "memory", "no-leak", "s3", "abuse"];
+const PARTS = ["delete", "create", "memory", "no-leak", "start", "s3", "abuse"];
 /** A shorter run of abuse has no part in which memory could be called flat. */
 const SECONDS_MIN = 20;
-const USAGE = `Usage: npm run bench -- [--quick] [--dir FOLDER] [--only delete,create,memory,no-leak,s3,abuse]
+const USAGE = `Usage: npm run bench -- [--quick] [--dir FOLDER] [--only delete,create,memory,no-leak,start,s3,abuse]
                       [--seconds SECONDS] [--abuse TEXT,TEXT …]
 
 Starts the service and a ceiling program (bare node:http, the same statements, grouped, synchronous=FULL) and measures
@@ -74,6 +75,12 @@ async function main(): Promise<void> {
     if (parts.includes("create")) targets.push(...(await creates(context, few)));
     if (parts.includes("memory")) targets.push(...(await memory(context, options.quick)));
     if (parts.includes("no-leak")) targets.push(...(await noLeak(context)));
+    if (parts.includes("start")) {
+      targets.push({
+        name: `s to start after a SIGKILL, ${many.toLocaleString("en")} uploads`,
+        ...{ measured: (await measureStartAfterKill(folder, many)) / 1_000, goal: 5, kind: "max" },
+      });
+    }
     if (parts.includes("s3")) targets.push(...(await measureS3(context, options.quick)));
     if (parts.includes("abuse")) {
       const figures = await measureAbuse(folder, {
