@@ -1,14 +1,13 @@
 import { readFileSync } from "node:fs";
 import { request } from "undici";
 import { startAgain, startService } from "./children.ts";
-import { copySeed, makeSeed } from "./data_dirs.ts";
+import { copySeed, type Seed } from "./data_dirs.ts";
 import { median, printTable } from "./report.ts";
 
 const RUNS = 3;
 
 /** How long `serve` takes to listen after a SIGKILL: it checks the whole database before it writes. Resolves with ms. */
-export async function measureStartAfterKill(folder: string, rows: number): Promise<number> {
-  const seed = await makeSeed(folder, rows, 1_000);
+export async function measureStartAfterKill(seed: Seed): Promise<number> {
   const { dataDir } = await copySeed(seed, "killed");
   let service = await startService(dataDir);
   const startMs: number[] = [];
@@ -33,7 +32,7 @@ export async function measureStartAfterKill(folder: string, rows: number): Promi
   }
   await service.stop();
   printTable(
-    [`${rows} uploads, after a SIGKILL`, "ms"],
+    [`${seed.rows} uploads, ${seed.workspaces.length} workspace(s), after a SIGKILL`, "ms"],
     [
       ["start", median(startMs).toFixed(0)],
       ["of it the check of the database", median(checkMs).toFixed(0)],
