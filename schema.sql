@@ -417,8 +417,26 @@ CREATE TRIGGER object_removals_keep_object BEFORE UPDATE ON object_removals
  WHEN NEW.seq IS NOT OLD.seq OR NEW.object_key IS NOT OLD.object_key OR NEW.upload_id IS NOT OLD.upload_id
 BEGIN SELECT RAISE(ABORT, 'an entry keeps its object'); END;
 
+-- removed_objects -----------------------------------------------------------------------------------------------------
+
+-- Before REPLACE could displace a row.
+CREATE TRIGGER removed_objects_enter_once BEFORE INSERT ON removed_objects
+ WHEN EXISTS (SELECT 1 FROM removed_objects WHERE upload_id = NEW.upload_id)
+BEGIN SELECT RAISE(ABORT, 'what was removed stays on record'); END;
+
+-- What is known stays as it is, and the newest removal and the number of tries never fall.
+CREATE TRIGGER removed_objects_only_learn BEFORE UPDATE ON removed_objects
+ WHEN NEW.upload_id IS NOT OLD.upload_id
+   OR OLD.owner_id IS NOT NULL AND NEW.owner_id IS NOT OLD.owner_id
+   OR OLD.user_id IS NOT NULL AND NEW.user_id IS NOT OLD.user_id
+   OR OLD.deleted_at_ms IS NOT NULL AND NEW.deleted_at_ms IS NOT OLD.deleted_at_ms
+   OR NEW.removed_at_ms < OLD.removed_at_ms OR NEW.attempts < OLD.attempts
+BEGIN SELECT RAISE(ABORT, 'what was removed stays on record'); END;
+
 CREATE TRIGGER removed_objects_stay BEFORE DELETE ON removed_objects
 BEGIN SELECT RAISE(ABORT, 'what was removed stays on record'); END;
+
+-- installation --------------------------------------------------------------------------------------------------------
 
 CREATE TRIGGER installation_stays BEFORE DELETE ON installation
 BEGIN SELECT RAISE(ABORT, 'the installation keeps its id'); END;

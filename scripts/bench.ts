@@ -16,11 +16,12 @@ import { measureMemory } from "./bench/memory.ts";
 import { measureNoLeak } from "./bench/no_leak.ts";
 import { pairedRatio, printEnvironment, printTargets, type Target } from "./bench/report.ts";
 import { measureS3 } from "./bench/s3.ts";
+import { measureStartAfterKill } from "./bench/start_after_kill.ts";
 
-const PARTS = ["delete", "create", "memory", "no-leak", "s3", "abuse"];
+const PARTS = ["delete", "create", "memory", "no-leak", "start", "s3", "abuse"];
 /** A shorter run of abuse has no part in which memory could be called flat. */
 const SECONDS_MIN = 20;
-const USAGE = `Usage: npm run bench -- [--quick] [--dir FOLDER] [--only delete,create,memory,no-leak,s3,abuse]
+const USAGE = `Usage: npm run bench -- [--quick] [--dir FOLDER] [--only delete,create,memory,no-leak,start,s3,abuse]
                       [--seconds SECONDS] [--abuse TEXT,TEXT …]
 
 Starts the service and a ceiling program (bare node:http, the same statements, grouped, synchronous=FULL) and measures
@@ -74,6 +75,7 @@ async function main(): Promise<void> {
     if (parts.includes("create")) targets.push(...(await creates(context, few)));
     if (parts.includes("memory")) targets.push(...(await memory(context, options.quick)));
     if (parts.includes("no-leak")) targets.push(...(await noLeak(context)));
+    if (parts.includes("start")) targets.push(...(await startsAfterKill(context, many)));
     if (parts.includes("s3")) targets.push(...(await measureS3(context, options.quick)));
     if (parts.includes("abuse")) {
       const figures = await measureAbuse(folder, {
@@ -160,6 +162,18 @@ async function memory(context: BenchContext, quick: boolean): Promise<Target[]> 
     { name: "MB added by one large PUT", measured: figures.putAddsMb, goal: 50, kind: "max" },
     { name: `MB resident after ${deletes} deletes`, measured: figures.afterDeletesMb, goal: 220, kind: "max" },
   ];
+}
+
+async function startsAfterKill({ folder }: BenchContext, rows: number): Promise<Target[]> {
+  const targets: Target[] = [];
+  for (const workspaces of [1, 1_000]) {
+    targets.push({
+      name: `s to start after a SIGKILL, ${rows.toLocaleString("en")} uploads, ${workspaces} workspace(s)`,
+      measured: (await measureStartAfterKill(await makeSeed(folder, rows, workspaces))) / 1_000,
+      ...{ goal: 5, kind: "max" },
+    });
+  }
+  return targets;
 }
 
 /** What the answers' times tell of a foreign id: how often a guess from one of them would be better than a coin. */

@@ -72,7 +72,15 @@ const KEY_PATTERN = /^(staging|final)\/[0-9a-f]{16}\/[0-9a-f]{8}(-[0-9a-f]{4}){3
 
 /** Takes down what a raw database says. */
 export function readBooks(db: Database.Database): Books {
-  const tables = ["installation", "users", "workspaces", "uploads", "storage_events", "object_removals"];
+  const tables = [
+    "installation",
+    "users",
+    "workspaces",
+    "uploads",
+    "storage_events",
+    "object_removals",
+    "removed_objects",
+  ];
   const rows = JSON.stringify(tables.map((table) => db.prepare(`SELECT * FROM ${table} ORDER BY 1`).raw().all()));
   const keys = db
     .prepare<[], string>("SELECT object_key FROM uploads UNION SELECT object_key FROM object_removals")

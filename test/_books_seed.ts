@@ -113,5 +113,6 @@ function seedSql(installation: string): string {
     `INSERT INTO object_removals (object_key, upload_id, entered_at_ms, due_at_ms, again_at_ms)
      VALUES ('${objectKey("final", installation, UPLOAD.a1)}', '${UPLOAD.a1}', 1, 7000, 86407000);`,
     `INSERT INTO storage_events (workspace_id, kind, bytes, balance_bytes, at_ms) VALUES ('${WORKSPACE.a}', 'adjust', 0, 500, 3);`,
+    `INSERT INTO removed_objects VALUES ('${UPLOAD.a6}', '${WORKSPACE.a}', '${USER}', 3, 8, 2), ('${UPLOAD.a5}', NULL, NULL, NULL, 8, 1);`,
   ].join("\n");
 }

@@ -36,6 +36,7 @@ const APPEND = "the ledger is append-only";
 const ENTRY = "an upload names that object, or it is entered already, or it is not ours";
 const KEEP_ENTRY = "an entry keeps its object";
 const INSTALLATION = "the installation keeps its id";
+const RECORD = "what was removed stays on record";
 
 const refused = (why: string, sql: string, extra: Extra = {}): HostileStatement => ({
   sql,
@@ -80,6 +81,8 @@ export function hostileStatements(installation: string): HostileStatement[] {
   const isEntered = (key: string) => `SELECT count(*) FROM object_removals WHERE object_key = '${key}'`;
   const entryIs = (key: string, what: string) => `SELECT ${what} FROM object_removals WHERE object_key = '${key}'`;
   const seqOf = (key: string) => `(SELECT seq FROM object_removals WHERE object_key = '${key}')`;
+  const removed = (insert: string, id: string) =>
+    `${insert} INTO removed_objects VALUES ('${id}', NULL, NULL, NULL, 9, 1)`;
   const nothing = `'${empty}', NULL, 'adjust', 0, 0, 1`;
 
   return [
@@ -673,6 +676,35 @@ export function hostileStatements(installation: string): HostileStatement[] {
       named: [final(a1, "77")],
       shows: usedIs(a, 500),
     }),
+    // The record of what was removed. In it are a6, wholly known, and a5, of which the ledger tells whose it was.
+    refused(RECORD, removed("INSERT", a6)),
+    refused(RECORD, removed("INSERT OR IGNORE", a6)),
+    refused(RECORD, removed("INSERT OR REPLACE", a6)),
+    refused(RECORD, removed("REPLACE", a5)),
+    refused(RECORD, `PRAGMA recursive_triggers = ON; ${removed("REPLACE", a6)}`),
+    refused(RECORD, `${removed("INSERT", a6)} ON CONFLICT (upload_id) DO UPDATE SET user_id = NULL`),
+    refused(RECORD, `REPLACE INTO removed_objects SELECT upload_id, NULL, NULL, NULL, 0, 0 FROM removed_objects`),
+    refused(RECORD, `DELETE FROM removed_objects`),
+    refused(RECORD, `DELETE FROM removed_objects WHERE upload_id = '${a6}' RETURNING upload_id`),
+    refused(RECORD, `UPDATE removed_objects SET upload_id = '${fresh}' WHERE upload_id = '${a6}'`),
+    refused(RECORD, `UPDATE OR REPLACE removed_objects SET upload_id = '${a5}' WHERE upload_id = '${a6}'`),
+    refused(RECORD, `UPDATE OR IGNORE removed_objects SET owner_id = NULL WHERE upload_id = '${a6}'`),
+    refused(RECORD, `UPDATE removed_objects SET owner_id = '${b}' WHERE upload_id = '${a6}'`),
+    refused(RECORD, `UPDATE removed_objects SET user_id = '${OTHER_USER}' WHERE upload_id = '${a6}'`),
+    refused(RECORD, `UPDATE removed_objects SET user_id = NULL WHERE upload_id = '${a6}'`),
+    refused(RECORD, `UPDATE removed_objects SET deleted_at_ms = 1 WHERE upload_id = '${a6}'`),
+    refused(RECORD, `UPDATE removed_objects SET deleted_at_ms = NULL WHERE upload_id = '${a6}'`),
+    refused(RECORD, `UPDATE removed_objects SET removed_at_ms = removed_at_ms - 1`),
+    refused(RECORD, `UPDATE OR IGNORE removed_objects SET attempts = 0`),
+    refused("NOT NULL", `UPDATE OR REPLACE removed_objects SET removed_at_ms = NULL`),
+    ignored(`UPDATE OR IGNORE removed_objects SET attempts = NULL, removed_at_ms = NULL`),
+    allowed(`UPDATE removed_objects SET removed_at_ms = 99, attempts = attempts + 1 WHERE upload_id = '${a6}'`, {
+      shows: `SELECT user_id = '${USER}' AND attempts = 3 FROM removed_objects WHERE upload_id = '${a6}'`,
+    }),
+    allowed(
+      `UPDATE removed_objects SET owner_id = '${a}', user_id = '${USER}', deleted_at_ms = 4 WHERE upload_id = '${a5}'`,
+    ),
+    allowed(removed("REPLACE", fresh)),
     allowed(`DELETE FROM uploads WHERE id = '${a3}'`, { shows: usedIs(a, 200) }),
     allowed(`DELETE FROM uploads WHERE id = '${a3}' RETURNING id, size_bytes`, {
       shows: entryIs(final(a3), "due_at_ms = 0 AND again_at_ms IS NULL AND owner_id IS NULL"),

@@ -106,3 +106,13 @@ test("a disk that gets full while it runs: the reserve is given, and deletes go 
   assert.equal((await its.server.ended).exitCode, 0);
   await isSound(t, its);
 });
+
+test("a second serve on a full disk leaves the running server its reserve", async (t) => {
+  if (!isRoot(t)) return;
+  const its = await startOnSmallDisk(t);
+  fillDisk(its.disk);
+  const { exitCode, stderr } = await runProgram(t, ["serve"], its.env);
+  assert.equal(exitCode, 1);
+  assert.match(stderr, /is already served by process \d+ at http/);
+  assert.equal(statSync(join(its.dataDir, "stowage.reserve")).size, 8 * MIB);
+});

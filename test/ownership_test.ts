@@ -3,9 +3,10 @@
 // Method: the real program as "nobody", on folders that root has made; the command that it names is run as it stands.
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { chmodSync, chownSync, existsSync, readdirSync, rmSync } from "node:fs";
+import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
+import { afterwards } from "./_db.ts";
 import { confirmUploads, fingerprints, isRoot, NOBODY, openFolder } from "./_operator.ts";
 import { type Ended, type InitOutput, runProgram, serveProgram, startProgram } from "./_process.ts";
 
@@ -173,4 +174,30 @@ test("without url_signing.key serve makes a new one and says that older URLs are
   assert.equal((await second.call("GET", `${pathname}${search}`)).status, 403);
   const { download_url: url } = (await second.call("GET", `/api/v1/uploads/${id}`, owner)).json.data;
   assert.equal((await second.call("GET", url)).text, "file 0");
+});
+
+test("objects on a disk of their own: its lost+found, which is root's, is nobody's concern", async (t) => {
+  if (!isRoot(t)) return;
+  const its = await rootsData(t);
+  execFileSync("chown", ["-R", `${NOBODY}:${NOBODY}`, its.dataDir]);
+  mkdirSync(join(its.dataDir, "objects", "lost+found"), { mode: 0o700 });
+  await servesAsNobody(t, its);
+  const { exitCode, stdout } = await its.asNobody("doctor");
+  assert.equal(exitCode, 0, stdout);
+});
+
+test("the signing key has only to be readable: with mode 400, of root with group's right, or on a read-only mount", async (t) => {
+  if (!isRoot(t)) return;
+  const its = await rootsData(t);
+  execFileSync("chown", ["-R", `${NOBODY}:${NOBODY}`, its.dataDir]);
+  const key = join(its.dataDir, "url_signing.key");
+  chmodSync(key, 0o400);
+  await servesAsNobody(t, its);
+  chownSync(key, 0, NOBODY);
+  chmodSync(key, 0o440);
+  await servesAsNobody(t, its);
+  execFileSync("mount", ["--bind", key, key]);
+  afterwards(t, () => execFileSync("umount", ["--lazy", key]));
+  execFileSync("mount", ["-o", "remount,bind,ro", key]);
+  await servesAsNobody(t, its);
 });

@@ -17,21 +17,36 @@ export type RemovedObjectsRecord = ReturnType<typeof createRemovedObjects>;
 
 /** The record of what was removed of deleted uploads: one row for each, kept for good. */
 export function createRemovedObjects(db: Db) {
-  const upsert = (whoSql: string, whereSql: string) =>
-    db.prepare<{ seqs: string; nowMs: number }>(`
-      INSERT INTO removed_objects (upload_id, owner_id, user_id, deleted_at_ms, removed_at_ms, attempts)
-      SELECT upload_id, ${whoSql}, :nowMs, attempts + 1
+  // Not as an upsert: the schema refuses to insert what is there, so that no REPLACE can blank it.
+  const writer = (whoSql: string, whereSql: string) => {
+    const removedSql = `
+      SELECT upload_id, ${whoSql}, sum(attempts + 1) AS attempts
         FROM object_removals r
        WHERE seq IN (SELECT value FROM json_each(:seqs)) AND ${IS_FOR_GOOD_SQL} AND ${whereSql}
-      ON CONFLICT (upload_id) DO UPDATE
-         SET owner_id = coalesce(owner_id, excluded.owner_id), user_id = coalesce(user_id, excluded.user_id),
-             deleted_at_ms = coalesce(deleted_at_ms, excluded.deleted_at_ms),
-             removed_at_ms = max(removed_at_ms, excluded.removed_at_ms), attempts = attempts + excluded.attempts`);
-  const upsertDeleted = upsert("owner_id, user_id, entered_at_ms", "user_id IS NOT NULL");
+       GROUP BY upload_id`;
+    const update = db.prepare<{ seqs: string; nowMs: number }>(`
+      UPDATE removed_objects AS o
+         SET owner_id = coalesce(o.owner_id, n.owner_id), user_id = coalesce(o.user_id, n.user_id),
+             deleted_at_ms = coalesce(o.deleted_at_ms, n.deleted_at_ms),
+             removed_at_ms = max(o.removed_at_ms, :nowMs), attempts = o.attempts + n.attempts
+        FROM (${removedSql}) n WHERE o.upload_id = n.upload_id`);
+    const insert = db.prepare<{ seqs: string; nowMs: number }>(`
+      INSERT INTO removed_objects (upload_id, owner_id, user_id, deleted_at_ms, removed_at_ms, attempts)
+      SELECT upload_id, owner_id, user_id, deleted_at_ms, :nowMs, attempts FROM (${removedSql}) n
+       WHERE NOT EXISTS (SELECT 1 FROM removed_objects WHERE upload_id = n.upload_id)`);
+    return (batch: { seqs: string; nowMs: number }): void => {
+      update.run(batch);
+      insert.run(batch);
+    };
+  };
+  const writeDeleted = writer(
+    "max(owner_id) AS owner_id, max(user_id) AS user_id, max(entered_at_ms) AS deleted_at_ms",
+    "user_id IS NOT NULL",
+  );
   // A staging key that a confirm gave up, an abandoned copy, a late arrival: usually their upload still exists. If neither
   // the ledger nor the record knows it, nobody could ever ask.
-  const upsertOther = upsert(
-    "NULL, NULL, NULL",
+  const writeOther = writer(
+    "NULL AS owner_id, NULL AS user_id, NULL AS deleted_at_ms",
     `user_id IS NULL
          AND NOT EXISTS (SELECT 1 FROM uploads WHERE id = r.upload_id)
          AND (EXISTS (SELECT 1 FROM storage_events WHERE upload_id = r.upload_id AND kind = 'release')
@@ -46,8 +61,8 @@ export function createRemovedObjects(db: Db) {
    * JSON. Runs inside the write that settles them, before they go.
    */
   function record(seqs: string, nowMs: number): void {
-    upsertDeleted.run({ seqs, nowMs });
-    upsertOther.run({ seqs, nowMs });
+    writeDeleted({ seqs, nowMs });
+    writeOther({ seqs, nowMs });
   }
 
   return { record, find: (uploadId: string): RemovedObjects | null => select.get(uploadId) ?? null };

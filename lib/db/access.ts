@@ -3,7 +3,7 @@ import { dirname, join } from "node:path";
 import { AppError } from "../errors.ts";
 
 /** What lies in a data directory and must be readable and writable for whoever uses it. */
-const FILES = [
+const WRITTEN_FILES = [
   "stowage.db",
   "stowage.db-wal",
   "stowage.db-shm",
@@ -11,9 +11,12 @@ const FILES = [
   "stowage.reserve",
   "serve.lock",
   "serve.lock-journal",
-  "url_signing.key",
 ] as const;
+/** Written once, when it is made: later it may be kept from all writing. */
+const READ_FILES = ["url_signing.key"] as const;
 const OBJECTS = "objects";
+/** Ours among the objects. What else lies there, such as the `lost+found` of a disk of its own, is nobody's concern. */
+const OBJECT_FOLDERS = ["tmp", "staging", "final"] as const;
 /** Folders of objects that are tried. Those below lie in thousands; doctor comes to all of them. */
 const FOLDERS_TRIED_MAX = 1_000;
 /** As many paths as a message names. */
@@ -83,7 +86,10 @@ function refusedPaths(dataDir: string): Refused[] {
   if (above !== null) return [{ path: above, isReadOnlyDisk: false }];
   const folder = tried(dataDir, R_OK | W_OK | X_OK);
   if (folder !== null && !folder.isReadOnlyDisk) return [folder];
-  const files = FILES.map((name) => tried(join(dataDir, name), R_OK | W_OK));
+  const files = [
+    ...WRITTEN_FILES.map((name) => tried(join(dataDir, name), R_OK | W_OK)),
+    ...READ_FILES.map((name) => tried(join(dataDir, name), R_OK)),
+  ];
   const folders = objectFolders(join(dataDir, OBJECTS)).map((path) => tried(path, R_OK | W_OK | X_OK));
   return [folder, ...files, ...folders].filter((found) => found !== null);
 }
@@ -99,18 +105,18 @@ function firstClosedAbove(path: string): string | null {
 function objectFolders(top: string): string[] {
   // A file in its place is for the store to tell.
   if (isFile(top)) return [];
-  const found = [top];
-  for (let i = 0, level = 0; level < 2; level++) {
-    for (const end = found.length; i < end && found.length < FOLDERS_TRIED_MAX; i++) {
-      try {
-        const entries = readdirSync(found[i] ?? top, { withFileTypes: true });
-        found.push(...entries.filter((entry) => entry.isDirectory()).map(({ name }) => join(found[i] ?? top, name)));
-      } catch {
-        // Not there, or not to be read, which trying it tells.
-      }
-    }
+  const ours = OBJECT_FOLDERS.map((name) => join(top, name));
+  return [top, ...ours, ...ours.flatMap(foldersIn)].slice(0, FOLDERS_TRIED_MAX);
+}
+
+function foldersIn(folder: string): string[] {
+  try {
+    const entries = readdirSync(folder, { withFileTypes: true });
+    return entries.filter((entry) => entry.isDirectory()).map(({ name }) => join(folder, name));
+  } catch {
+    // Not there, or not to be read, which trying it tells.
+    return [];
   }
-  return found.slice(0, FOLDERS_TRIED_MAX);
 }
 
 /** Null where this user may do it, or nothing is there. */

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import type { Log } from "../log.ts";
 import { isThere } from "./access.ts";
 import { freeBytesOf } from "./free_space.ts";
+import { findServer } from "./serve_lock.ts";
 import { OPENING_BYTES } from "./sqlite_errors.ts";
 
 const RESERVE_FILE = "stowage.reserve";
@@ -25,7 +26,7 @@ export interface Reserve {
 /**
  * Keeps some room on the disk of the data directory that only the database gets, when the disk is full: without it SQLite
  * could not even be opened, and so nothing be deleted. If the disk is full now, the room is given at once: taking the serve
- * lock needs some too.
+ * lock needs some too. A server that runs keeps its own: who comes second gets no lock anyway.
  */
 export function createReserve(dataDir: string, log: Log): Reserve {
   const path = join(dataDir, RESERVE_FILE);
@@ -60,7 +61,7 @@ export function createReserve(dataDir: string, log: Log): Reserve {
     remakeTimer = setInterval(make, REMAKE_MS).unref();
   }
 
-  if (isFull(dataDir)) release();
+  if (isFull(dataDir) && findServer(dataDir) === null) release();
   return { keep, release, close: () => clearInterval(remakeTimer) };
 }
 

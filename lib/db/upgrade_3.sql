@@ -24,6 +24,16 @@ CREATE TABLE removed_objects (
   removed_at_ms   INTEGER NOT NULL,
   attempts        INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+CREATE TRIGGER removed_objects_enter_once BEFORE INSERT ON removed_objects
+ WHEN EXISTS (SELECT 1 FROM removed_objects WHERE upload_id = NEW.upload_id)
+BEGIN SELECT RAISE(ABORT, 'what was removed stays on record'); END;
+CREATE TRIGGER removed_objects_only_learn BEFORE UPDATE ON removed_objects
+ WHEN NEW.upload_id IS NOT OLD.upload_id
+   OR OLD.owner_id IS NOT NULL AND NEW.owner_id IS NOT OLD.owner_id
+   OR OLD.user_id IS NOT NULL AND NEW.user_id IS NOT OLD.user_id
+   OR OLD.deleted_at_ms IS NOT NULL AND NEW.deleted_at_ms IS NOT OLD.deleted_at_ms
+   OR NEW.removed_at_ms < OLD.removed_at_ms OR NEW.attempts < OLD.attempts
+BEGIN SELECT RAISE(ABORT, 'what was removed stays on record'); END;
 CREATE TRIGGER removed_objects_stay BEFORE DELETE ON removed_objects
 BEGIN SELECT RAISE(ABORT, 'what was removed stays on record'); END;
 

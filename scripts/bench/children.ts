@@ -25,7 +25,12 @@ export interface Child {
 /** Starts the service as a user would, with logs at the default level going to a file. */
 export async function startService(dataDir: string, env: Record<string, string> = {}): Promise<Child> {
   await acceptStore(dataDir, env);
-  return await startChild({
+  return await startAgain(dataDir, env);
+}
+
+/** Starts the service on a data directory that was served before, which nothing else opens first. */
+export function startAgain(dataDir: string, env: Record<string, string> = {}): Promise<Child> {
+  return startChild({
     name: "stowage",
     command: ["./scripts/stowage", "serve"],
     outputFile: `${dataDir}.log`,
