@@ -82,6 +82,8 @@ export async function acceptAsItIs(parts: DoctorParts, decision: Decision, now: 
     storeId: decision === "store" ? newStoreId() : (replaced?.storeId ?? record?.storeId ?? newStoreId()),
     generation: Math.max(generation, replaced?.generation ?? 0),
     runId: null,
+    directory: null,
+    isReleased: false,
   };
   const ledgerSeq = await writeMarker({ objects, ledger: core.ledger, installationId }, owner, {
     replaces: stored,

@@ -1,6 +1,6 @@
 import type { Removals } from "../core/removals.ts";
 import { compareMarker, type MarkerParts, type MarkerVerdict } from "../operations/ledger_marker.ts";
-import { WHAT_TO_DO } from "../operations/store_guard.ts";
+import { WHAT_TO_DO } from "../operations/store_complaints.ts";
 import { type ObjectStore, StoreError } from "../store/objects.ts";
 import { describePlace } from "../store/place.ts";
 import { counted, type Report, type Tally } from "./report.ts";

@@ -7,7 +7,7 @@ import { type ObjectStore, type StoredMarker, StoreError } from "../store/object
 import { describePlace, isSamePlace } from "../store/place.ts";
 import { timestamp } from "../timestamp.ts";
 
-/** What versions before schema 3 wrote lacks the store and the run. */
+/** What versions before schema 3 wrote lacks the store, the run, and all that follows. */
 const markerText = z.object({
   installation: z.string(),
   ledger_seq: z.int().min(0),
@@ -17,6 +17,8 @@ const markerText = z.object({
   generation: z.int().min(0).default(0),
   run: z.string().nullable().default(null),
   contested_by: z.string().nullable().default(null),
+  directory: z.string().nullable().default(null),
+  released: z.boolean().default(false),
 });
 
 /** How far the ledger had come when the marker was written, and who wrote it. */
@@ -31,6 +33,10 @@ export interface Marker {
   runId: string | null;
   /** A run from which this one took the store, and that was still running then. */
   contestedBy: string | null;
+  /** Names the data directory of that run on that machine: see `directory_id.ts`. Null where it cannot be told, or not yet. */
+  directory: string | null;
+  /** The run has ended in good order: it will never remove anything again. */
+  isReleased: boolean;
 }
 
 /** What the marker in the store says of the database. */
@@ -109,7 +115,22 @@ export function markerIn(stored: StoredMarker | null): Marker | null {
     generation: text.generation,
     runId: text.run,
     contestedBy: text.contested_by,
+    directory: text.directory,
+    isReleased: text.released,
   };
+}
+
+/**
+ * Whether the run that wrote the marker may still be at work, on another copy of the data directory. One on this very
+ * directory has ended: whoever asks holds its lock.
+ */
+export function mayBeInUse(
+  { runId, contestedBy, isReleased, directory }: Marker,
+  ownDirectory: string | null,
+): boolean {
+  if (runId === null) return false;
+  if (contestedBy !== null) return true;
+  return !isReleased && (ownDirectory === null || directory !== ownDirectory);
 }
 
 export function newStoreId(): string {
@@ -180,6 +201,8 @@ export interface MarkerOwner {
   storeId: string;
   generation: number;
   runId: string | null;
+  directory: string | null;
+  isReleased: boolean;
 }
 
 /**
@@ -188,7 +211,7 @@ export interface MarkerOwner {
  */
 export async function writeMarker(
   { objects, ledger, installationId }: Pick<MarkerParts, "objects" | "ledger" | "installationId">,
-  { storeId, generation, runId }: MarkerOwner,
+  { storeId, generation, runId, directory, isReleased }: MarkerOwner,
   { replaces, nowMs }: { replaces: StoredMarker | null; nowMs: number },
 ): Promise<number> {
   const last = ledger.last();
@@ -204,6 +227,8 @@ export async function writeMarker(
     generation,
     run: runId,
     contested_by: null,
+    directory,
+    released: isReleased,
   };
   const text = `${JSON.stringify(marker)}\n`;
   await objects.writeMarker(markerKeyOf(installationId), text, { replaces: replaces?.etag ?? null });
