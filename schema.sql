@@ -30,7 +30,7 @@ CREATE TABLE installation (
   -- When the clock was last trusted, and when it was first doubted since: see clock_watch.ts.
   clock_trusted_at_ms INTEGER,
   clock_doubted_at_ms INTEGER,
-  -- The store that holds its objects, as JSON: see store_identity.ts. NULL until the first object could have been put there.
+  -- The store that holds its objects, as JSON: see store_record.ts. NULL until the first object could have been put there.
   store_json      TEXT,
   -- When the ledger marker was first written to that store; NULL: never. From then on a store without one is not that store.
   marker_written_at_ms INTEGER,

@@ -122,6 +122,8 @@ export async function openApp(options: AppOptions): Promise<App> {
       ...{ objects, ledger: core.ledger, stores: core.stores, installationId, place: placeOf(config) },
       ...{ directory: directoryIdOf(config.dataDir), log, now, monotonicNow },
     });
+    // Before anyone can create an upload: from then on a store without a record is another.
+    await guard.noteIntended().catch((error) => log.warn("store_not_noted", { error }));
     if (config.store === "disk") await takeFolder({ config, guard, log });
 
     const uploadUrlTtlMs = config.uploadUrlTtlSeconds * 1000;

@@ -3,6 +3,7 @@ import type { Idempotency } from "../core/idempotency.ts";
 import type { KeptTimes, TimesAtStart } from "../core/kept_times.ts";
 import type { Removals, TakenRemoval } from "../core/removals.ts";
 import type { Uploads } from "../core/uploads.ts";
+import { AppError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import { type ObjectStore, StoreError } from "../store/objects.ts";
 import { createPace } from "./cleaner_pace.ts";
@@ -212,7 +213,8 @@ export function createCleaner(options: CleanerOptions) {
         await clock.judgeStart(guard.markerAtMs());
       }
     } catch (error) {
-      if (!(error instanceof StoreError)) throw error;
+      // An `AppError`: the store is there, and cannot be used as it is.
+      if (!(error instanceof StoreError || error instanceof AppError)) throw error;
       // What was known lately still holds for what needs no store; a removal asks once more.
       if (!wasAllowed) storeFailed(error);
     }

@@ -41,7 +41,7 @@ export interface Marker {
 
 /** What the marker in the store says of the database. */
 export type MarkerVerdict =
-  /** There is no marker and nothing was ever stored: the store may be made. */
+  /** There is no marker and nothing is stored: the store may be made. */
   | { kind: "fresh" }
   /** The database holds all that the marker names. Both are null where no marker had to be written yet. */
   | { kind: "current"; marker: Marker; stored: StoredMarker }
@@ -87,7 +87,8 @@ export async function compareMarker(parts: MarkerParts): Promise<MarkerVerdict> 
   if (marker.installationId !== installationId) {
     return other(state, place, `${describePlace(place)} belongs to the installation "${marker.installationId}"`);
   }
-  if (state.markerWrittenAtMs !== null && marker.storeId !== (state.record?.storeId ?? null)) {
+  const isOther = state.markerWrittenAtMs !== null && !isUnused(state);
+  if (isOther && marker.storeId !== (state.record?.storeId ?? null)) {
     return other(state, place, `${describePlace(place)} is another one, by its marker`);
   }
   const older = judgeLedger(parts, marker);
@@ -99,6 +100,12 @@ export async function compareMarker(parts: MarkerParts): Promise<MarkerVerdict> 
   const copied = judgeRun(state, marker);
   if (copied !== null) return { kind: "copied", marker, stored, reason: copied };
   return { kind: "current", marker, stored };
+}
+
+/** Why a person has to decide between two copies of a data directory; null where the marker names no other that runs. */
+export function contestedReason(marker: Marker | null): string | null {
+  if (marker === null || marker.contestedBy === null) return null;
+  return `another copy of this data directory was still running when this one took the store (generation ${marker.generation})`;
 }
 
 /** What a marker says; null where there is none, or none that can be read. */
@@ -137,10 +144,16 @@ export function newStoreId(): string {
   return randomBytes(16).toString("hex");
 }
 
-/** Whether nothing can have been stored yet: then the bucket or folder may be made. */
-function mayMake({ record, markerWrittenAtMs, hasLedger, hasUploads }: StoreState): boolean {
+/** Whether there is nothing that could be in another store: then the bucket or folder may be made. */
+function mayMake(state: StoreState): boolean {
+  const { record, markerWrittenAtMs, hasLedger, hasUploads } = state;
   // A store is recorded when it is first tried. Uploads without one are from a version that recorded none.
-  return markerWrittenAtMs === null && !hasLedger && (!hasUploads || record !== null);
+  return isUnused(state) || (markerWrittenAtMs === null && !hasLedger && hasUploads && record !== null);
+}
+
+/** Whether nothing was ever stored, or only what was given up and removed again without being confirmed. */
+function isUnused({ hasLedger, hasUploads }: StoreState): boolean {
+  return !hasLedger && !hasUploads;
 }
 
 async function judgeMissing(parts: MarkerParts, state: StoreState): Promise<MarkerVerdict> {
@@ -188,7 +201,7 @@ async function missingOf({ objects, stores }: MarkerParts): Promise<string | nul
 function judgeRun({ record, generation }: StoreState, marker: Marker): string | null {
   // Below: this run, or one before it, is about to take the store.
   if (marker.runId === (record?.runId ?? null) || marker.generation < generation) return null;
-  return `another copy of this data directory has used the store since (generation ${marker.generation}, here ${generation})`;
+  return `another run has used the store since (generation ${marker.generation}, here ${generation}): another copy of this data directory is in use, or this one is an older state of it`;
 }
 
 function other({ record }: StoreState, place: StorePlace, reason: string): MarkerVerdict {

@@ -9,7 +9,7 @@ export const WHAT_TO_DO = {
   older:
     "stop and restore the newest database if you can; `stowage doctor --accept-older-database` shows what would be lost and goes on with this one",
   copied:
-    "stop the copy that is not to go on. If that is the other, `stowage doctor --accept-older-database` here shows what would be lost and goes on with this one",
+    "stop the copy that is not to go on, or restore the newest database if this is a backup. If this one is to go on, `stowage doctor --accept-older-database` here shows what would be lost and goes on with it",
   other:
     "set STOWAGE_STORE, STOWAGE_S3_ENDPOINT, STOWAGE_S3_BUCKET and STOWAGE_DATA_DIR to the store that holds the objects, or bring it back (mount it, restore it). If the objects were moved by hand, `stowage doctor --accept-store` shows what would be lost and goes on with the store given",
 } as const;

@@ -6,8 +6,8 @@ import { type ObjectStore, type StoredMarker, StoreError } from "../store/object
 import { describePlace, isSamePlace } from "../store/place.ts";
 import {
   compareMarker,
+  contestedReason,
   contestMarker,
-  type Marker,
   type MarkerOwner,
   type MarkerParts,
   type MarkerVerdict,
@@ -102,7 +102,11 @@ export function createStoreGuard(options: StoreGuardOptions) {
       try {
         return await compareOnce();
       } catch (error) {
-        if (!isChanged(error) || attempt === TAKE_ATTEMPTS_MAX) throw error;
+        if (!isChanged(error)) {
+          noteFailure(error);
+          throw error;
+        }
+        if (attempt === TAKE_ATTEMPTS_MAX) throw contended(error);
       }
     }
   }
@@ -116,18 +120,27 @@ export function createStoreGuard(options: StoreGuardOptions) {
       return false;
     }
     const marker = verdict.kind === "current" ? verdict.marker : null;
-    if (verdict.kind === "current" && verdict.marker !== null && isContested(verdict.marker)) {
-      await pause({ ...verdict, kind: "copied", reason: contested(verdict.marker) });
+    // What an earlier run was told is no concern of this one.
+    const contested = marker?.runId === runId ? contestedReason(marker) : null;
+    if (contested !== null && verdict.kind === "current" && verdict.marker !== null) {
+      await pause({ ...verdict, kind: "copied", reason: contested });
       return false;
     }
-    // A marker that was set back, by a store that lost its last writes, is written anew.
-    const isBehind = (marker?.seq ?? 0) < (own?.record.ledgerSeq ?? 0);
-    if (verdict.kind === "current" && own !== null && !isBehind) {
+    // What was set back, by a store that lost its last writes, or written over, by one that knows no conditions, is taken anew.
+    const isOwn = marker?.runId === runId && marker.seq >= (own?.record.ledgerSeq ?? 0);
+    if (verdict.kind === "current" && own !== null && isOwn) {
       own.stored = verdict.stored;
       if (holdUntilMs !== null && startedAtMs >= holdUntilMs) await endHold(own);
     } else await take(verdict);
     comparedAtMs = startedAtMs;
     return true;
+  }
+
+  /** A store that is back and cannot be used is no longer paused for what it was. */
+  function noteFailure(error: unknown): void {
+    if (paused === null) return;
+    const isLasting = error instanceof AppError || (error instanceof StoreError && error.isRefusal);
+    if (isLasting) paused = { ...paused, reason: error.message };
   }
 
   /** Nobody has objected. From now on a start on this directory, also after a crash, has no one to wait for. */
@@ -154,11 +167,6 @@ export function createStoreGuard(options: StoreGuardOptions) {
     return { ...verdict, kind: "copied", reason };
   }
 
-  /** Whether the run from which this one took the store still runs. What an earlier run was told is no concern of this one. */
-  function isContested(marker: Marker): boolean {
-    return marker.runId === runId && marker.contestedBy !== null;
-  }
-
   /** Makes the store this run's. The database knows of it first: after a crash the marker is never ahead of it. */
   async function take(verdict: Extract<MarkerVerdict, { kind: "fresh" | "current" }>): Promise<void> {
     const { record: known, generation: before, markerWrittenAtMs } = stores.read();
@@ -167,7 +175,8 @@ export function createStoreGuard(options: StoreGuardOptions) {
     const generation = before + 1;
     const record: StoreRecord = {
       place,
-      storeId: marker?.storeId ?? known?.storeId ?? newStoreId(),
+      // The database may remember another, which nothing was put in.
+      storeId: marker?.storeId ?? (verdict.kind === "fresh" ? null : known?.storeId) ?? newStoreId(),
       runId,
       ledgerSeq: known?.ledgerSeq ?? 0,
     };
@@ -288,7 +297,17 @@ export function createStoreGuard(options: StoreGuardOptions) {
   }
 
   return {
-    ...{ isFresh, isCurrent, keepUp, release, watch, admitConfirm, checkTakesUploads, checkServesDownloads },
+    ...{
+      noteIntended,
+      isFresh,
+      isCurrent,
+      keepUp,
+      release,
+      watch,
+      admitConfirm,
+      checkTakesUploads,
+      checkServesDownloads,
+    },
     /** Why the cleaner is paused, or null where it is not. */
     pauseReason: (): string | null => paused?.reason ?? null,
     /** Whether this is not the store that holds the objects. */
@@ -298,7 +317,7 @@ export function createStoreGuard(options: StoreGuardOptions) {
   };
 }
 
-/** For users: an administrator finds the rest where it is safe to say. */
+/** For users. `/ready` has the rest, for whoever looks after the service; it names both stores, and is open to all. */
 function elsewhere(doing: string): AppError {
   return new AppError(
     "storage_unavailable",
@@ -307,15 +326,17 @@ function elsewhere(doing: string): AppError {
   );
 }
 
-function contested({ generation }: Marker): string {
-  return `another copy of this data directory was still running when this one took the store (generation ${generation})`;
-}
-
 /** A database that cannot be written is a state that ends, as one of the store is. */
 async function noted(write: Promise<void>): Promise<void> {
   await write.catch((error) => {
     throw new StoreError("unavailable", "Cannot write down which store is used: the database cannot be written", error);
   });
+}
+
+function contended(cause: unknown): StoreError {
+  const message =
+    "Cannot take the store: another process writes its marker again and again. See whether copies of this data directory run";
+  return new StoreError("unavailable", message, cause);
 }
 
 function isChanged(error: unknown): boolean {
