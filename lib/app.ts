@@ -4,6 +4,7 @@ import { createSessions, type Sessions } from "./auth/sessions.ts";
 import type { Config } from "./config/config.ts";
 import { type Core, openCore } from "./core/core.ts";
 import { checkInitialised } from "./db/data_dir.ts";
+import { directoryIdOf } from "./db/directory_id.ts";
 import { createReserve } from "./db/reserve.ts";
 import { takeServeLock } from "./db/serve_lock.ts";
 import { toUnavailable } from "./db/sqlite_errors.ts";
@@ -119,8 +120,10 @@ export async function openApp(options: AppOptions): Promise<App> {
     closers.push(() => objects.close());
     const guard = createStoreGuard({
       ...{ objects, ledger: core.ledger, stores: core.stores, installationId, place: placeOf(config) },
-      ...{ log, now, monotonicNow },
+      ...{ directory: directoryIdOf(config.dataDir), log, now, monotonicNow },
     });
+    // Before anyone can create an upload: from then on a store without a record is another.
+    await guard.noteIntended().catch((error) => log.warn("store_not_noted", { error }));
     if (config.store === "disk") await takeFolder({ config, guard, log });
 
     const uploadUrlTtlMs = config.uploadUrlTtlSeconds * 1000;
@@ -202,7 +205,10 @@ export async function openApp(options: AppOptions): Promise<App> {
     // Not before: a copy of the data directory that cannot even listen must take no bucket from its original.
     if (config.store === "s3") closers.push((await watchBucket({ objects, guard, log })).close);
     lock.announce(url);
-    if (options.cleansInBackground !== false) cleaner.start();
+    if (options.cleansInBackground !== false) {
+      closers.push(guard.watch().close);
+      cleaner.start();
+    }
     if (!workspaces.hasAny()) {
       log.warn("no_workspace", { hint: "run `stowage init`: it makes one, with an API key" });
     }

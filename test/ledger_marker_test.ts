@@ -387,7 +387,7 @@ test("accept-older-database takes a typed yes, and nothing else, for an answer",
   }
   const { status, stdout, stderr } = answer("y\n");
   assert.equal(status, 0, stderr);
-  assert.match(stderr, /^Go on with this older database\? \[y\/N\] /);
+  assert.match(stderr, /^Go on with this database\? \[y\/N\] /);
   assert.match(stdout, /\nAccepted: a running server goes on within a minute/);
   assert.equal(markerOf(dataDir).ledger_seq, 2);
   const its = await startFaultyApp(t, { dataDir, clock, owner });

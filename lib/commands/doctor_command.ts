@@ -16,7 +16,7 @@ const USAGE = "[--fix | --accept-older-database [--yes] | --accept-store [--yes]
 /** What people are asked, and told, about what they may accept. */
 const TEXTS: Record<Decision, { question: string; nothing: string }> = {
   "older-database": {
-    question: "Go on with this older database?",
+    question: "Go on with this database?",
     nothing: "This database is as new as the store: there is nothing to accept",
   },
   store: {

@@ -1,6 +1,7 @@
 import { AppError } from "../errors.ts";
 import {
   compareMarker,
+  contestedReason,
   type Marker,
   type MarkerVerdict,
   markerIn,
@@ -30,7 +31,8 @@ export interface Losses {
 export type Decision = "older-database" | "store";
 
 export interface Question {
-  /** Why it does not go on by itself. */
+  /** What stops it, and why. */
+  kind: "older" | "copied" | "other";
   reason: string;
   /** When the ledger was last written; null where it is empty. */
   lastBookedAt: string | null;
@@ -48,8 +50,8 @@ export async function findQuestion(
 ): Promise<Question | null> {
   const { core, objects, installationId } = parts;
   const verdict = await compareMarker(markerPartsOf(parts));
-  const reason = reasonFor(decision, verdict);
-  if (reason === null) return null;
+  const stopped = stoppedBy(verdict);
+  if (stopped === null || (stopped.kind === "other") !== (decision === "store")) return null;
   // A bucket or folder that is not there has no objects, and cannot be gone on with either: this says so.
   checkIsOurs(markerIn(await objects.readMarker(markerKeyOf(installationId))), installationId);
   const queries = createDoctorQueries(core.db);
@@ -57,7 +59,7 @@ export async function findQuestion(
   const walk = await walkStore({ objects, queries, installationId, now, graceMs: Number.NEGATIVE_INFINITY });
   const last = core.ledger.last();
   return {
-    reason,
+    ...stopped,
     lastBookedAt: last === null ? null : timestamp(last.atMs),
     losses: { ...lossesOf(walk), expiringUploads: queries.expiring(now()) },
   };
@@ -73,11 +75,11 @@ function checkIsOurs(marker: Marker | null, installationId: string): void {
   );
 }
 
-function reasonFor(decision: Decision, verdict: MarkerVerdict): string | null {
-  if (verdict.kind === "other") return decision === "store" ? verdict.reason : null;
-  if (decision === "store") return null;
-  if (verdict.kind === "older" || verdict.kind === "copied") return verdict.reason;
-  return null;
+function stoppedBy(verdict: MarkerVerdict): Pick<Question, "kind" | "reason"> | null {
+  if (verdict.kind === "fresh") return null;
+  if (verdict.kind !== "current") return { kind: verdict.kind, reason: verdict.reason };
+  const reason = contestedReason(verdict.marker);
+  return reason === null ? null : { kind: "copied", reason };
 }
 
 /**
@@ -94,6 +96,8 @@ export async function acceptAsItIs(parts: DoctorParts, decision: Decision, now: 
     storeId: decision === "store" ? newStoreId() : (replaced?.storeId ?? record?.storeId ?? newStoreId()),
     generation: Math.max(generation, replaced?.generation ?? 0),
     runId: null,
+    directory: null,
+    isReleased: false,
   };
   const ledgerSeq = await writeMarker({ objects, ledger: core.ledger, installationId }, owner, {
     replaces: stored,
@@ -104,15 +108,19 @@ export async function acceptAsItIs(parts: DoctorParts, decision: Decision, now: 
 }
 
 /** What there is to decide, for people. */
-export function describeQuestion(decision: Decision, { reason, lastBookedAt, losses }: Question): string {
+export function describeQuestion(decision: Decision, { kind, reason, lastBookedAt, losses }: Question): string {
   const { unknownObjects, removedObjects, ghosts, expiringUploads } = losses;
   const booked =
     lastBookedAt === null ? "Nothing was ever booked in it." : `Its ledger was last written at ${lastBookedAt}.`;
-  const older = [`This database is older than the store: ${reason}.`, booked];
-  const store = [`This is not the store that holds the objects: ${reason}.`];
+  const titles = {
+    older: "This database is older than the store",
+    copied: "This is not the only database that has used the store",
+    other: "This is not the store that holds the objects",
+  };
   const gone = `  ${counted(ghosts.count, "confirmed upload")} (${ghosts.bytes} bytes) whose object is`;
   const lines = [
-    ...(decision === "store" ? store : older),
+    `${titles[kind]}: ${reason}.`,
+    ...(decision === "store" ? [] : [booked]),
     "",
     "If you go on with it:",
     ...(decision === "store" ? [`${gone} not in it: lost, unless you bring them here first`] : []),

@@ -1,6 +1,6 @@
 import type { Removals } from "../core/removals.ts";
-import { compareMarker, type MarkerParts, type MarkerVerdict } from "../operations/ledger_marker.ts";
-import { WHAT_TO_DO } from "../operations/store_guard.ts";
+import { compareMarker, contestedReason, type MarkerParts, type MarkerVerdict } from "../operations/ledger_marker.ts";
+import { WHAT_TO_DO } from "../operations/store_complaints.ts";
 import { type ObjectStore, StoreError } from "../store/objects.ts";
 import { describePlace } from "../store/place.ts";
 import { counted, type Report, type Tally } from "./report.ts";
@@ -11,9 +11,6 @@ export const CLOCK_SKEW_MS_MAX = 5 * 60_000;
 /** More than this share of the objects is never entered for removal: so many orphans are a mistake of another kind. */
 const FIX_PERCENT_MAX = 5;
 const OLDER_DATABASE = "the database is older than the store";
-/** For the copy that has taken the store. */
-const STOP_THE_OTHER =
-  "stop the copy that is not to go on; if this one is to go on, start `stowage serve` here anew then";
 /** So many may go whatever their share: in a small store one object is more than a few percent. */
 const FIX_OBJECTS_MIN = 10;
 
@@ -58,7 +55,7 @@ function reportMarker(
   verdict: Extract<MarkerVerdict, { kind: "older" | "copied" | "current" }>,
 ): string[] {
   const check = "ledger marker";
-  const contested = verdict.kind === "current" && verdict.marker !== null && verdict.marker.contestedBy !== null;
+  const contested = verdict.kind === "copied" ? verdict.reason : contestedReason(verdict.marker);
   if (verdict.kind === "older") {
     report.problem(check, `the database is older than the store: ${verdict.reason}`, {
       advice:
@@ -67,11 +64,9 @@ function reportMarker(
     });
     return [OLDER_DATABASE];
   }
-  if (verdict.kind === "copied" || contested) {
-    const what =
-      verdict.kind === "copied" ? verdict.reason : "another copy of this data directory is in use beside this one";
-    report.problem(check, what, {
-      advice: `until this is decided nothing is removed and nothing expires.\n${contested ? STOP_THE_OTHER : WHAT_TO_DO.copied}`,
+  if (contested !== null) {
+    report.problem(check, contested, {
+      advice: `until this is decided nothing is removed and nothing expires.\n${WHAT_TO_DO.copied}`,
     });
     return ["another copy of this data directory is in use"];
   }

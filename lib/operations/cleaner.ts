@@ -3,6 +3,7 @@ import type { Idempotency } from "../core/idempotency.ts";
 import type { KeptTimes, TimesAtStart } from "../core/kept_times.ts";
 import type { Removals, TakenRemoval } from "../core/removals.ts";
 import type { Uploads } from "../core/uploads.ts";
+import { AppError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import { type ObjectStore, StoreError } from "../store/objects.ts";
 import { createPace } from "./cleaner_pace.ts";
@@ -39,7 +40,8 @@ const PROBE_PAUSE_MS_MAX = 60_000;
 const PASS_GAP_MS = 50;
 /** How often the store's staging objects are looked through for those that nothing names. */
 const LOOK_INTERVAL_MS = 60 * 60_000;
-/** While the database may be older than the store, how often it is looked whether someone has decided what to do. */
+const HELD_BACK = "the run before may still be at work";
+/** While nothing may be removed, how often it is looked whether that is over: someone has decided, or nobody has objected. */
 const DECISION_LOOK_MS = 10_000;
 
 export interface CleanerCounts {
@@ -59,7 +61,7 @@ export interface CleanerOptions {
   /** How long the event loop has worked for the writes that are made here. */
   backgroundMs: () => number;
   /** Tells whether this is the store that the database speaks of, and the database to say what is to be removed from it. */
-  guard: Pick<StoreGuard, "isCurrent" | "isFresh" | "keepUp" | "markerAtMs" | "pauseReason">;
+  guard: Pick<StoreGuard, "isCurrent" | "isFresh" | "keepUp" | "release" | "markerAtMs" | "pauseReason">;
   /** The staging prefix of this installation, ending in a slash. */
   stagingPrefix: string;
   uploadUrlTtlMs: number;
@@ -194,7 +196,7 @@ export function createCleaner(options: CleanerOptions) {
     await book(unbooked);
     hasStaleMarks = false;
     // Also where nothing was removed: a database from before what was charged meanwhile must be noticed.
-    if (probePauseMs === 0) await keepMarker();
+    if (probePauseMs === 0) await guard.keepUp().catch(markerNotWritten);
     if (counts.removed + counts.failed + counts.expired > 0) log.debug("cleaner_pass", { ...counts });
     return counts;
   }
@@ -211,15 +213,16 @@ export function createCleaner(options: CleanerOptions) {
         await clock.judgeStart(guard.markerAtMs());
       }
     } catch (error) {
-      if (!(error instanceof StoreError)) throw error;
+      // An `AppError`: the store is there, and cannot be used as it is.
+      if (!(error instanceof StoreError || error instanceof AppError)) throw error;
       // What was known lately still holds for what needs no store; a removal asks once more.
       if (!wasAllowed) storeFailed(error);
     }
     return mayRemove;
   }
 
-  async function keepMarker(options?: { atOnce: boolean }): Promise<void> {
-    await guard.keepUp(options).catch((error) => log.warn("ledger_marker_not_written", { error }));
+  function markerNotWritten(error: unknown): void {
+    log.warn("ledger_marker_not_written", { error });
   }
 
   function storeFailed(error: unknown): void {
@@ -248,7 +251,8 @@ export function createCleaner(options: CleanerOptions) {
   async function removeObjects(batch: readonly TakenRemoval[]): Promise<RemovedBatch> {
     try {
       mayRemove = await guard.keepUp();
-      if (!mayRemove) return { batch, failures: null, reason: `paused: ${guard.pauseReason()}`, endedAtMs: now() };
+      if (!mayRemove)
+        return { batch, failures: null, reason: `paused: ${guard.pauseReason() ?? HELD_BACK}`, endedAtMs: now() };
       const failures = await objects.remove(batch.map(({ objectKey }) => objectKey));
       probePauseMs = 0;
       return { batch, failures, endedAtMs: now() };
@@ -367,7 +371,7 @@ export function createCleaner(options: CleanerOptions) {
     if (timer !== null) clearTimeout(timer);
     timer = null;
     await Promise.all([turn, look, pass?.catch(() => {})]);
-    if (probePauseMs === 0) await keepMarker({ atOnce: true });
+    if (probePauseMs === 0) await guard.release().catch(markerNotWritten);
   }
 
   return { start, wake, runOnce, lookForLateArrivals, stop, pauseReason: guard.pauseReason };

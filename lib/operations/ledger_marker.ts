@@ -7,7 +7,7 @@ import { type ObjectStore, type StoredMarker, StoreError } from "../store/object
 import { describePlace, isSamePlace } from "../store/place.ts";
 import { timestamp } from "../timestamp.ts";
 
-/** What versions before schema 3 wrote lacks the store and the run. */
+/** What versions before schema 3 wrote lacks the store, the run, and all that follows. */
 const markerText = z.object({
   installation: z.string(),
   ledger_seq: z.int().min(0),
@@ -17,6 +17,8 @@ const markerText = z.object({
   generation: z.int().min(0).default(0),
   run: z.string().nullable().default(null),
   contested_by: z.string().nullable().default(null),
+  directory: z.string().nullable().default(null),
+  released: z.boolean().default(false),
 });
 
 /** How far the ledger had come when the marker was written, and who wrote it. */
@@ -31,11 +33,15 @@ export interface Marker {
   runId: string | null;
   /** A run from which this one took the store, and that was still running then. */
   contestedBy: string | null;
+  /** Names the data directory of that run on that machine: see `directory_id.ts`. Null where it cannot be told, or not yet. */
+  directory: string | null;
+  /** The run has ended in good order: it will never remove anything again. */
+  isReleased: boolean;
 }
 
 /** What the marker in the store says of the database. */
 export type MarkerVerdict =
-  /** There is no marker and nothing was ever stored: the store may be made. */
+  /** There is no marker and nothing is stored: the store may be made. */
   | { kind: "fresh" }
   /** The database holds all that the marker names. Both are null where no marker had to be written yet. */
   | { kind: "current"; marker: Marker; stored: StoredMarker }
@@ -81,7 +87,8 @@ export async function compareMarker(parts: MarkerParts): Promise<MarkerVerdict> 
   if (marker.installationId !== installationId) {
     return other(state, place, `${describePlace(place)} belongs to the installation "${marker.installationId}"`);
   }
-  if (state.markerWrittenAtMs !== null && marker.storeId !== (state.record?.storeId ?? null)) {
+  const isOther = state.markerWrittenAtMs !== null && !isUnused(state);
+  if (isOther && marker.storeId !== (state.record?.storeId ?? null)) {
     return other(state, place, `${describePlace(place)} is another one, by its marker`);
   }
   const older = judgeLedger(parts, marker);
@@ -93,6 +100,12 @@ export async function compareMarker(parts: MarkerParts): Promise<MarkerVerdict> 
   const copied = judgeRun(state, marker);
   if (copied !== null) return { kind: "copied", marker, stored, reason: copied };
   return { kind: "current", marker, stored };
+}
+
+/** Why a person has to decide between two copies of a data directory; null where the marker names no other that runs. */
+export function contestedReason(marker: Marker | null): string | null {
+  if (marker === null || marker.contestedBy === null) return null;
+  return `another copy of this data directory was still running when this one took the store (generation ${marker.generation})`;
 }
 
 /** What a marker says; null where there is none, or none that can be read. */
@@ -109,17 +122,38 @@ export function markerIn(stored: StoredMarker | null): Marker | null {
     generation: text.generation,
     runId: text.run,
     contestedBy: text.contested_by,
+    directory: text.directory,
+    isReleased: text.released,
   };
+}
+
+/**
+ * Whether the run that wrote the marker may still be at work, on another copy of the data directory. One on this very
+ * directory has ended: whoever asks holds its lock.
+ */
+export function mayBeInUse(
+  { runId, contestedBy, isReleased, directory }: Marker,
+  ownDirectory: string | null,
+): boolean {
+  if (runId === null) return false;
+  if (contestedBy !== null) return true;
+  return !isReleased && (ownDirectory === null || directory !== ownDirectory);
 }
 
 export function newStoreId(): string {
   return randomBytes(16).toString("hex");
 }
 
-/** Whether nothing can have been stored yet: then the bucket or folder may be made. */
-function mayMake({ record, markerWrittenAtMs, hasLedger, hasUploads }: StoreState): boolean {
+/** Whether there is nothing that could be in another store: then the bucket or folder may be made. */
+function mayMake(state: StoreState): boolean {
+  const { record, markerWrittenAtMs, hasLedger, hasUploads } = state;
   // A store is recorded when it is first tried. Uploads without one are from a version that recorded none.
-  return markerWrittenAtMs === null && !hasLedger && (!hasUploads || record !== null);
+  return isUnused(state) || (markerWrittenAtMs === null && !hasLedger && hasUploads && record !== null);
+}
+
+/** Whether nothing was ever stored, or only what was given up and removed again without being confirmed. */
+function isUnused({ hasLedger, hasUploads }: StoreState): boolean {
+  return !hasLedger && !hasUploads;
 }
 
 async function judgeMissing(parts: MarkerParts, state: StoreState): Promise<MarkerVerdict> {
@@ -167,7 +201,7 @@ async function missingOf({ objects, stores }: MarkerParts): Promise<string | nul
 function judgeRun({ record, generation }: StoreState, marker: Marker): string | null {
   // Below: this run, or one before it, is about to take the store.
   if (marker.runId === (record?.runId ?? null) || marker.generation < generation) return null;
-  return `another copy of this data directory has used the store since (generation ${marker.generation}, here ${generation})`;
+  return `another run has used the store since (generation ${marker.generation}, here ${generation}): another copy of this data directory is in use, or this one is an older state of it`;
 }
 
 function other({ record }: StoreState, place: StorePlace, reason: string): MarkerVerdict {
@@ -180,6 +214,8 @@ export interface MarkerOwner {
   storeId: string;
   generation: number;
   runId: string | null;
+  directory: string | null;
+  isReleased: boolean;
 }
 
 /**
@@ -188,7 +224,7 @@ export interface MarkerOwner {
  */
 export async function writeMarker(
   { objects, ledger, installationId }: Pick<MarkerParts, "objects" | "ledger" | "installationId">,
-  { storeId, generation, runId }: MarkerOwner,
+  { storeId, generation, runId, directory, isReleased }: MarkerOwner,
   { replaces, nowMs }: { replaces: StoredMarker | null; nowMs: number },
 ): Promise<number> {
   const last = ledger.last();
@@ -204,6 +240,8 @@ export async function writeMarker(
     generation,
     run: runId,
     contested_by: null,
+    directory,
+    released: isReleased,
   };
   const text = `${JSON.stringify(marker)}\n`;
   await objects.writeMarker(markerKeyOf(installationId), text, { replaces: replaces?.etag ?? null });

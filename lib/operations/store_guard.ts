@@ -6,13 +6,16 @@ import { type ObjectStore, type StoredMarker, StoreError } from "../store/object
 import { describePlace, isSamePlace } from "../store/place.ts";
 import {
   compareMarker,
+  contestedReason,
   contestMarker,
-  type Marker,
+  type MarkerOwner,
   type MarkerParts,
   type MarkerVerdict,
+  mayBeInUse,
   newStoreId,
   writeMarker,
 } from "./ledger_marker.ts";
+import { createComplaints, type PausedVerdict } from "./store_complaints.ts";
 
 /** Between two rewrites: what a restored database lacks of the last minute may go unnoticed, no more. */
 const REWRITE_INTERVAL_MS = 60_000;
@@ -21,25 +24,17 @@ const REWRITE_INTERVAL_MS = 60_000;
  * so for this long it may go on after another copy has taken the store, or after the store was swapped.
  */
 const COMPARE_INTERVAL_MS = 1_000;
-/** How often the log repeats what a person has to decide. */
-const COMPLAINT_INTERVAL_MS = 60 * 60_000;
+/** How often an idle run looks whether another has taken the store. */
+const LOOK_INTERVAL_MS = 10_000;
+/** For so long a run removes nothing if the one before may still be at work: it has looked by then, and objected. */
+const HOLD_MS = 20_000;
 /** Someone else may write the marker between our look and our write; not this often in a row. */
 const TAKE_ATTEMPTS_MAX = 3;
 
-/** What a person can do about each verdict that stops something. */
-export const WHAT_TO_DO = {
-  older:
-    "stop and restore the newest database if you can; `stowage doctor --accept-older-database` shows what would be lost and goes on with this one",
-  copied:
-    "stop the copy that is not to go on. If that is the other, `stowage doctor --accept-older-database` here shows what would be lost and goes on with this one",
-  other:
-    "set STOWAGE_STORE, STOWAGE_S3_ENDPOINT, STOWAGE_S3_BUCKET and STOWAGE_DATA_DIR to the store that holds the objects, or bring it back (mount it, restore it). If the objects were moved by hand, `stowage doctor --accept-store` shows what would be lost and goes on with the store given",
-} as const;
-
-type PausedVerdict = Extract<MarkerVerdict, { kind: keyof typeof WHAT_TO_DO }>;
-
 export interface StoreGuardOptions extends MarkerParts {
   objects: Pick<ObjectStore, "readMarker" | "writeMarker" | "stat" | "prepare">;
+  /** Names this data directory; null where that cannot be told. */
+  directory: string | null;
   log: Log;
   now: () => number;
   monotonicNow: () => number;
@@ -59,6 +54,8 @@ export type StoreGuard = ReturnType<typeof createStoreGuard>;
  */
 export function createStoreGuard(options: StoreGuardOptions) {
   const { objects, ledger, stores, place, log, now, monotonicNow } = options;
+  const { directory } = options;
+  const complaints = createComplaints({ log, monotonicNow });
   const runId = randomBytes(16).toString("hex");
   /** The verdict that stops something; null while there is none. */
   let paused: PausedVerdict | null = null;
@@ -66,55 +63,91 @@ export function createStoreGuard(options: StoreGuardOptions) {
   let held: { record: StoreRecord; generation: number; stored: StoredMarker | null } | null = null;
   let check: Promise<boolean> | null = null;
   let comparedAtMs = Number.NEGATIVE_INFINITY;
-  let complained: { reason: string; atMs: number } | null = null;
   let writtenSeq: number | null = null;
   let foundAtMs: number | null = null;
   /** Whether this run has ever had the store. */
   let hasTaken = false;
   let writtenAtMs = Number.NEGATIVE_INFINITY;
+  /** Until then nothing is removed, because the run before may still be at work. Infinite while the store is being taken. */
+  let holdUntilMs: number | null = null;
 
   /** Whether everything may go on, as far as was known a moment ago. */
   function isFresh(): boolean {
-    return held !== null && monotonicNow() - comparedAtMs < COMPARE_INTERVAL_MS;
+    return holdUntilMs === null && isCompared();
+  }
+
+  /** Whether the store is this run's, as far as was known a moment ago. Whoever was held back has to look once more. */
+  function isCompared(): boolean {
+    const nowMs = monotonicNow();
+    return (
+      held !== null && nowMs - comparedAtMs < COMPARE_INTERVAL_MS && !(holdUntilMs !== null && nowMs >= holdUntilMs)
+    );
   }
 
   /** Whether everything may go on. Asked of the store, if not just now; rejects where it cannot be asked. */
   async function isCurrent(): Promise<boolean> {
-    if (isFresh()) return true;
-    check ??= compare().finally(() => {
-      check = null;
-    });
-    return await check;
+    if (!isCompared()) {
+      check ??= compare().finally(() => {
+        check = null;
+      });
+      if (!(await check)) return false;
+    }
+    return holdUntilMs === null;
   }
 
+  /** Whether the store is this run's. */
   async function compare(): Promise<boolean> {
     await noteIntended();
     for (let attempt = 1; ; attempt++) {
-      const startedAtMs = monotonicNow();
-      const verdict = judgedByRun(await compareMarker(options));
-      if (verdict.kind === "older" || verdict.kind === "copied" || verdict.kind === "other") {
-        await pause(verdict);
-        return false;
-      }
-      const marker = verdict.kind === "current" ? verdict.marker : null;
-      if (verdict.kind === "current" && verdict.marker !== null && isContested(verdict.marker)) {
-        await pause({ ...verdict, kind: "copied", reason: contested(verdict.marker) });
-        return false;
-      }
-      // A marker that was set back, by a store that lost its last writes, is written anew.
-      const isBehind = (marker?.seq ?? 0) < (held?.record.ledgerSeq ?? 0);
-      if (verdict.kind === "current" && held !== null && !isBehind) held.stored = verdict.stored;
-      else {
-        try {
-          await take(verdict);
-        } catch (error) {
-          if (!isChanged(error) || attempt === TAKE_ATTEMPTS_MAX) throw error;
-          continue;
+      try {
+        return await compareOnce();
+      } catch (error) {
+        if (!isChanged(error)) {
+          noteFailure(error);
+          throw error;
         }
+        if (attempt === TAKE_ATTEMPTS_MAX) throw contended(error);
       }
-      comparedAtMs = startedAtMs;
-      return true;
     }
+  }
+
+  async function compareOnce(): Promise<boolean> {
+    const startedAtMs = monotonicNow();
+    const own = held;
+    const verdict = judgedByRun(await compareMarker(options));
+    if (verdict.kind === "older" || verdict.kind === "copied" || verdict.kind === "other") {
+      await pause(verdict);
+      return false;
+    }
+    const marker = verdict.kind === "current" ? verdict.marker : null;
+    // What an earlier run was told is no concern of this one.
+    const contested = marker?.runId === runId ? contestedReason(marker) : null;
+    if (contested !== null && verdict.kind === "current" && verdict.marker !== null) {
+      await pause({ ...verdict, kind: "copied", reason: contested });
+      return false;
+    }
+    // What was set back, by a store that lost its last writes, or written over, by one that knows no conditions, is taken anew.
+    const isOwn = marker?.runId === runId && marker.seq >= (own?.record.ledgerSeq ?? 0);
+    if (verdict.kind === "current" && own !== null && isOwn) {
+      own.stored = verdict.stored;
+      if (holdUntilMs !== null && startedAtMs >= holdUntilMs) await endHold(own);
+    } else await take(verdict);
+    comparedAtMs = startedAtMs;
+    return true;
+  }
+
+  /** A store that is back and cannot be used is no longer paused for what it was. */
+  function noteFailure(error: unknown): void {
+    if (paused === null) return;
+    const isLasting = error instanceof AppError || (error instanceof StoreError && error.isRefusal);
+    if (isLasting) paused = { ...paused, reason: error.message };
+  }
+
+  /** Nobody has objected. From now on a start on this directory, also after a crash, has no one to wait for. */
+  async function endHold(own: NonNullable<typeof held>): Promise<void> {
+    await write(own, { directory });
+    holdUntilMs = null;
+    log.info("removals_go_on");
   }
 
   /**
@@ -134,11 +167,6 @@ export function createStoreGuard(options: StoreGuardOptions) {
     return { ...verdict, kind: "copied", reason };
   }
 
-  /** Whether the run from which this one took the store still runs. What an earlier run was told is no concern of this one. */
-  function isContested(marker: Marker): boolean {
-    return marker.runId === runId && marker.contestedBy !== null;
-  }
-
   /** Makes the store this run's. The database knows of it first: after a crash the marker is never ahead of it. */
   async function take(verdict: Extract<MarkerVerdict, { kind: "fresh" | "current" }>): Promise<void> {
     const { record: known, generation: before, markerWrittenAtMs } = stores.read();
@@ -147,13 +175,25 @@ export function createStoreGuard(options: StoreGuardOptions) {
     const generation = before + 1;
     const record: StoreRecord = {
       place,
-      storeId: marker?.storeId ?? known?.storeId ?? newStoreId(),
+      // The database may remember another, which nothing was put in.
+      storeId: marker?.storeId ?? (verdict.kind === "fresh" ? null : known?.storeId) ?? newStoreId(),
       runId,
       ledgerSeq: known?.ledgerSeq ?? 0,
     };
+    if (marker?.runId !== runId) {
+      holdUntilMs = marker !== null && mayBeInUse(marker, directory) ? Number.POSITIVE_INFINITY : null;
+    }
     await objects.prepare({ makes: verdict.kind === "fresh" });
     await noted(stores.note(record, generation));
     await write({ record, generation, stored });
+    if (holdUntilMs === Number.POSITIVE_INFINITY) {
+      // From here on the other can see that the store was taken.
+      holdUntilMs = monotonicNow() + HOLD_MS;
+      log.info("removals_held_back", {
+        why: "the run before did not end in good order, or was one of another copy of this data directory, which may still run",
+        for_ms: HOLD_MS,
+      });
+    }
     if (!hasTaken) {
       hasTaken = true;
       foundAtMs = marker === null ? null : Date.parse(marker.writtenAt) || null;
@@ -165,11 +205,20 @@ export function createStoreGuard(options: StoreGuardOptions) {
     }
     if (paused !== null) log.warn("cleaner_goes_on", { accepted: paused.reason });
     paused = null;
+    complaints.forget();
   }
 
-  async function write(own: NonNullable<typeof held>): Promise<void> {
+  /** Whoever starts after a run that was held back has to wait as well: so that one names no directory. */
+  async function write(
+    own: NonNullable<typeof held>,
+    marks: Partial<Pick<MarkerOwner, "directory" | "isReleased">> = {},
+  ): Promise<void> {
     const { record, generation, stored } = own;
-    const owner = { storeId: record.storeId, generation, runId };
+    const isHeldBack = holdUntilMs !== null;
+    const owner: MarkerOwner = {
+      ...{ storeId: record.storeId, generation, runId, isReleased: false },
+      ...{ directory: isHeldBack ? null : directory, ...marks },
+    };
     const ledgerSeq = await writeMarker(options, owner, { replaces: stored, nowMs: now() });
     const marked = { ...record, ledgerSeq };
     await noted(stores.noteMarked(marked, generation, now()));
@@ -180,38 +229,22 @@ export function createStoreGuard(options: StoreGuardOptions) {
   async function pause(verdict: PausedVerdict): Promise<void> {
     held = null;
     paused = verdict;
-    complain(verdict);
+    complaints.tell(verdict);
     // Only who has used the store itself says so: a stale copy that never came that far must not stop anyone.
     if (verdict.kind !== "copied" || !hasTaken || verdict.marker.contestedBy !== null) return;
     if (verdict.marker.runId === null) return;
     await contestMarker(options, verdict.stored, runId).catch((error) => log.warn("contest_not_written", { error }));
   }
 
-  function complain({ kind, reason }: PausedVerdict): void {
-    if (complained?.reason === reason && monotonicNow() - complained.atMs < COMPLAINT_INTERVAL_MS) return;
-    complained = { reason, atMs: monotonicNow() };
-    const hint = WHAT_TO_DO[kind];
-    if (kind === "other") {
-      const effect = "no upload is taken, no object is removed, no upload expires; lists, usage and deletes go on";
-      log.error("store_is_another", { why: reason, effect, hint });
-      return;
-    }
-    log.error("cleaner_paused", {
-      why: kind === "older" ? `the database is older than the store: ${reason}` : reason,
-      effect: "no object is removed, no upload expires",
-      hint,
-    });
-  }
-
   /**
-   * Compares the marker and brings it up to date, at most once a minute unless `atOnce`. To be called before anything is
-   * removed: resolves with whether that is allowed.
+   * Compares the marker and brings it up to date, at most once a minute. To be called before anything is removed: resolves
+   * with whether that is allowed.
    */
-  async function keepUp({ atOnce = false } = {}): Promise<boolean> {
+  async function keepUp(): Promise<boolean> {
     if (held === null || !(await isCurrent())) return false;
     if ((ledger.last()?.seq ?? 0) === writtenSeq) return true;
     const startedAtMs = monotonicNow();
-    if (!atOnce && startedAtMs - writtenAtMs < REWRITE_INTERVAL_MS) return true;
+    if (startedAtMs - writtenAtMs < REWRITE_INTERVAL_MS) return true;
     // A store that knows no conditions overwrites whatever is there: so what is there is read just before.
     comparedAtMs = Number.NEGATIVE_INFINITY;
     if (!(await isCurrent()) || held === null) return false;
@@ -225,6 +258,23 @@ export function createStoreGuard(options: StoreGuardOptions) {
     }
     writtenAtMs = startedAtMs;
     return true;
+  }
+
+  /** Writes down how far the ledger has come, and that this run removes nothing any more. The next need not wait for it. */
+  async function release(): Promise<void> {
+    if (held === null) return;
+    comparedAtMs = Number.NEGATIVE_INFINITY;
+    if (!(await isCurrent()) || held === null) return;
+    await write(held, { isReleased: true });
+  }
+
+  /** Looks at the marker from time to time, so that an idle run notices too that another has taken the store. */
+  function watch(): { close: () => void } {
+    const timer = setInterval(() => {
+      // What is paused, and a store that does not answer, the cleaner looks at itself.
+      if (held !== null) void isCurrent().catch(() => {});
+    }, LOOK_INTERVAL_MS).unref();
+    return { close: () => clearInterval(timer) };
   }
 
   /**
@@ -247,7 +297,17 @@ export function createStoreGuard(options: StoreGuardOptions) {
   }
 
   return {
-    ...{ isFresh, isCurrent, keepUp, admitConfirm, checkTakesUploads, checkServesDownloads },
+    ...{
+      noteIntended,
+      isFresh,
+      isCurrent,
+      keepUp,
+      release,
+      watch,
+      admitConfirm,
+      checkTakesUploads,
+      checkServesDownloads,
+    },
     /** Why the cleaner is paused, or null where it is not. */
     pauseReason: (): string | null => paused?.reason ?? null,
     /** Whether this is not the store that holds the objects. */
@@ -257,7 +317,7 @@ export function createStoreGuard(options: StoreGuardOptions) {
   };
 }
 
-/** For users: an administrator finds the rest where it is safe to say. */
+/** For users. `/ready` has the rest, for whoever looks after the service; it names both stores, and is open to all. */
 function elsewhere(doing: string): AppError {
   return new AppError(
     "storage_unavailable",
@@ -266,15 +326,17 @@ function elsewhere(doing: string): AppError {
   );
 }
 
-function contested({ generation }: Marker): string {
-  return `another copy of this data directory was still running when this one took the store (generation ${generation})`;
-}
-
 /** A database that cannot be written is a state that ends, as one of the store is. */
 async function noted(write: Promise<void>): Promise<void> {
   await write.catch((error) => {
     throw new StoreError("unavailable", "Cannot write down which store is used: the database cannot be written", error);
   });
+}
+
+function contended(cause: unknown): StoreError {
+  const message =
+    "Cannot take the store: another process writes its marker again and again. See whether copies of this data directory run";
+  return new StoreError("unavailable", message, cause);
 }
 
 function isChanged(error: unknown): boolean {

@@ -2,7 +2,7 @@ import { OVERDUE_MS } from "../core/outbox.ts";
 import { whyUnusable } from "../db/sqlite_errors.ts";
 import { orAfter } from "../deadline.ts";
 import { AppError } from "../errors.ts";
-import { WHAT_TO_DO } from "../operations/store_guard.ts";
+import { WHAT_TO_DO } from "../operations/store_complaints.ts";
 import { timestamp } from "../timestamp.ts";
 import { VERSION } from "../version.ts";
 import type { RouteParts } from "./routes.ts";
