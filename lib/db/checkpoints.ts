@@ -32,8 +32,8 @@ export interface LogFigures {
 export interface CheckpointOptions {
   path: string;
   log: Log;
-  /** Whether this process holds the serve lock: then it marks where logs begin. */
-  holdsLock: boolean;
+  /** Whether this process keeps the log, as the one that holds the serve lock and writes: then it marks where logs begin. */
+  keepsLog: boolean;
   monotonicMs: () => number;
 }
 
@@ -41,7 +41,7 @@ export interface CheckpointOptions {
  * Copies the log into the database between groups of writes, where it spoils no request's latency. Another process that
  * reads for long, such as a shell, holds this up: then the log grows, and who does it is told.
  */
-export function createCheckpoints(sqlite: Database.Database, { path, log, holdsLock, monotonicMs }: CheckpointOptions) {
+export function createCheckpoints(sqlite: Database.Database, { path, log, keepsLog, monotonicMs }: CheckpointOptions) {
   // SQLite shortens the file to this when the log starts over.
   sqlite.pragma(`journal_size_limit = ${LOG_BYTES_MAX}`);
   // Asked many times a second under load, where `pragma()` would compile both the statement and a maker of its rows anew.
@@ -49,7 +49,7 @@ export function createCheckpoints(sqlite: Database.Database, { path, log, holdsL
   const [passive, restart, truncate] = ["PASSIVE", "RESTART", "TRUNCATE"].map((kind) =>
     sqlite.prepare<[], [busy: number, pages: number, copied: number]>(`PRAGMA wal_checkpoint(${kind})`).raw(),
   );
-  const starts = holdsLock ? createLogStarts(sqlite) : null;
+  const starts = keepsLog ? createLogStarts(sqlite) : null;
   let lastLookMs = 0;
   let lastGroupMs = 0;
   let idleTimer: NodeJS.Timeout | null = null;
@@ -150,7 +150,7 @@ export function createCheckpoints(sqlite: Database.Database, { path, log, holdsL
   /** Copies everything, as far as nobody is in the way; then no more. Beside a server that is the server's business. */
   function finish(): void {
     for (const timer of [idleTimer, heldUpTimer]) if (timer !== null) clearTimeout(timer);
-    if (!holdsLock) return;
+    if (!keepsLog) return;
     try {
       truncate?.get();
     } catch (error) {

@@ -94,8 +94,7 @@ export function openDb(options: DbOptions): Db {
   const path = join(dataDir, DATABASE_FILE);
   const sqlite = openConnection({ path, dataDir, log, migrate, holdsLock });
   sqlite.pragma(`busy_timeout = ${BUSY_TIMEOUT_MS}`);
-  // Who may not migrate leaves the file as it is: `init` looks whether a directory is in use, under the lock.
-  const checkpoints = createCheckpoints(sqlite, { path, log, holdsLock: holdsLock && migrate, monotonicMs });
+  const checkpoints = createCheckpoints(sqlite, { path, log, keepsLog: migrate, monotonicMs });
   const checkInPlace = createFileWatch(path);
 
   const begin = sqlite.prepare("BEGIN IMMEDIATE");
