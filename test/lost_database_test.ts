@@ -7,6 +7,7 @@ import { test } from "node:test";
 import { DATABASE_FILE } from "../lib/db/db.ts";
 import { runProgram } from "./_process.ts";
 import { clientFor, drained, openPlace, stop } from "./_store_place.ts";
+import { until } from "./_until.ts";
 
 test("without its database an embedded store is left alone: by serve, init and doctor alike", async (t) => {
   const site = await openPlace(t, "disk");
@@ -71,4 +72,22 @@ test("while the folder of the objects is away a download and a PUT are 503, and 
   assert.equal((await server.call("GET", url)).text, "keep");
   assert.equal((await server.call("PUT", putUrl, { body: "x" })).status, 200);
   assert.doesNotMatch(server.stderr(), /request_failed/);
+});
+
+test("what is deleted while the folder of the objects is away is not settled against an empty one in its place", async (t) => {
+  const site = await openPlace(t, "disk");
+  assert.ok(site !== null);
+  const server = await site.start();
+  const client = clientFor(server, site.made);
+  const ids: string[] = [];
+  for (const name of ["a", "b", "c"]) ids.push((await client.uploaded(name)).id);
+  await drained(site);
+  const bringBack = await site.vanish();
+  await site.makeEmpty();
+  for (const id of ids) assert.equal((await client.remove(id)).status, 200);
+  await until(async () => (await client.ready()).status === 503, "it is noticed");
+  await bringBack();
+  await until(async () => (await client.ready()).status === 200, "it is back");
+  const left = async () => (await site.keys()).filter((key) => ids.some((id) => key.includes(id)));
+  await until(async () => (await left()).length === 0, "the files are removed");
 });

@@ -61,7 +61,10 @@ export interface CleanerOptions {
   /** How long the event loop has worked for the writes that are made here. */
   backgroundMs: () => number;
   /** Tells whether this is the store that the database speaks of, and the database to say what is to be removed from it. */
-  guard: Pick<StoreGuard, "isCurrent" | "isFresh" | "keepUp" | "release" | "markerAtMs" | "pauseReason">;
+  guard: Pick<
+    StoreGuard,
+    "isCurrent" | "isFresh" | "isStillThere" | "keepUp" | "release" | "markerAtMs" | "pauseReason"
+  >;
   /** The staging prefix of this installation, ending in a slash. */
   stagingPrefix: string;
   uploadUrlTtlMs: number;
@@ -251,9 +254,11 @@ export function createCleaner(options: CleanerOptions) {
   async function removeObjects(batch: readonly TakenRemoval[]): Promise<RemovedBatch> {
     try {
       mayRemove = await guard.keepUp();
-      if (!mayRemove)
-        return { batch, failures: null, reason: `paused: ${guard.pauseReason() ?? HELD_BACK}`, endedAtMs: now() };
+      if (!mayRemove) return heldBack(batch);
       const failures = await objects.remove(batch.map(({ objectKey }) => objectKey));
+      // Gone meanwhile: then what was not found was not removed, and the entries stay for the right store.
+      mayRemove = await guard.isStillThere();
+      if (!mayRemove) return heldBack(batch);
       probePauseMs = 0;
       return { batch, failures, endedAtMs: now() };
     } catch (error) {
@@ -261,6 +266,10 @@ export function createCleaner(options: CleanerOptions) {
       const reason = error instanceof Error ? error.message : String(error);
       return { batch, failures: null, reason, endedAtMs: now() };
     }
+  }
+
+  function heldBack(batch: readonly TakenRemoval[]): RemovedBatch {
+    return { batch, failures: null, reason: `paused: ${guard.pauseReason() ?? HELD_BACK}`, endedAtMs: now() };
   }
 
   /** Books what became of a batch, if there is one: what was removed goes, the rest is due again at some time. */

@@ -241,7 +241,7 @@ export function createStoreGuard(options: StoreGuardOptions) {
    * with whether that is allowed.
    */
   async function keepUp(): Promise<boolean> {
-    if (held === null || !(await isCurrent())) return false;
+    if (held === null || !(await isStillThere())) return false;
     if ((ledger.last()?.seq ?? 0) === writtenSeq) return true;
     const startedAtMs = monotonicNow();
     if (startedAtMs - writtenAtMs < REWRITE_INTERVAL_MS) return true;
@@ -258,6 +258,15 @@ export function createStoreGuard(options: StoreGuardOptions) {
     }
     writtenAtMs = startedAtMs;
     return true;
+  }
+
+  /**
+   * Whether the store is there and may be changed. To be asked before and after something is removed from the embedded store: in
+   * a folder that was unmounted a moment ago every file seems to be removed already. There asking costs next to nothing.
+   */
+  async function isStillThere(): Promise<boolean> {
+    if (place.kind === "disk") comparedAtMs = Number.NEGATIVE_INFINITY;
+    return await isCurrent();
   }
 
   /** Writes down how far the ledger has come, and that this run removes nothing any more. The next need not wait for it. */
@@ -301,6 +310,7 @@ export function createStoreGuard(options: StoreGuardOptions) {
       noteIntended,
       isFresh,
       isCurrent,
+      isStillThere,
       keepUp,
       release,
       watch,
@@ -321,7 +331,7 @@ export function createStoreGuard(options: StoreGuardOptions) {
 function elsewhere(doing: string): AppError {
   return new AppError(
     "storage_unavailable",
-    `Cannot ${doing} at the moment: this service was started without the store that holds its files. Its administrator finds the reason at /ready and in the log`,
+    `Cannot ${doing} at the moment: this service does not have the store that holds its files. Its administrator finds the reason at /ready and in the log`,
     { retryAfterSeconds: 60 },
   );
 }
