@@ -30,12 +30,15 @@ CREATE TABLE installation (
   -- When the clock was last trusted, and when it was first doubted since: see clock_watch.ts.
   clock_trusted_at_ms INTEGER,
   clock_doubted_at_ms INTEGER,
-  -- The store that holds its objects, as JSON: see store_identity.ts. NULL until the first object could have been put there.
+  -- The store that holds its objects, as JSON: see store_record.ts. NULL until the first object could have been put there.
   store_json      TEXT,
   -- When the ledger marker was first written to that store; NULL: never. From then on a store without one is not that store.
   marker_written_at_ms INTEGER,
-  -- Raised by each start of `serve`; the marker carries it, so that two copies of one data directory notice each other.
-  generation      INTEGER NOT NULL DEFAULT 0
+  -- Raised by each start of `serve` that takes the store; the marker carries it, so that two copies of one data directory
+  -- notice each other.
+  generation      INTEGER NOT NULL DEFAULT 0,
+  -- Which log of SQLite's the newest changes are in, and which one the file had taken in before it: see log_start.ts.
+  log_start_json  TEXT
 ) STRICT;
 INSERT INTO installation (only_row, id, created_at_ms)
 VALUES (1, lower(hex(randomblob(8))), CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER));

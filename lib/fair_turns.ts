@@ -1,9 +1,13 @@
-/** A workspace or person with work that waits. */
+/** A workspace or person with work that waits, or waited a moment ago. */
 interface Owner {
+  readonly ownerId: string;
   /** The time that their work has taken, on a clock that starts at that of whoever was served when they came. */
   virtualMs: number;
-  /** What waits, the first to be next. */
-  readonly waiting: (() => void)[];
+  /** What waits, the first to be next; what was taken from it lies before `first`. */
+  waiting: (() => void)[];
+  first: number;
+  /** Whether they are in the heap, or their work is being done. */
+  isQueued: boolean;
 }
 
 /** Work that takes turns at the event loop, bit by bit. */
@@ -14,6 +18,9 @@ export interface FairTurns {
   isWaited: () => boolean;
 }
 
+/** Owners that wait for nothing are forgotten when there are so many more of them than of those that do. */
+const IDLE_OWNERS_MAX = 1_000;
+
 /**
  * Shares the event loop among owners: next is the one whose work has taken the least time, so that one who asks for little
  * does not wait for those who ask for much. `creditAfter` tells how many milliseconds of work may be begun in a turn of
@@ -21,6 +28,8 @@ export interface FairTurns {
  */
 export function createFairTurns(creditAfter: (turnMs: number, leftMs: number) => number): FairTurns {
   const owners = new Map<string, Owner>();
+  /** The owners with waiting work, the one whose work has taken the least time on top. */
+  const heap = createHeap<Owner>((a, b) => a.virtualMs < b.virtualMs);
   let waitingCount = 0;
   let isScheduled = false;
   /** The virtual time of the owner who was served last. */
@@ -30,13 +39,10 @@ export function createFairTurns(creditAfter: (turnMs: number, leftMs: number) =>
 
   function wait(ownerId: string): Promise<void> {
     return new Promise((resolve) => {
-      let owner = owners.get(ownerId);
-      if (owner === undefined) {
-        owner = { virtualMs: virtualNowMs, waiting: [] };
-        owners.set(ownerId, owner);
-      }
+      const owner = ownerOf(ownerId);
       owner.waiting.push(resolve);
       waitingCount++;
+      enqueue(owner);
       if (isScheduled) return;
       isScheduled = true;
       turnEndedAtMs = performance.now();
@@ -45,28 +51,49 @@ export function createFairTurns(creditAfter: (turnMs: number, leftMs: number) =>
     });
   }
 
-  function onTurn(): void {
-    creditMs = creditAfter(performance.now() - turnEndedAtMs, creditMs);
-    wakeNext();
+  function ownerOf(ownerId: string): Owner {
+    let owner = owners.get(ownerId);
+    if (owner === undefined) {
+      owner = { ownerId, virtualMs: virtualNowMs, waiting: [], first: 0, isQueued: false };
+      owners.set(ownerId, owner);
+      if (owners.size > heap.size() + IDLE_OWNERS_MAX) forgetIdle();
+    }
+    return owner;
   }
 
-  function wakeNext(): void {
-    const owner = creditMs > 0 ? leastServed() : null;
-    if (owner === null) return endTurn();
-    virtualNowMs = owner.virtualMs;
+  function enqueue(owner: Owner): void {
+    if (owner.isQueued) return;
+    owner.isQueued = true;
+    // Whoever was away has saved nothing up.
+    owner.virtualMs = Math.max(owner.virtualMs, virtualNowMs);
+    heap.push(owner);
+  }
+
+  function onTurn(): void {
     const startedMs = performance.now();
+    creditMs = creditAfter(startedMs - turnEndedAtMs, creditMs);
+    wakeNext(startedMs);
+  }
+
+  function wakeNext(startedMs: number): void {
+    const owner = creditMs > 0 ? heap.pop() : undefined;
+    if (owner === undefined) return endTurn();
+    virtualNowMs = owner.virtualMs;
     waitingCount--;
-    owner.waiting.shift()?.();
+    takeFirst(owner)?.();
     // A tick that is asked for by a microtask comes after all microtasks: by then what was woken has done its bit and waits
     // again, or its response is made.
     queueMicrotask(() => process.nextTick(charge, owner, startedMs));
   }
 
   function charge(owner: Owner, startedMs: number): void {
-    const tookMs = performance.now() - startedMs;
+    const nowMs = performance.now();
+    const tookMs = nowMs - startedMs;
     owner.virtualMs += tookMs;
     creditMs -= tookMs;
-    wakeNext();
+    owner.isQueued = false;
+    if (owner.waiting.length > 0) enqueue(owner);
+    wakeNext(nowMs);
   }
 
   function endTurn(): void {
@@ -80,18 +107,58 @@ export function createFairTurns(creditAfter: (turnMs: number, leftMs: number) =>
     setImmediate(onTurn);
   }
 
-  function leastServed(): Owner | null {
-    let least: Owner | null = null;
+  function forgetIdle(): void {
     for (const [ownerId, owner] of owners) {
-      if (owner.waiting.length > 0) {
-        if (least === null || owner.virtualMs < least.virtualMs) least = owner;
-      } else if (owner.virtualMs < virtualNowMs) {
-        // Coming back later they are no better off for having been away.
-        owners.delete(ownerId);
-      }
+      if (!owner.isQueued && owner.virtualMs <= virtualNowMs) owners.delete(ownerId);
     }
-    return least;
   }
 
   return { wait, isWaited: () => waitingCount > 0 };
+}
+
+/** The first that waits. An array's own `shift` would move all others each time. */
+function takeFirst(owner: Owner): (() => void) | undefined {
+  const item = owner.waiting[owner.first++];
+  if (owner.first * 2 >= owner.waiting.length) {
+    owner.waiting = owner.waiting.slice(owner.first);
+    owner.first = 0;
+  }
+  return item;
+}
+
+/** A binary heap: the least is taken in a time that grows with the logarithm of how many there are. */
+function createHeap<T>(isLess: (a: T, b: T) => boolean) {
+  const items: T[] = [];
+
+  function push(item: T): void {
+    let at = items.push(item) - 1;
+    while (at > 0) {
+      const above = (at - 1) >> 1;
+      const parent = items[above];
+      if (parent === undefined || !isLess(item, parent)) break;
+      items[at] = parent;
+      at = above;
+    }
+    items[at] = item;
+  }
+
+  function pop(): T | undefined {
+    const top = items[0];
+    const last = items.pop();
+    if (last === undefined || items.length === 0) return top;
+    let at = 0;
+    for (;;) {
+      const [left, right] = [items[2 * at + 1], items[2 * at + 2]];
+      if (left === undefined) break;
+      const isRight = right !== undefined && isLess(right, left);
+      const child = isRight ? right : left;
+      if (!isLess(child, last)) break;
+      items[at] = child;
+      at = 2 * at + (isRight ? 2 : 1);
+    }
+    items[at] = last;
+    return top;
+  }
+
+  return { push, pop, size: () => items.length };
 }

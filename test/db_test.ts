@@ -457,7 +457,8 @@ test("once idle, the log is copied into the database", async (t) => {
   const logState = () => app.second.pragma("wal_checkpoint(NOOP)") as [{ log: number; checkpointed: number }];
   assert.ok(logState()[0].log > 256);
   const deadlineMs = performance.now() + 20_000;
-  while (logState()[0].checkpointed < logState()[0].log) {
+  // The next log begins with a mark of its own.
+  while (logState()[0].log > 256) {
     assert.ok(performance.now() < deadlineMs, "the log was never copied");
     await delay(20);
   }

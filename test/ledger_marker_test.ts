@@ -19,7 +19,7 @@ import type { LogFields } from "../lib/log.ts";
 import { StoreError } from "../lib/store/objects.ts";
 import { initDataDir, type Owner, silentLog, startTestApp, temporaryFolder, testClock, testConfig } from "./_app.ts";
 import { rawPathOf } from "./_books.ts";
-import { type FaultyApp, startFaultyApp } from "./_faulty_app.ts";
+import { type FaultyApp, startFaultyApp, stillClock } from "./_faulty_app.ts";
 import { logLines, runProgram, serveProgram } from "./_process.ts";
 import { until } from "./_until.ts";
 
@@ -195,6 +195,32 @@ test("a restored old database that was written on beyond the marker is still not
   await its.app.cleaner.runOnce();
   assert.equal(its.app.cleaner.pauseReason(), "the ledger's number 4 is not the one that the store has seen");
   assert.ok(its.files().includes(todaysKey));
+});
+
+test("however many passes there are, the marker is read once a second, and once more to be written", async (t) => {
+  let reads = 0;
+  const its = await startTestApp(t, {
+    ...{ clock: stillClock(), cleansInBackground: false },
+    wrapStore: (objects) => ({
+      ...objects,
+      async readMarker(key) {
+        reads++;
+        return await objects.readMarker(key);
+      },
+    }),
+  });
+  const pass = async (): Promise<void> => {
+    const { id } = await its.confirmedUpload("x");
+    await its.call("DELETE", `/api/v1/uploads/${id}`);
+    assert.ok((await its.app.cleaner.runOnce()).removed > 0);
+  };
+  await pass();
+  const before = reads;
+  for (let passes = 0; passes < 10; passes++) await pass();
+  assert.equal(reads, before, "within a second nothing is asked");
+  its.clock.advance(1_001);
+  for (let passes = 0; passes < 10; passes++) await pass();
+  assert.equal(reads, before + 1);
 });
 
 /** The store's folder is not mounted any more, and the last comparison is a while ago. */

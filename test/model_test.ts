@@ -3,10 +3,14 @@
 // with a model in memory that knows exactly what must be there. The seed repeats the steps; where two things race, their
 // order is the machine's, and the model follows the answers.
 import assert from "node:assert/strict";
+import { join } from "node:path";
 import { type TestContext, test } from "node:test";
+import { temporaryFolder } from "./_app.ts";
+import { afterwards } from "./_db.ts";
 import { DAY_MS, startFaultyApp } from "./_faulty_app.ts";
 import { createModel, type ModelWorkspace } from "./_model.ts";
 import { createOperations } from "./_model_operations.ts";
+import { type BooksOperator, createBooksOperator } from "./_model_operator_books.ts";
 import { createStoreAccidents } from "./_model_operator_store.ts";
 import { createRaces } from "./_model_races.ts";
 import {
@@ -17,6 +21,7 @@ import {
   URL_TTL_SECONDS,
   type World,
 } from "./_model_world.ts";
+import { mountSmallDisk } from "./_operator.ts";
 import { createRandom, testCount, testSeed } from "./_random.ts";
 import { checkRawDrained } from "./_raw_store.ts";
 import { IS_S3 } from "./_test_store.ts";
@@ -25,12 +30,16 @@ import { checkUnconfirmed } from "./_unconfirmed_figures.ts";
 const STEPS = testCount("STOWAGE_TEST_STEPS", process.env.CI === "true" ? 6_000 : 2_000);
 const WORKSPACES = 3;
 const QUOTA_BYTES = 25_000;
+/** Large enough for all that is uploaded, and soon filled. */
+const DISK_BYTES = 96 * 1024 * 1024;
+const CAN_MOUNT = process.platform === "linux" && process.getuid?.() === 0;
 /** Every so many steps all bytes and the whole ledger are compared as well. */
 const THOROUGH_EVERY = 20;
 
 /** How often the store fails in a step, and in which call. */
 type Faults = Parameters<World["drawFault"]>[0];
 const ANY_FAULT: Faults = { names: ["stat", "promote", "read", "remove"], chance: 15 };
+const NO_FAULT: Faults = { names: [], chance: 0 };
 const REMOVAL_FAULT: Faults = { names: ["remove"], chance: 40 };
 
 interface Step {
@@ -42,7 +51,7 @@ interface Step {
 }
 
 /** All that can happen. */
-function stepsOf(t: TestContext, world: World): Step[] {
+function stepsOf(t: TestContext, world: World, operator: BooksOperator): Step[] {
   const { random, anyWorkspace, anyPending, anyUpload } = world;
   const operations = createOperations(world);
   const races = createRaces(world, operations);
@@ -68,20 +77,28 @@ function stepsOf(t: TestContext, world: World): Step[] {
     { name: "swap the store", weight: 1, run: accidents.swapStore },
     { name: "unmount the folder", weight: 1, run: accidents.unmountStore },
     { name: "start a second copy", weight: 1, run: accidents.startCopy },
+    { name: "older copy", weight: 0.2, run: operator.restoreOlderCopy, faults: NO_FAULT },
+    { name: "mixed up", weight: 0.2, run: operator.mixUp, faults: NO_FAULT },
+    { name: "full disk", weight: 0.2, run: operator.fullDisk, faults: NO_FAULT },
   ];
 }
 
 test(`the books are the model's after each of ${STEPS} random steps`, async (t) => {
   const random = createRandom(testSeed((text) => t.diagnostic(text)));
-  const its = await startFaultyApp(t, {
+  const disk = CAN_MOUNT ? mountSmallDisk(t, DISK_BYTES) : null;
+  if (disk === null) t.diagnostic('without the step "full disk": it needs root on Linux');
+  const dataDir = join(disk ?? (await temporaryFolder(t)), "data");
+  const startOptions = {
     quotaBytes: QUOTA_BYTES,
+    dataDir,
     env: {
       STOWAGE_MAX_UPLOAD_BYTES: String(MAX_UPLOAD_BYTES),
       STOWAGE_PENDING_UPLOADS_MAX: String(PENDING_UPLOADS_MAX),
       STOWAGE_UPLOAD_URL_TTL_SECONDS: String(URL_TTL_SECONDS),
       STOWAGE_PENDING_TTL_SECONDS: String(PENDING_TTL_SECONDS),
     },
-  });
+  };
+  let its = await startFaultyApp(t, startOptions);
   const owners = [its.owner];
   while (owners.length < WORKSPACES) owners.push(await its.addOwner());
   const workspaces = owners.map(
@@ -94,8 +111,27 @@ test(`the books are the model's after each of ${STEPS} random steps`, async (t) 
     }),
   );
   const model = createModel(workspaces);
-  const world = createWorld({ its, model, random });
-  const deck = stepsOf(t, world).flatMap((step) => Array.from({ length: step.weight }, () => step));
+  const operator = createBooksOperator({ its: () => its, whileStopped, model, random, disk });
+  afterwards(t, operator.close);
+  let { world, deck } = deal();
+
+  /** The steps as they are taken with the service that runs now. */
+  function deal() {
+    const dealt = createWorld({ its, model, random });
+    const steps = stepsOf(t, dealt, operator);
+    // Some are rarer than one in all.
+    return { world: dealt, deck: steps.flatMap((step) => Array.from({ length: step.weight * 5 }, () => step)) };
+  }
+
+  /** The same service on the same port, so that the URLs that are out stay good. */
+  async function whileStopped(work: () => void): Promise<void> {
+    const { app, owner, clock } = its;
+    const env = { ...startOptions.env, STOWAGE_PORT: new URL(app.url).port };
+    await its.close();
+    work();
+    its = await startFaultyApp(t, { ...startOptions, env, owner, clock });
+    ({ world, deck } = deal());
+  }
 
   async function checkFigures(workspace: ModelWorkspace): Promise<void> {
     const { workspaceId: ownerId } = workspace.owner;

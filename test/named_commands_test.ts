@@ -25,6 +25,9 @@ const SCRIPTS = ["scripts/start", "scripts/stowage"];
 /** Words after the name of the program that are no command: a file's name, what a key is for, reserved slugs. */
 const NO_COMMANDS = /^(doctor( é)?\.txt|object url 1$|support system )/;
 
+/** A comment, a redirection, or another program: what the shell keeps for itself of a line in a script. */
+const REST_FOR_THE_SHELL = /\s+(#|<|>|\|\||&&|\| (sed|grep|head)\b).*$/;
+
 interface Named {
   where: string;
   command: string;
@@ -41,7 +44,8 @@ function namedIn(path: string): Named[] {
   ]) {
     for (const { 1: command = "", index } of text.matchAll(pattern)) {
       const line = text.slice(0, index).split("\n").length;
-      if (!NO_COMMANDS.test(command)) found.push({ where: `${path}:${line}`, command: command.trim() });
+      if (NO_COMMANDS.test(command)) continue;
+      found.push({ where: `${path}:${line}`, command: command.replace(REST_FOR_THE_SHELL, "").trim() });
     }
   }
   return found;

@@ -2,7 +2,7 @@ import { openApp } from "../app.ts";
 import { DEV_ISSUER_COMMAND } from "../auth/dev_issuer.ts";
 import { type Config, describeConfig, readConfig } from "../config/config.ts";
 import { SCOPES } from "../core/principals.ts";
-import { hasDatabase, makeDataFolder, makeSigningKey } from "../db/data_dir.ts";
+import { checkHoldsNoObjects, hasDatabase, makeDataFolder, makeSigningKey } from "../db/data_dir.ts";
 import { type ServeLock, takeServeLock } from "../db/serve_lock.ts";
 import { AppError } from "../errors.ts";
 import { VERSION } from "../version.ts";
@@ -143,6 +143,7 @@ async function init(args: Arguments, terminal: Terminal): Promise<void> {
   const config = readConfig(terminal.env);
   const storageBytesQuota = quota ?? config.defaultQuotaBytes;
   await makeDataFolder(config.dataDir);
+  checkHoldsNoObjects(config.dataDir);
   const isThere = hasDatabase(config.dataDir);
   const lock = await lockToInit(config, isThere);
   try {

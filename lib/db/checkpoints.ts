@@ -2,6 +2,7 @@ import { statSync } from "node:fs";
 import type Database from "better-sqlite3";
 import type { Log } from "../log.ts";
 import { describeReader, readersOf } from "./log_readers.ts";
+import { createLogStarts } from "./log_start.ts";
 
 /** What the log may hold before readers are waited for, so that it starts over: 64 MiB, in pages of 4 KiB. */
 const RESTART_CHECKPOINT_PAGES = 16_384;
@@ -31,6 +32,8 @@ export interface LogFigures {
 export interface CheckpointOptions {
   path: string;
   log: Log;
+  /** Whether this process holds the serve lock: then it marks where logs begin. */
+  holdsLock: boolean;
   monotonicMs: () => number;
 }
 
@@ -38,7 +41,7 @@ export interface CheckpointOptions {
  * Copies the log into the database between groups of writes, where it spoils no request's latency. Another process that
  * reads for long, such as a shell, holds this up: then the log grows, and who does it is told.
  */
-export function createCheckpoints(sqlite: Database.Database, { path, log, monotonicMs }: CheckpointOptions) {
+export function createCheckpoints(sqlite: Database.Database, { path, log, holdsLock, monotonicMs }: CheckpointOptions) {
   // SQLite shortens the file to this when the log starts over.
   sqlite.pragma(`journal_size_limit = ${LOG_BYTES_MAX}`);
   // Asked many times a second under load, where `pragma()` would compile both the statement and a maker of its rows anew.
@@ -46,6 +49,7 @@ export function createCheckpoints(sqlite: Database.Database, { path, log, monoto
   const [passive, restart, truncate] = ["PASSIVE", "RESTART", "TRUNCATE"].map((kind) =>
     sqlite.prepare<[], [busy: number, pages: number, copied: number]>(`PRAGMA wal_checkpoint(${kind})`).raw(),
   );
+  const starts = holdsLock ? createLogStarts(sqlite) : null;
   let lastLookMs = 0;
   let lastGroupMs = 0;
   let idleTimer: NodeJS.Timeout | null = null;
@@ -89,9 +93,11 @@ export function createCheckpoints(sqlite: Database.Database, { path, log, monoto
       }
       // Once nothing is written any more no commit would shorten the file.
       const statement = isLong ? (idleTimer === null ? truncate : restart) : passive;
+      const version = starts?.version();
       const [busy = 0, left = 0, copied = 0] = statement?.get() ?? [];
-      if (busy === 0 && copied >= left) onFree();
-      else onHeldUp();
+      if (busy !== 0 || copied < left) return onHeldUp();
+      onFree();
+      starts?.mark(version);
     } catch (error) {
       // The log stays as it is and nothing is lost; the next look tries again.
       log.warn("checkpoint_failed", { cause: error });
@@ -142,15 +148,19 @@ export function createCheckpoints(sqlite: Database.Database, { path, log, monoto
     return { logBytes, heldUpMs: heldUpSinceMs === null ? 0 : Math.max(0, monotonicMs() - heldUpSinceMs) };
   }
 
-  /** Copies everything, as far as nobody is in the way; then no more. */
+  /** Copies everything, as far as nobody is in the way; then no more. Beside a server that is the server's business. */
   function finish(): void {
     for (const timer of [idleTimer, heldUpTimer]) if (timer !== null) clearTimeout(timer);
+    if (!holdsLock) return;
     try {
       truncate?.get();
     } catch (error) {
       log.warn("checkpoint_failed", { cause: error });
     }
   }
+
+  // After a clean end there is no log, and what is written now begins one.
+  if (starts !== null && (askLog.get()?.[1] ?? 0) === 0) starts.mark(starts.version());
 
   return { afterGroup, figures, finish };
 }

@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { readFileSync, statSync } from "node:fs";
+import { readdirSync, readFileSync, statSync } from "node:fs";
 import { open, rename } from "node:fs/promises";
 import { join } from "node:path";
 import { AppError } from "../errors.ts";
@@ -11,6 +11,11 @@ import { schemaVersionOf } from "./schema_version.ts";
 /** Signs the embedded store's URLs. Whoever has it can read and write any object. */
 export const SIGNING_KEY_FILE = "url_signing.key";
 export const SIGNING_KEY_BYTES = 32;
+
+/** The embedded store's folder in the data directory. */
+export const OBJECTS_FOLDER = "objects";
+/** What lies in it once something was stored. */
+const OBJECTS_TRACES = ["ledger-marker", "staging", "final"] as const;
 
 /** Whether there is a database whose schema was made: an `init` that was cut off before that goes on from the start. */
 export function hasDatabase(dataDir: string): boolean {
@@ -28,6 +33,7 @@ export function checkInitialised(dataDir: string): void {
   if (!isThere(path)) {
     // The message of a database that is lost, with a log beside it, comes when it is opened.
     if (isThere(`${path}-wal`)) return;
+    checkHoldsNoObjects(dataDir);
     throw new AppError("not_found", `There is no Stowage data in "${dataDir}"`, {
       hint: "`stowage init` makes it; if it is elsewhere, set STOWAGE_DATA_DIR to that folder",
     });
@@ -36,6 +42,22 @@ export function checkInitialised(dataDir: string): void {
   if (statSync(path).size > 0 || isThere(`${path}-wal`)) return;
   throw new AppError("not_found", `The database "${path}" is empty: an \`init\` or a copy was cut off`, {
     hint: 'if there was data in it, restore a backup into an empty folder (README, "Backup"); if not, run `stowage init`',
+  });
+}
+
+/**
+ * Throws `conflict` if the folder holds an installation's files and no database: a new one would take them for leftovers,
+ * and the one that knows them may still be found.
+ */
+export function checkHoldsNoObjects(dataDir: string): void {
+  const folder = join(dataDir, OBJECTS_FOLDER);
+  const isUsed = OBJECTS_TRACES.some((name) => {
+    const path = join(folder, name);
+    return isThere(path) && (!statSync(path).isDirectory() || readdirSync(path).length > 0);
+  });
+  if (!isUsed || hasDatabase(dataDir)) return;
+  throw new AppError("conflict", `The database of "${dataDir}" is missing, but "${folder}" holds its files`, {
+    hint: `restore "${join(dataDir, DATABASE_FILE)}" from a backup (README, "Backup"); to begin anew, move "${folder}" away first`,
   });
 }
 

@@ -94,7 +94,7 @@ export function openDb(options: DbOptions): Db {
   const path = join(dataDir, DATABASE_FILE);
   const sqlite = openConnection({ path, dataDir, log, migrate, holdsLock });
   sqlite.pragma(`busy_timeout = ${BUSY_TIMEOUT_MS}`);
-  const checkpoints = createCheckpoints(sqlite, { path, log, monotonicMs });
+  const checkpoints = createCheckpoints(sqlite, { path, log, holdsLock, monotonicMs });
   const checkInPlace = createFileWatch(path);
 
   const begin = sqlite.prepare("BEGIN IMMEDIATE");

@@ -14,17 +14,25 @@ const BUSY_TIMEOUT_MS = 5_000;
 
 /** What is wrong with a database file and the log beside it; nothing where it is sound. Writes to neither. */
 export function faultsOf(path: string, wholeCheckBytesMax: number): string[] {
-  // A connection that may not write copies nothing from the log, not even when it is closed.
-  const sqlite = new Database(path, { readonly: true, fileMustExist: true, timeout: BUSY_TIMEOUT_MS });
   try {
-    const faults = checkPages(sqlite, wholeCheckBytesMax);
-    // An `init` that was cut off has made no tables yet.
-    const isEmpty = sqlite.pragma("user_version", { simple: true }) === 0;
-    return isEmpty ? faults : [...faults, ...checkLedger(sqlite), ...checkBooks(sqlite)];
+    return reading(path, (sqlite) => {
+      const faults = checkPages(sqlite, wholeCheckBytesMax);
+      // An `init` that was cut off has made no tables yet.
+      const isEmpty = sqlite.pragma("user_version", { simple: true }) === 0;
+      return isEmpty ? faults : [...faults, ...checkLedger(sqlite), ...checkBooks(sqlite)];
+    });
   } catch (error) {
     // So damaged that the checks themselves fail. What cannot be looked at is not known to be unsound.
     if (!isSqliteError(error, "SQLITE_CORRUPT") && !isSqliteError(error, "SQLITE_NOTADB")) throw error;
     return [error.message];
+  }
+}
+
+/** A connection that may not write copies nothing from the log, not even when it is closed. */
+export function reading<T>(path: string, read: (sqlite: Database.Database) => T): T {
+  const sqlite = new Database(path, { readonly: true, fileMustExist: true, timeout: BUSY_TIMEOUT_MS });
+  try {
+    return read(sqlite);
   } finally {
     sqlite.close();
   }

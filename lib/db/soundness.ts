@@ -2,7 +2,8 @@ import { closeSync, linkSync, openSync, readSync, rmSync, statSync } from "node:
 import { totalmem } from "node:os";
 import { AppError } from "../errors.ts";
 import type { Log } from "../log.ts";
-import { FAULTS_MAX, faultsOf, WHOLE_CHECK_BYTES_MAX } from "./faults.ts";
+import { FAULTS_MAX, faultsOf, reading, WHOLE_CHECK_BYTES_MAX } from "./faults.ts";
+import { belongTogether, readLedgerSeq, readLogStart } from "./log_start.ts";
 
 /** Faults that a message names. */
 const FAULTS_TOLD_MAX = 3;
@@ -30,6 +31,8 @@ export function refuseUnsound(path: string, log: Log, wholeCheckBytesMax = WHOLE
   // What follows blocks the event loop, which would otherwise write the line.
   log.flush();
   const startedAtMs = performance.now();
+  // Cheap, and certain where it finds something. What is left are logs that say nothing of their beginning.
+  if (!belongTogether(...startsOf(path))) throw mixedUp(path, logPath, "the log continues another file");
   readAhead(path, fileBytes);
   const faults = faultsOf(path, wholeCheckBytesMax);
   if (faults.length > 0) throw unsound(path, logPath, faults, wholeCheckBytesMax);
@@ -51,41 +54,54 @@ function readAhead(path: string, fileBytes: number): void {
   }
 }
 
-/** Whether the file without its log is sound; null where that cannot be told. */
-function isSoundAlone(path: string, wholeCheckBytesMax: number): boolean | null {
+/** What file and log say of the log together, what the file says alone, and where the file's ledger ends. */
+function startsOf(path: string): Parameters<typeof belongTogether> {
+  const pair = reading(path, readLogStart);
+  const [file, ledgerSeq] = alone(path, (link) =>
+    reading(link, (sqlite) => [readLogStart(sqlite), readLedgerSeq(sqlite)]),
+  ) ?? [null, null];
+  return [pair, file, ledgerSeq];
+}
+
+/** Does something with the file as it is without its log; null where that cannot be done. */
+function alone<T>(path: string, work: (link: string) => T): T | null {
   // SQLite finds a log by the file's name: under another name there is none.
-  const alone = `${path}.alone-${process.pid}`;
+  const link = `${path}.alone-${process.pid}`;
   try {
-    linkSync(path, alone);
-    return faultsOf(alone, wholeCheckBytesMax).length === 0;
+    linkSync(path, link);
+    return work(link);
   } catch {
     return null;
   } finally {
-    for (const suffix of ["", "-wal", "-shm"]) rmSync(alone + suffix, { force: true });
+    for (const suffix of ["", "-wal", "-shm"]) rmSync(link + suffix, { force: true });
   }
 }
 
 function unsound(path: string, logPath: string, faults: readonly string[], wholeCheckBytesMax: number): AppError {
   const told = faults.slice(0, FAULTS_TOLD_MAX).join("; ");
   const found = `${faults.length}${faults.length >= FAULTS_MAX ? " or more" : ""} faults`;
-  if (isSoundAlone(path, wholeCheckBytesMax) === true) {
-    return new AppError(
-      "conflict",
-      `The database "${path}" and its log "${logPath}" do not belong together: with the log there are ${found} (${told}), ` +
-        "without it none. Most likely a copy was put back and the log of the newer file left beside it. Nothing was written",
-      {
-        hint:
-          "keep a copy of the whole data directory first. To go on with the copy that was put back, move the log away " +
-          `(mv "${logPath}" "${path}-shm" SOMEWHERE); to go on with the newer state, put back the file that the log belongs to ` +
-          "(docs/troubleshooting.md)",
-      },
-    );
+  if (alone(path, (link) => faultsOf(link, wholeCheckBytesMax))?.length === 0) {
+    return mixedUp(path, logPath, `with the log there are ${found} (${told}), without it none`);
   }
   return new AppError("conflict", `The database "${path}" is damaged: ${found} (${told}). Nothing was written`, {
     hint:
       "keep a copy of the whole data directory, and restore the newest backup that is sound into an empty folder " +
       '(README, "Backup"); then look for the cause: a failing disk, a network file system, a copy made while it was in use',
   });
+}
+
+function mixedUp(path: string, logPath: string, why: string): AppError {
+  return new AppError(
+    "conflict",
+    `The database "${path}" and its log "${logPath}" do not belong together: ${why}. Most likely a copy was put back and ` +
+      "the log of the newer file left beside it. Nothing was written",
+    {
+      hint:
+        "keep a copy of the whole data directory first. To go on with the copy that was put back, move the log away " +
+        `(mv "${logPath}" "${path}-shm" SOMEWHERE); to go on with the newer state, put back the file that the log belongs to ` +
+        "(docs/troubleshooting.md)",
+    },
+  );
 }
 
 function noFileToLog(path: string, logPath: string): AppError {

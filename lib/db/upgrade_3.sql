@@ -8,6 +8,9 @@ ALTER TABLE installation ADD COLUMN generation INTEGER NOT NULL DEFAULT 0;
 -- The checksum that a create may state.
 ALTER TABLE uploads ADD COLUMN checksum_sha256 TEXT CHECK (length(checksum_sha256) = 64);
 
+-- Which log the newest changes are in.
+ALTER TABLE installation ADD COLUMN log_start_json TEXT;
+
 -- Since when an entry could have been removed, and how the end of a deleted upload is shown. Of entries that failed it is not
 -- known when they were first due: they count from their entering on.
 ALTER TABLE object_removals ADD COLUMN first_due_at_ms INTEGER;

@@ -1,5 +1,7 @@
+import { AppError } from "../errors.ts";
 import {
   compareMarker,
+  type Marker,
   type MarkerVerdict,
   markerIn,
   markerKeyOf,
@@ -49,7 +51,7 @@ export async function findQuestion(
   const reason = reasonFor(decision, verdict);
   if (reason === null) return null;
   // A bucket or folder that is not there has no objects, and cannot be gone on with either: this says so.
-  await objects.readMarker(markerKeyOf(installationId));
+  checkIsOurs(markerIn(await objects.readMarker(markerKeyOf(installationId))), installationId);
   const queries = createDoctorQueries(core.db);
   // Of whatever age: an upload of an hour ago counts too.
   const walk = await walkStore({ objects, queries, installationId, now, graceMs: Number.NEGATIVE_INFINITY });
@@ -59,6 +61,16 @@ export async function findQuestion(
     lastBookedAt: last === null ? null : timestamp(last.atMs),
     losses: { ...lossesOf(walk), expiringUploads: queries.expiring(now()) },
   };
+}
+
+/** Another installation's store is nobody's to accept: what lies in it would be taken for leftovers. */
+function checkIsOurs(marker: Marker | null, installationId: string): void {
+  if (marker === null || marker.installationId === installationId) return;
+  throw new AppError(
+    "conflict",
+    `Cannot go on with this store: it holds the objects of the installation "${marker.installationId}", and this database is of "${installationId}"`,
+    { hint: "restore the database that belongs to it, or give a folder or bucket of its own to this one" },
+  );
 }
 
 function reasonFor(decision: Decision, verdict: MarkerVerdict): string | null {

@@ -2,10 +2,9 @@ import { statSync } from "node:fs";
 import { join } from "node:path";
 import type { Config } from "../config/config.ts";
 import { isThere } from "../db/access.ts";
-import { SIGNING_KEY_FILE } from "../db/data_dir.ts";
+import { OBJECTS_FOLDER, SIGNING_KEY_FILE } from "../db/data_dir.ts";
 import { DATABASE_FILE } from "../db/db.ts";
 import { freeBytesOf } from "../db/free_space.ts";
-import { OBJECTS_FOLDER } from "../store/disk/objects_disk.ts";
 import type { Report } from "./report.ts";
 
 /** With less than this a database in daily use soon fails to commit. */

@@ -10,6 +10,7 @@ import { ListingError, type Orphan, type Walk, type WalkOptions, walkStore } fro
 export const CLOCK_SKEW_MS_MAX = 5 * 60_000;
 /** More than this share of the objects is never entered for removal: so many orphans are a mistake of another kind. */
 const FIX_PERCENT_MAX = 5;
+const OLDER_DATABASE = "the database is older than the store";
 /** For the copy that has taken the store. */
 const STOP_THE_OTHER =
   "stop the copy that is not to go on; if this one is to go on, start `stowage serve` here anew then";
@@ -64,7 +65,7 @@ function reportMarker(
         "until this is decided nothing is removed and nothing expires. Restore a newer database if there is one;\n" +
         "`stowage doctor --accept-older-database` shows what would be lost and goes on with this one",
     });
-    return ["the database is older than the store"];
+    return [OLDER_DATABASE];
   }
   if (verdict.kind === "copied" || contested) {
     const what =
@@ -102,7 +103,7 @@ export async function checkObjects(report: Report, options: ObjectsCheck): Promi
     return;
   }
   const reasons = [...options.reasonsAgainstFix, ...reasonsIn(walk)];
-  reportGhosts(report, walk);
+  reportGhosts(report, walk, { isOlder: options.reasonsAgainstFix.includes(OLDER_DATABASE) });
   await reportOrphans(report, walk, { ...options, reasons });
   if (walk.foreign.count > 0) {
     report.note(
@@ -134,9 +135,17 @@ function isTooMany(some: number, all: number): boolean {
   return some > FIX_OBJECTS_MIN && some * 100 > all * FIX_PERCENT_MAX;
 }
 
-function reportGhosts(report: Report, walk: Walk): void {
+function reportGhosts(report: Report, walk: Walk, { isOlder }: { isOlder: boolean }): void {
   const check = "NO-GHOST";
   const { confirmed, found, ghosts, wrongSize, otherEtag } = walk;
+  if (isOlder && ghosts.count > 0) {
+    report.problem(check, `${counted(ghosts.count, "confirmed upload")} without an object: most likely deleted since`, {
+      count: ghosts.count,
+      examples: ghosts.examples,
+      advice: "decide first which database goes on (see the ledger marker): a newer one knows what was deleted",
+    });
+    return;
+  }
   if (confirmed > 0 && found === 0) {
     // One finding and no list: it is the store that is wrong, not each upload.
     report.problem(
@@ -153,7 +162,8 @@ function reportGhosts(report: Report, walk: Walk): void {
   }
   const list = ({ count, examples }: Tally) => ({ count, examples });
   const advice =
-    "restore the objects under these keys from the store's backup. What cannot be restored is lost:\n" +
+    "restore the objects under these keys from the store's backup (in the embedded store's folder the key\n" +
+    "final/I/AAAAABBB-…/R is the file final/AAAAA/BBB/AAAAABBB-….R). What cannot be restored is lost:\n" +
     "its upload can be deleted like any other (DELETE /api/v1/uploads/ID), which gives the bytes back";
   if (ghosts.count > 0) {
     report.problem(check, `${counted(ghosts.count, "confirmed upload")} without an object`, {

@@ -1,9 +1,9 @@
 import { randomBytes } from "node:crypto";
 import type { Config } from "../config/config.ts";
-import { makeSigningKey, readSigningKey, SIGNING_KEY_BYTES } from "../db/data_dir.ts";
+import { makeSigningKey, OBJECTS_FOLDER, readSigningKey, SIGNING_KEY_BYTES } from "../db/data_dir.ts";
 import type { Log } from "../log.ts";
 import { createObjectRoutes, type ObjectRoutes } from "./disk/object_routes.ts";
-import { createDiskStore, OBJECTS_FOLDER, type Staging } from "./disk/objects_disk.ts";
+import { createDiskStore, type Staging } from "./disk/objects_disk.ts";
 import type { ObjectStore } from "./objects.ts";
 import type { S3StoreOptions } from "./s3/objects_s3.ts";
 

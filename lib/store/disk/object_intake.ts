@@ -82,7 +82,7 @@ export function createIntake({ paths, folders, admit, ownerOf, now, log }: Intak
 
     const temporaryPath = join(paths.temporaryFolder, randomBytes(16).toString("hex"));
     // Outside of what discards the file: a flood of refused uploads must cost no call of the file system.
-    const admitted = admit(objectKey, ownerId, contentLength ?? sizeBytes);
+    const admitted = admitOrRefuse(objectKey, ownerId, contentLength ?? sizeBytes);
     try {
       const stored = await write(temporaryPath, body, options, { ...admitted, ownerId });
       await place(objectKey, temporaryPath, path);
@@ -95,6 +95,15 @@ export function createIntake({ paths, folders, admit, ownerOf, now, log }: Intak
       admitted.end();
     }
   };
+
+  function admitOrRefuse(objectKey: string, ownerId: string, announcedBytes: number | null): Admitted {
+    try {
+      return admit(objectKey, ownerId, announcedBytes);
+    } catch (error) {
+      // It asks the file system how much is free.
+      throw toUploadError(error);
+    }
+  }
 
   async function write(
     temporaryPath: string,

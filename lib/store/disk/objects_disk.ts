@@ -18,9 +18,6 @@ import { checkFileSystem, probeFolder, sweepFolder } from "./setup.ts";
 import { createSignedUrls, type SignedUrls } from "./signed_urls.ts";
 import { createDiskSpace } from "./space.ts";
 
-/** The name of the store's folder in the data directory. */
-export const OBJECTS_FOLDER = "objects";
-
 /** The marker of the ledger, in the store's folder. */
 const MARKER_FILE = "ledger-marker";
 /** A promote is a link and an fsync; a disk that needs longer for them is not going to answer. */
@@ -270,7 +267,14 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
     open: (objectKey) =>
       orStoreError(async () => {
         if (!staging.isNamed(objectKey)) throw absent();
-        return openObject(objectKey);
+        try {
+          return await openObject(objectKey);
+        } catch (error) {
+          // Deleted meanwhile, or lost with its folder: a client that is told the one for the other gives up a file that
+          // may be mounted again in a minute.
+          if (!isMissing(error) || !staging.isNamed(objectKey)) throw error;
+          throw new StoreError("unavailable", "The file of an upload is not in the objects folder", error);
+        }
       }),
     stat: (objectKey) => orStoreError(() => statObject(objectKey)),
     promote: (stagingKey, finalKey, promoteOptions) =>
