@@ -206,9 +206,10 @@ test("a client that has the file, or part of another, is told so", async (t) => 
 test("errors have their statuses, and a refused PUT leaves nothing", async (t) => {
   const s = await serve(t);
   const key = s.newPendingKey();
-  const none = await request(s.getUrl(key));
-  assert.equal(none.statusCode, 404);
-  assert.equal(await code(none), "NOT_FOUND");
+  // An upload names the key, and there is no file: it is lost or away, but not deleted.
+  const lost = await request(s.getUrl(key));
+  assert.equal(lost.statusCode, 503);
+  assert.equal(await code(lost), "STORAGE_UNAVAILABLE");
 
   const put = (url: string, body: string, headers = {}) => request(url, { method: "PUT", body, headers });
   const gone = s.putUrl(key);

@@ -208,11 +208,15 @@ test("what file and log say of their log decides whether they belong together", 
     ["a log before that one", { ...file, log: "a" }, 5, false],
     ["a log of another history", { ...file, log: "x" }, 9, false],
     ["the same log", pair, 5, true],
-    ["nothing", null, 5, true],
+    ["what cannot be read", undefined, 5, true],
+    ["nothing, as a file whose first log was not begun", null, 5, false],
   ] as const) {
     assert.equal(belongTogether(pair, says, seq), expected, what);
   }
-  assert.equal(belongTogether(null, file, 5), true, "a log of an older version says nothing");
+  assert.equal(belongTogether({ ...pair, before: null }, null, 5), true, "the first log of a file");
+  for (const says of [null, undefined]) {
+    assert.equal(belongTogether(says, file, 5), true, "a log of an older version says nothing");
+  }
 });
 
 /** A data directory with some uploads, whose server was killed. */

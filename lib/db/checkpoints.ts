@@ -91,12 +91,11 @@ export function createCheckpoints(sqlite: Database.Database, { path, log, holdsL
         if (copiedPages === logPages) onFree();
         return;
       }
-      // Once nothing is written any more no commit would shorten the file.
-      const statement = isLong ? (idleTimer === null ? truncate : restart) : passive;
       const version = starts?.version();
-      const [busy = 0, left = 0, copied = 0] = statement?.get() ?? [];
+      const [busy = 0, left = 0, copied = 0] = (isLong ? restart : passive)?.get() ?? [];
       if (busy !== 0 || copied < left) return onHeldUp();
       onFree();
+      // Also the commit by which SQLite shortens the file.
       starts?.mark(version);
     } catch (error) {
       // The log stays as it is and nothing is lost; the next look tries again.

@@ -55,7 +55,8 @@ export function checkHoldsNoObjects(dataDir: string): void {
     const path = join(folder, name);
     return isThere(path) && (!statSync(path).isDirectory() || readdirSync(path).length > 0);
   });
-  if (!isUsed || hasDatabase(dataDir)) return;
+  // With its log beside it, a database that is missing has a message of its own, when it is opened.
+  if (!isUsed || hasDatabase(dataDir) || isThere(join(dataDir, `${DATABASE_FILE}-wal`))) return;
   throw new AppError("conflict", `The database of "${dataDir}" is missing, but "${folder}" holds its files`, {
     hint: `restore "${join(dataDir, DATABASE_FILE)}" from a backup (README, "Backup"); to begin anew, move "${folder}" away first`,
   });

@@ -94,7 +94,8 @@ export function openDb(options: DbOptions): Db {
   const path = join(dataDir, DATABASE_FILE);
   const sqlite = openConnection({ path, dataDir, log, migrate, holdsLock });
   sqlite.pragma(`busy_timeout = ${BUSY_TIMEOUT_MS}`);
-  const checkpoints = createCheckpoints(sqlite, { path, log, holdsLock, monotonicMs });
+  // Who may not migrate leaves the file as it is: `init` looks whether a directory is in use, under the lock.
+  const checkpoints = createCheckpoints(sqlite, { path, log, holdsLock: holdsLock && migrate, monotonicMs });
   const checkInPlace = createFileWatch(path);
 
   const begin = sqlite.prepare("BEGIN IMMEDIATE");

@@ -13,13 +13,16 @@ const logStart = z.object({
 });
 export type LogStart = z.infer<typeof logStart>;
 
-/** What a database says of its log; null where it says nothing, as one of an older version, or nothing readable. */
-export function readLogStart(sqlite: Database.Database): LogStart | null {
+/**
+ * What a database says of its log: null before its first log was marked, undefined where it cannot be read, as in a file of
+ * an older version.
+ */
+export function readLogStart(sqlite: Database.Database): LogStart | null | undefined {
   try {
     const text = sqlite.prepare<[], string | null>("SELECT log_start_json FROM installation").pluck().get();
-    return logStart.parse(JSON.parse(text ?? "null"));
+    return text === null ? null : logStart.parse(JSON.parse(text ?? ""));
   } catch {
-    return null;
+    return undefined;
   }
 }
 
@@ -38,9 +41,13 @@ export function readLedgerSeq(sqlite: Database.Database): number | null {
  * A checkpoint that was cut off has taken some pages of the log into the file and not others, so the file may say either.
  * Its ledger then ends where the log began, or further on: never before.
  */
-export function belongTogether(pair: LogStart | null, file: LogStart | null, fileLedgerSeq: number | null): boolean {
-  if (pair === null || file === null || file.log === pair.log) return true;
-  return file.log === pair.before && (fileLedgerSeq === null || fileLedgerSeq >= pair.ledger_seq);
+export function belongTogether(
+  pair: LogStart | null | undefined,
+  file: LogStart | null | undefined,
+  fileLedgerSeq: number | null,
+): boolean {
+  if (pair === null || pair === undefined || file === undefined || file?.log === pair.log) return true;
+  return (file?.log ?? null) === pair.before && (fileLedgerSeq === null || fileLedgerSeq >= pair.ledger_seq);
 }
 
 /** Marks the beginnings of logs. Only for the holder of the serve lock. */

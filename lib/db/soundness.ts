@@ -59,7 +59,7 @@ function startsOf(path: string): Parameters<typeof belongTogether> {
   const pair = reading(path, readLogStart);
   const [file, ledgerSeq] = alone(path, (link) =>
     reading(link, (sqlite) => [readLogStart(sqlite), readLedgerSeq(sqlite)]),
-  ) ?? [null, null];
+  ) ?? [undefined, null];
   return [pair, file, ledgerSeq];
 }
 

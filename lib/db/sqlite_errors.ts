@@ -58,12 +58,12 @@ const CAUSES: readonly Cause[] = [
   {
     code: "SQLITE_BUSY",
     what: "another process holds it locked",
-    hint: "wait for that process, or end it: `fuser -v` on the file names it",
+    hint: "wait for that process, or end it: a shell, a copy or another program that has the file open",
   },
   {
     code: "SQLITE_LOCKED",
     what: "another process holds it locked",
-    hint: "wait for that process, or end it: `fuser -v` on the file names it",
+    hint: "wait for that process, or end it: a shell, a copy or another program that has the file open",
   },
   {
     code: "SQLITE_PROTOCOL",
