@@ -14,6 +14,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
 import Database from "better-sqlite3";
 import { DATABASE_FILE } from "../lib/db/db.ts";
 import { belongTogether } from "../lib/db/log_start.ts";
@@ -23,7 +24,15 @@ import { silentLog } from "./_app.ts";
 import { checkBooks } from "./_books.ts";
 import { openTestDb, temporaryFolder } from "./_db.ts";
 import { confirmUploads, copyLog, fingerprints } from "./_operator.ts";
-import { type InitOutput, initProgram, logLines, runProgram, type ServingProgram, serveProgram } from "./_process.ts";
+import {
+  type InitOutput,
+  initProgram,
+  logLines,
+  runProgram,
+  type ServingProgram,
+  serveProgram,
+  startProgram,
+} from "./_process.ts";
 import { createRandom, testSeed } from "./_random.ts";
 
 interface Mixed {
@@ -65,7 +74,7 @@ test("an older copy beside the log of the newer file: nothing starts, nothing is
   const { dataDir, made, newer, db } = await mixUp(t);
   const env = { STOWAGE_DATA_DIR: dataDir };
   const before = fingerprints(dataDir);
-  const names = readdirSync(dataDir).sort();
+  const names = [...readdirSync(dataDir), "check.lock"].sort();
   for (const args of [["serve"], ["doctor"], ["keys", "list"], ["workspaces", "create", "--name", "x"], ["init"]]) {
     const { exitCode, stdout, stderr } = await runProgram(t, args, env);
     assert.equal(exitCode, 1, args.join(" "));
@@ -278,4 +287,32 @@ test("a file that is damaged itself is called so, and not written to", async (t)
   assert.match(stderr, /stowage\.db" is damaged: \d+ faults? .*Nothing was written\n.*restore the newest backup/s);
   assert.deepEqual(fingerprints(dataDir), before);
   assert.ok(existsSync(`${db}-wal`));
+});
+
+test("a command beside another one, with no server, neither checks the file nor speaks of a run that did not end", async (t) => {
+  const { dataDir, db } = await killed(t);
+  const other = new Database(db);
+  t.after(() => other.close());
+  other.exec("UPDATE users SET name = 'another'");
+  const { exitCode, stderr } = await runProgram(t, ["keys", "list"], { STOWAGE_DATA_DIR: dataDir });
+  assert.equal(exitCode, 0, stderr);
+  assert.equal(stderr, "");
+  // But who is to serve relies on nobody.
+  const server = await serveProgram(t, dataDir);
+  assert.match(server.stderr(), /"msg":"database_sound"/);
+});
+
+test("whoever finds a log waits while another process checks the file, and then checks it, if that one has not opened it", async (t) => {
+  const { dataDir } = await killed(t);
+  const checking = new Database(join(dataDir, "check.lock"));
+  t.after(() => checking.close());
+  checking.exec("BEGIN IMMEDIATE");
+  const waiting = startProgram(t, ["keys", "list"], { env: { STOWAGE_DATA_DIR: dataDir } });
+  await delay(2_000);
+  assert.equal(waiting.child.exitCode, null);
+  assert.equal(waiting.stderr(), "");
+  checking.exec("ROLLBACK");
+  const { exitCode, stderr } = await waiting.ended;
+  assert.equal(exitCode, 0, stderr);
+  assert.match(stderr, /database_sound/);
 });

@@ -11,6 +11,7 @@ const WRITTEN_FILES = [
   "stowage.reserve",
   "serve.lock",
   "serve.lock-journal",
+  "check.lock",
 ] as const;
 /** Written once, when it is made: later it may be kept from all writing. */
 const READ_FILES = ["url_signing.key"] as const;

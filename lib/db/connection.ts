@@ -4,10 +4,11 @@ import Database from "better-sqlite3";
 import { AppError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import { isThere } from "./access.ts";
+import { inTurn, isOpenElsewhere } from "./check_turn.ts";
 import { fsyncPathSync } from "./files.ts";
 import { checkSchema, SCHEMA_VERSION } from "./schema_version.ts";
 import { findServer } from "./serve_lock.ts";
-import { refuseUnsound } from "./soundness.ts";
+import { hasLog, refuseUnsound } from "./soundness.ts";
 import { isSqliteError, openFailure } from "./sqlite_errors.ts";
 
 /** Opening may have to wait for another process that recovers or checkpoints the file. */
@@ -25,20 +26,31 @@ export interface ConnectionOptions {
 
 /** Opens the database's file for reading and writing. Throws an `AppError` where that cannot be done, or must not be. */
 export function openConnection(options: ConnectionOptions): Database.Database {
-  const { path, dataDir, migrate, holdsLock, log } = options;
+  const { path, dataDir } = options;
   try {
-    // Beside a server there always is a log, and the server has checked the file.
-    if (holdsLock || findServer(dataDir) === null) refuseUnsound(path, log);
-    const isNew = !isThere(path);
-    if (isNew && !migrate) {
-      throw new AppError("not_found", `Cannot open database "${path}": there is none`, {
-        hint: "name the data directory with STOWAGE_DATA_DIR, or make one with `stowage init`",
-      });
-    }
-    return open(options, isNew);
+    return hasLog(path) ? inTurn(dataDir, () => openWithLog(options)) : openThere(options);
   } catch (error) {
     throw openFailure(error, "open database", path);
   }
+}
+
+function openWithLog(options: ConnectionOptions): Database.Database {
+  const { path, dataDir, holdsLock, log } = options;
+  // Beside a server or another command there always is a log, and they have checked the file before they opened it. Who is
+  // to serve does not rely on that: a shell that somebody has left open checks nothing.
+  if (holdsLock || (findServer(dataDir) === null && !isOpenElsewhere(path))) refuseUnsound(path, log);
+  return openThere(options);
+}
+
+function openThere(options: ConnectionOptions): Database.Database {
+  const { path, migrate } = options;
+  const isNew = !isThere(path);
+  if (isNew && !migrate) {
+    throw new AppError("not_found", `Cannot open database "${path}": there is none`, {
+      hint: "name the data directory with STOWAGE_DATA_DIR, or make one with `stowage init`",
+    });
+  }
+  return open(options, isNew);
 }
 
 function open({ path, migrate, log }: ConnectionOptions, isNew: boolean): Database.Database {

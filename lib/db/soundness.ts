@@ -10,6 +10,11 @@ const FAULTS_TOLD_MAX = 3;
 /** Read at a time while the file is brought into memory. */
 const READ_AHEAD_BYTES = 4 * 1024 * 1024;
 
+/** Whether a log lies beside a database file that is not empty: somebody has it open, or the last run did not end cleanly. */
+export function hasLog(path: string): boolean {
+  return sizeOf(`${path}-wal`) > 0;
+}
+
 /**
  * To be called before a database file is opened for writing, by whoever has it alone. After an end that was not clean, which
  * a log that is not empty tells, file and log are checked together, read-only: SQLite applies any log that lies beside a
@@ -23,7 +28,7 @@ export function refuseUnsound(path: string, log: Log, wholeCheckBytesMax = WHOLE
   const fileBytes = sizeOf(path);
   if (fileBytes === 0) throw noFileToLog(path, logPath);
   log.warn("database_check", {
-    why: "the last run did not end cleanly",
+    why: "a log lies beside it: the last run did not end cleanly, or a command is running",
     file_bytes: fileBytes,
     log_bytes: logBytes,
     effect: "waiting until its soundness is known: three seconds or so for a million uploads",
