@@ -108,6 +108,26 @@ for (const part of ["stowage.db", "serve.lock", "url_signing.key", "objects", "o
   });
 }
 
+for (const [part, mode] of [
+  [".", 0o500],
+  ["stowage.db", 0o400],
+  ["objects", 0o500],
+] as const) {
+  test(`one's own data without the right to write ${part}: the mode is named, and the command mends it`, async (t) => {
+    if (!isRoot(t)) return;
+    const its = await rootsData(t);
+    execFileSync("chown", ["-R", `${NOBODY}:${NOBODY}`, its.dataDir]);
+    chmodSync(join(its.dataDir, part), mode);
+    const ended = await its.asNobody("serve");
+    assert.equal(ended.exitCode, 1);
+    assert.match(ended.stderr, new RegExp(`of user 65534, group 65534, mode ${mode.toString(8)}\\)`));
+    const command = /chmod u\+rwX "[^"]+"/.exec(ended.stderr)?.[0];
+    assert.ok(command !== undefined, ended.stderr);
+    execFileSync("sh", ["-c", command]);
+    await servesAsNobody(t, its);
+  });
+}
+
 test("the log of a killed server that ran as root is named to the user that comes after", async (t) => {
   if (!isRoot(t)) return;
   const its = await rootsData(t);

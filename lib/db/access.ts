@@ -68,6 +68,14 @@ function describeRefused(refused: readonly Refused[], dataDir: string): RightsPr
   const told = refused.slice(0, PATHS_TOLD_MAX).map(({ path }) => `"${path}" ${ownerOf(path)}`);
   const more = refused.length - told.length;
   const user = process.getuid?.();
+  // Of one's own files the mode alone can be wrong, and changing the owner would change nothing.
+  if (refused.every(({ path }) => isOwnedBy(path, user))) {
+    const paths = refused.map(({ path }) => `"${path}"`).slice(0, PATHS_TOLD_MAX);
+    return {
+      message: `user ${user} may not use ${told.join(", ")}${more > 0 ? ` and ${more} more` : ""}`,
+      hint: `give its owner the right again: chmod u+rwX ${paths.join(" ")}`,
+    };
+  }
   const isAbove = first.path !== dataDir && !first.path.startsWith(`${dataDir}/`);
   return {
     message: `user ${user} may not use ${told.join(", ")}${more > 0 ? ` and ${more} more` : ""}`,
@@ -145,6 +153,14 @@ function ownerOf(path: string): string {
     return `(of user ${named(uid)}, group ${named(gid)}, mode ${(mode & 0o777).toString(8)})`;
   } catch {
     return "(whose owner it may not even ask for)";
+  }
+}
+
+function isOwnedBy(path: string, user: number | undefined): boolean {
+  try {
+    return statSync(path).uid === user;
+  } catch {
+    return false;
   }
 }
 
