@@ -157,5 +157,5 @@ test("every check of doctor is guarded: a failure in one is a finding of its own
   assert.match(stdout, /^problem +database file +its file is damaged/m);
   assert.match(stdout, /^ok +BOOKS/m);
   assert.match(stdout, /^problem +outbox +its file is damaged/m);
-  assert.match(stdout, /^problem +store +Cannot use ".*objects" for objects/m);
+  assert.match(stdout, /^problem +store +The file system failed: ENOTDIR/m);
 });

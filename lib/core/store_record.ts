@@ -32,10 +32,10 @@ export interface StoreState {
   markerWrittenAtMs: number | null;
   /** Raised by each run of `serve` that took the store. */
   generation: number;
-  /** Whether anything was ever booked. */
-  hasLedger: boolean;
+  /** Whether anything was ever booked. Asked only where it matters: a table with a damaged page stops nothing else. */
+  hasLedger: () => boolean;
   /** Whether there is an upload, or an object that is to be removed. */
-  hasUploads: boolean;
+  hasUploads: () => boolean;
 }
 
 export interface SampledUpload {
@@ -50,20 +50,11 @@ export type StoreRecords = ReturnType<typeof createStoreRecords>;
 
 /** What the database remembers of the store that its objects are in. */
 export function createStoreRecords(db: Db) {
-  const select = db.prepare<
-    [],
-    {
-      text: string | null;
-      markerWrittenAtMs: number | null;
-      generation: number;
-      hasLedger: number;
-      hasUploads: number;
-    }
-  >(`
-    SELECT store_json AS text, marker_written_at_ms AS markerWrittenAtMs, generation,
-           EXISTS (SELECT 1 FROM storage_events) AS hasLedger,
-           EXISTS (SELECT 1 FROM uploads) OR EXISTS (SELECT 1 FROM object_removals) AS hasUploads
-      FROM installation`);
+  const select = db.prepare<[], { text: string | null; markerWrittenAtMs: number | null; generation: number }>(`
+    SELECT store_json AS text, marker_written_at_ms AS markerWrittenAtMs, generation FROM installation`);
+  const selectHasLedger = db.prepare<[], { found: number }>("SELECT EXISTS (SELECT 1 FROM storage_events) AS found");
+  const selectHasUploads = db.prepare<[], { found: number }>(`
+    SELECT EXISTS (SELECT 1 FROM uploads) OR EXISTS (SELECT 1 FROM object_removals) AS found`);
   const updateRecord = db.prepare<{ text: string; generation: number }>(
     "UPDATE installation SET store_json = :text, generation = :generation",
   );
@@ -79,8 +70,13 @@ export function createStoreRecords(db: Db) {
   function read(): StoreState {
     const row = select.get();
     if (row === undefined) throw new Error("The database has no installation");
-    const { text, hasLedger, hasUploads, ...state } = row;
-    return { ...state, record: parseRecord(text), hasLedger: hasLedger === 1, hasUploads: hasUploads === 1 };
+    const { text, ...state } = row;
+    return {
+      ...state,
+      record: parseRecord(text),
+      hasLedger: () => selectHasLedger.get()?.found === 1,
+      hasUploads: () => selectHasUploads.get()?.found === 1,
+    };
   }
 
   /** Writes down which store is about to be used, before its marker is written. */

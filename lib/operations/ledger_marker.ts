@@ -87,8 +87,8 @@ export async function compareMarker(parts: MarkerParts): Promise<MarkerVerdict> 
   if (marker.installationId !== installationId) {
     return other(state, place, `${describePlace(place)} belongs to the installation "${marker.installationId}"`);
   }
-  const isOther = state.markerWrittenAtMs !== null && !isUnused(state);
-  if (isOther && marker.storeId !== (state.record?.storeId ?? null)) {
+  const isOther = state.markerWrittenAtMs !== null && marker.storeId !== (state.record?.storeId ?? null);
+  if (isOther && !isUnused(state)) {
     return other(state, place, `${describePlace(place)} is another one, by its marker`);
   }
   const older = judgeLedger(parts, marker);
@@ -148,12 +148,12 @@ export function newStoreId(): string {
 function mayMake(state: StoreState): boolean {
   const { record, markerWrittenAtMs, hasLedger, hasUploads } = state;
   // A store is recorded when it is first tried. Uploads without one are from a version that recorded none.
-  return isUnused(state) || (markerWrittenAtMs === null && !hasLedger && hasUploads && record !== null);
+  return isUnused(state) || (markerWrittenAtMs === null && !hasLedger() && hasUploads() && record !== null);
 }
 
 /** Whether nothing was ever stored, or only what was given up and removed again without being confirmed. */
 function isUnused({ hasLedger, hasUploads }: StoreState): boolean {
-  return !hasLedger && !hasUploads;
+  return !hasLedger() && !hasUploads();
 }
 
 async function judgeMissing(parts: MarkerParts, state: StoreState): Promise<MarkerVerdict> {

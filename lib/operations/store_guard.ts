@@ -156,7 +156,7 @@ export function createStoreGuard(options: StoreGuardOptions) {
    */
   async function noteIntended(): Promise<void> {
     const { record, hasLedger, hasUploads, generation } = stores.read();
-    if (record !== null || hasLedger || hasUploads) return;
+    if (record !== null || hasLedger() || hasUploads()) return;
     await noted(stores.note({ place, storeId: newStoreId(), runId: null, ledgerSeq: 0 }, generation));
   }
 
