@@ -66,7 +66,7 @@ test("an older copy of a large file beside the newer log is refused, also where 
   const faults = faultsOf(path, 0).join("\n");
   for (const what of [
     /storage_events has (\d+) rows for its index storage_events_once, which has (?!\1)\d+/,
-    /the uploads of workspace \S+ are not those that were charged/,
+    /(\d+) uploads have (\d+) bytes; (?!\1)\d+ with (?!\2)\d+ bytes were charged/,
   ]) {
     assert.match(faults, what);
   }
