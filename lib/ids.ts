@@ -62,6 +62,11 @@ function drawRandom(count: number): Buffer {
 let ulidTimeMs = -1;
 let ulidTimeText = "";
 
+/** The upload that an object key names by its form; empty for a key that is not one of ours. */
+export function uploadIdOfKey(objectKey: string): string {
+  return objectKey.split("/")[2] ?? "";
+}
+
 /** A ULID (26 characters): 48 bits of milliseconds, 80 random bits. Names a request in answers and in the log. */
 export function newRequestId(nowMs: number): string {
   if (nowMs !== ulidTimeMs) {

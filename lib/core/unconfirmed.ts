@@ -1,5 +1,6 @@
 import type { Db } from "../db/db.ts";
 import { AppError } from "../errors.ts";
+import { uploadIdOfKey } from "../ids.ts";
 import type { Log } from "../log.ts";
 import { createPutsInFlight } from "./puts_in_flight.ts";
 import { createStagedNotes } from "./staged_notes.ts";
@@ -241,7 +242,7 @@ export function createUnconfirmed(db: Db, parts: { workspaces: Workspaces; log: 
 
   /** Something is known to be staged under a key. It counts if a pending upload names it; false if none does. */
   function noteStaged(objectKey: string, sizeBytes: number): boolean {
-    const row = selectPending.get(uploadIdOf(objectKey));
+    const row = selectPending.get(uploadIdOfKey(objectKey));
     if (row?.objectKey !== objectKey) return false;
     if (stagedOf(row) === sizeBytes) return true;
     const { uploadId, pendingOwnerId: ownerId } = row;
@@ -260,7 +261,7 @@ export function createUnconfirmed(db: Db, parts: { workspaces: Workspaces; log: 
    * for so many bytes more, `rate_limited` if the setting has none, `not_found` if no pending upload names the key.
    */
   function beginPut(objectKey: string, announcedBytes: number | null): CountedPut {
-    const uploadId = uploadIdOf(objectKey);
+    const uploadId = uploadIdOfKey(objectKey);
     const owner = selectPending.get(uploadId);
     if (owner === undefined) throw new AppError("not_found", "There is no pending upload for this URL");
 
@@ -293,8 +294,4 @@ function nothing(): void {}
 
 function idOf({ workspaceId, userId }: Owner): string {
   return workspaceId ?? userId;
-}
-
-function uploadIdOf(objectKey: string): string {
-  return objectKey.split("/")[2] ?? "";
 }

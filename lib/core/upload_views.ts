@@ -1,5 +1,6 @@
 import type { Db } from "../db/db.ts";
 import { AppError } from "../errors.ts";
+import { uploadIdOfKey } from "../ids.ts";
 import { CHANGES_UPLOAD_SQL, SEES_UPLOAD_SQL, type SessionParams, sessionParams } from "./permissions.ts";
 import type { Principal } from "./principals.ts";
 import type { Upload } from "./uploads.ts";
@@ -56,19 +57,15 @@ export function createUploadViews(db: Db) {
    * embedded store asks before it keeps a PUT.
    */
   function ownerOfPendingKey(objectKey: string): string | null {
-    return selectPendingKey.get({ uploadId: uploadIdOf(objectKey), objectKey })?.ownerId ?? null;
+    return selectPendingKey.get({ uploadId: uploadIdOfKey(objectKey), objectKey })?.ownerId ?? null;
   }
 
   /** Whether an upload names this key. The embedded store asks before it hands an object out. */
   function isNamedKey(objectKey: string): boolean {
-    return selectNamedKey.get({ uploadId: uploadIdOf(objectKey), objectKey }) !== undefined;
+    return selectNamedKey.get({ uploadId: uploadIdOfKey(objectKey), objectKey }) !== undefined;
   }
 
   return { find, findOrNull, findToChange, ownerOfPendingKey, isNamedKey };
-}
-
-function uploadIdOf(objectKey: string): string {
-  return objectKey.split("/")[2] ?? "";
 }
 
 function found(upload: Upload | undefined): Upload {

@@ -4,6 +4,7 @@ import type { KeptTimes, TimesAtStart } from "../core/kept_times.ts";
 import type { Removals, TakenRemoval } from "../core/removals.ts";
 import type { Uploads } from "../core/uploads.ts";
 import { AppError } from "../errors.ts";
+import { uploadIdOfKey } from "../ids.ts";
 import type { Log } from "../log.ts";
 import { type ObjectStore, StoreError } from "../store/objects.ts";
 import { createPace } from "./cleaner_pace.ts";
@@ -289,7 +290,7 @@ export function createCleaner(options: CleanerOptions) {
     );
     onRemovals("failed", [...failures.keys()]);
     for (const [objectKey, error] of failures)
-      log.warn("removal_failed", { upload_id: objectKey.split("/")[2], error });
+      log.warn("removal_failed", { upload_id: uploadIdOfKey(objectKey), error });
   }
 
   /** Books a batch part by part, one write after the other: requests get their turn between them. */
