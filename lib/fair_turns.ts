@@ -1,6 +1,5 @@
 /** A workspace or person with work that waits, or waited a moment ago. */
 interface Owner {
-  readonly ownerId: string;
   /** The time that their work has taken, on a clock that starts at that of whoever was served when they came. */
   virtualMs: number;
   /** What waits, the first to be next; what was taken from it lies before `first`. */
@@ -54,7 +53,7 @@ export function createFairTurns(creditAfter: (turnMs: number, leftMs: number) =>
   function ownerOf(ownerId: string): Owner {
     let owner = owners.get(ownerId);
     if (owner === undefined) {
-      owner = { ownerId, virtualMs: virtualNowMs, waiting: [], first: 0, isQueued: false };
+      owner = { virtualMs: virtualNowMs, waiting: [], first: 0, isQueued: false };
       owners.set(ownerId, owner);
       if (owners.size > heap.size() + IDLE_OWNERS_MAX) forgetIdle();
     }

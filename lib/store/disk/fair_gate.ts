@@ -1,5 +1,3 @@
-import { createTurns } from "../../turns.ts";
-
 /** Runs a piece of work when it is the owner's turn and one of the places is free. */
 export type FairGate = <T>(ownerId: string, work: () => Promise<T>) => Promise<T>;
 
@@ -8,20 +6,28 @@ export type FairGate = <T>(ownerId: string, work: () => Promise<T>) => Promise<T
  * does not keep another's single one waiting behind all of them.
  */
 export function createFairGate(places: number): FairGate {
-  const waiting = createTurns<() => void>();
+  /** In the order of their turns: a Map keeps the order in which its keys were set. */
+  const waiting = new Map<string, (() => void)[]>();
   let free = places;
 
   function waitForTurn(ownerId: string): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
-    waiting.add(ownerId, resolve);
+    const own = waiting.get(ownerId);
+    if (own === undefined) waiting.set(ownerId, [resolve]);
+    else own.push(resolve);
     return promise;
   }
 
   /** Hands a place that has become free to the next in turn. */
   function passOn(): void {
-    const next = waiting.next();
-    if (next === undefined) free++;
-    else next();
+    for (const [ownerId, own] of waiting) {
+      const next = own.shift();
+      // To the end of the line.
+      waiting.delete(ownerId);
+      if (own.length > 0) waiting.set(ownerId, own);
+      return next?.();
+    }
+    free++;
   }
 
   return async (ownerId, work) => {
