@@ -1,7 +1,8 @@
-import { chmodSync, linkSync, rmSync } from "node:fs";
+import { chmodSync } from "node:fs";
 import { join } from "node:path";
 import Database from "better-sqlite3";
 import { isSqliteError } from "./sqlite_errors.ts";
+import { withoutLog } from "./without_log.ts";
 
 const TURN_FILE = "check.lock";
 /** Longer than any check takes, also of a file that has to be read from a slow disk. */
@@ -25,22 +26,20 @@ export function inTurn<T>(dataDir: string, work: () => T): T {
 
 /** Whether another process has the database open at this moment. Writes to neither the file nor its log. */
 export function isOpenElsewhere(path: string): boolean {
-  // Locks are the file's, not the name's. Under another name it has no log that could be touched.
-  const link = `${path}.probe-${process.pid}`;
   try {
-    linkSync(path, link);
-    const sqlite = new Database(link, { timeout: 0 });
-    try {
-      // Whoever has the file open in WAL mode holds a shared lock on it.
-      sqlite.pragma("locking_mode = EXCLUSIVE");
-      sqlite.prepare("SELECT count(*) FROM sqlite_schema").get();
-      return false;
-    } finally {
-      sqlite.close();
-    }
+    // Locks are the file's, not the name's.
+    return withoutLog(path, (link) => {
+      const sqlite = new Database(link, { timeout: 0 });
+      try {
+        // Whoever has the file open in WAL mode holds a shared lock on it.
+        sqlite.pragma("locking_mode = EXCLUSIVE");
+        sqlite.prepare("SELECT count(*) FROM sqlite_schema").get();
+        return false;
+      } finally {
+        sqlite.close();
+      }
+    });
   } catch (error) {
     return isSqliteError(error, "SQLITE_BUSY");
-  } finally {
-    for (const suffix of ["", "-wal", "-shm"]) rmSync(link + suffix, { force: true });
   }
 }

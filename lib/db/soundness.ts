@@ -1,9 +1,10 @@
-import { closeSync, linkSync, openSync, readSync, rmSync, statSync } from "node:fs";
+import { closeSync, openSync, readSync, statSync } from "node:fs";
 import { totalmem } from "node:os";
 import { AppError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import { FAULTS_MAX, faultsOf, reading, WHOLE_CHECK_BYTES_MAX } from "./faults.ts";
 import { belongTogether, readLedgerSeq, readLogStart } from "./log_start.ts";
+import { withoutLog } from "./without_log.ts";
 
 /** Faults that a message names. */
 const FAULTS_TOLD_MAX = 3;
@@ -68,17 +69,12 @@ function startsOf(path: string): Parameters<typeof belongTogether> {
   return [pair, file, ledgerSeq];
 }
 
-/** Does something with the file as it is without its log; null where that cannot be done. */
+/** The same as `withoutLog`; null where that cannot be done. */
 function alone<T>(path: string, work: (link: string) => T): T | null {
-  // SQLite finds a log by the file's name: under another name there is none.
-  const link = `${path}.alone-${process.pid}`;
   try {
-    linkSync(path, link);
-    return work(link);
+    return withoutLog(path, work);
   } catch {
     return null;
-  } finally {
-    for (const suffix of ["", "-wal", "-shm"]) rmSync(link + suffix, { force: true });
   }
 }
 
