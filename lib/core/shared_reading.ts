@@ -12,7 +12,7 @@ export interface Reading<T> {
 /** A long reading that many ask for: those who ask while it is made share it, and one that took long is kept for a while. */
 export function createSharedReading<Args extends unknown[], T>(
   readAnew: (...args: Args) => Promise<Reading<T>>,
-  { keptFactor = KEPT_FACTOR }: { keptFactor?: number } = {},
+  { keptFactor = KEPT_FACTOR, shortStepsMax = SHORT_STEPS_MAX }: { keptFactor?: number; shortStepsMax?: number } = {},
 ) {
   let current: Promise<T> | null = null;
 
@@ -25,7 +25,7 @@ export function createSharedReading<Args extends unknown[], T>(
       };
       current = pass.then(({ value }) => value);
       pass.then(({ steps }) => {
-        if (steps <= SHORT_STEPS_MAX) forget();
+        if (steps <= shortStepsMax) forget();
         else setTimeout(forget, keptFactor * (performance.now() - startedAtMs)).unref();
       }, forget);
     }

@@ -1,5 +1,6 @@
 import type { Db } from "../db/db.ts";
 import { giveWay } from "../pacer.ts";
+import { createSharedReading, type Reading } from "./shared_reading.ts";
 import type { Span } from "./usage_periods.ts";
 
 /** Index entries that one statement reads: 1 ms or so. All figures are summed up in such steps. */
@@ -110,7 +111,12 @@ export function createUsage(db: Db, options: UsageOptions = {}) {
   const selectMember = db.prepare<{ workspaceId: string; userId: string }, { found: number }>(`
     SELECT 1 AS found FROM memberships WHERE workspace_id = :workspaceId AND user_id = :userId`);
 
-  let awaiting: Promise<ReadonlyMap<string, Awaiting>> | null = null;
+  /**
+   * What awaits removal, for all workspaces at once. A short outbox is read anew each time. After an outage of the store it
+   * may have a million entries: then a pass takes seconds, and its result is kept long enough that no flood of requests
+   * makes this more than a tenth of the process's work.
+   */
+  const awaitingRemoval = createSharedReading(sumOutbox, { keptFactor: outboxKeptFactor, shortStepsMax: 1 });
 
   /** The figures of the scripts that were confirmed in each span, in the spans' order. Spans may overlap. */
   async function scriptFigures(workspaceId: string, spans: readonly Span[]): Promise<ScriptFigures[]> {
@@ -141,7 +147,7 @@ export function createUsage(db: Db, options: UsageOptions = {}) {
 
   /** What the workspace stores, has pending, and has given up. */
   async function storageFigures(workspaceId: string): Promise<StorageFigures> {
-    const removal = (await awaitingRemoval()).get(workspaceId);
+    const removal = (await awaitingRemoval.read()).get(workspaceId);
     let rows = 0;
     for (let afterId = ""; ; ) {
       const step = countUploads.get({ workspaceId, afterId, rows: stepRows });
@@ -161,28 +167,7 @@ export function createUsage(db: Db, options: UsageOptions = {}) {
     };
   }
 
-  /**
-   * What awaits removal, for all workspaces at once: those who ask while a pass is under way share it. A short outbox is
-   * read anew each time. After an outage of the store it may have a million entries: then a pass takes seconds, and its
-   * result is kept long enough that no flood of requests makes this more than a tenth of the process's work.
-   */
-  function awaitingRemoval(): Promise<ReadonlyMap<string, Awaiting>> {
-    if (awaiting === null) {
-      const startedAtMs = performance.now();
-      const pass = sumOutbox();
-      const forget = (): void => {
-        awaiting = null;
-      };
-      awaiting = pass.then(({ sums }) => sums);
-      pass.then(({ steps }) => {
-        if (steps <= 1) forget();
-        else setTimeout(forget, outboxKeptFactor * (performance.now() - startedAtMs)).unref();
-      }, forget);
-    }
-    return awaiting;
-  }
-
-  async function sumOutbox(): Promise<{ sums: Map<string, Awaiting>; steps: number }> {
+  async function sumOutbox(): Promise<Reading<Map<string, Awaiting>>> {
     const sums = new Map<string, Awaiting>();
     let steps = 0;
     for (let afterSeq = 0; afterSeq < Number.MAX_SAFE_INTEGER; steps++) {
@@ -196,7 +181,7 @@ export function createUsage(db: Db, options: UsageOptions = {}) {
       afterSeq = untilSeq;
       await giveWay(OUTBOX);
     }
-    return { sums, steps };
+    return { value: sums, steps };
   }
 
   function isMember(workspaceId: string, userId: string): boolean {
