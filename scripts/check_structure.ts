@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 
 // Keeps the rules of structure that the compiler cannot. Prints each breach and fails.
@@ -130,6 +130,18 @@ function* circles(files: ReadonlyMap<string, SourceFile>): Generator<string> {
   for (const path of files.keys()) yield* visit(path, []);
 }
 
+/** Folders of tests that drive the whole program. The others are named like the folder of `lib` whose promises they hold. */
+const WHOLE_PROGRAM = ["crash", "matrix", "model"];
+
+/** Tests in a folder whose name says neither what they test nor that it is everything. */
+function* misplacedTests(): Generator<string> {
+  for (const path of readdirSync("test", { recursive: true, encoding: "utf8" })) {
+    const folder = dirname(path);
+    const isPlaced = existsSync(join("lib", folder)) || WHOLE_PROGRAM.includes(folder.split("/")[0] ?? "");
+    if (path.endsWith("_test.ts") && !isPlaced) yield `test/${path}: there is no folder lib/${folder}`;
+  }
+}
+
 const paths = [
   "server.ts",
   ...readdirSync("lib", { recursive: true, encoding: "utf8" })
@@ -137,7 +149,11 @@ const paths = [
     .map((path) => `lib/${path}`),
 ];
 const files = new Map(paths.map((path) => [path, readSource(path)]));
-const breaches = [...[...files.values()].flatMap((file) => [...wrongWays(file), ...banned(file)]), ...circles(files)];
+const breaches = [
+  ...[...files.values()].flatMap((file) => [...wrongWays(file), ...banned(file)]),
+  ...circles(files),
+  ...misplacedTests(),
+];
 for (const breach of breaches) console.error(breach);
 if (breaches.length > 0) process.exitCode = 1;
 else console.log(`${paths.length} files keep the rules`);

@@ -19,8 +19,8 @@ const filesIn = (folder: string, ending: string): string[] =>
     .map((path) => `${folder}/${path}`);
 
 const SOURCES = ["server.ts", ...filesIn("lib", ".ts")];
-const PAGES = ["README.md", "CHANGELOG.md", ...filesIn("docs", ".md"), ...filesIn("docs", ".yaml")];
-const SCRIPTS = ["scripts/start", "scripts/stowage"];
+const PAGES = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", ...filesIn("docs", ".md"), ...filesIn("docs", ".yaml")];
+const SCRIPTS = ["scripts/start", "scripts/stowage", "scripts/dev"];
 
 /** Words after the name of the program that are no command: a file's name, what a key is for, reserved slugs. */
 const NO_COMMANDS = /^(doctor( é)?\.txt|object url 1$|support system )/;

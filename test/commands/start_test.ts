@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, execFileSync, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { fileURLToPath } from "node:url";
@@ -64,6 +65,7 @@ test("./scripts/start in a clean clone installs, prints a key once, and serves; 
   const whoami = await request(`${first.url}/api/v1/auth/whoami`, { headers });
   assert.equal(whoami.statusCode, 200);
   await whoami.body.dump();
+  assert.ok(!existsSync(join(folder, "node_modules/typescript")), "what only tests need is not installed");
 
   first.child.kill("SIGTERM");
   const [exitCode] = await once(first.child, "close");
@@ -75,4 +77,13 @@ test("./scripts/start in a clean clone installs, prints a key once, and serves; 
   const again = await request(`${second.url}/api/v1/auth/whoami`, { headers });
   assert.equal(again.statusCode, 200);
   await again.body.dump();
+
+  // What tests need comes beside a running server, which goes on, and goes on starting.
+  execFileSync("./scripts/install", ["--dev"], { cwd: folder, stdio: "pipe" });
+  assert.ok(existsSync(join(folder, "node_modules/typescript")));
+  assert.equal(spawnSync("git", ["-C", folder, "status", "--porcelain"], { encoding: "utf8" }).stdout, "");
+  second.child.kill("SIGTERM");
+  await once(second.child, "close");
+  const third = await start(t, folder);
+  assert.ok(!third.stderr.includes("Installing"));
 });
