@@ -108,14 +108,14 @@ const SETTINGS = {
     name: "PUBLIC_URL",
     schema: httpUrl,
     default: null,
-    describe: "What clients see, with a path prefix if there is one. Default: from host and port.",
+    describe: "The URL that clients use, with a path prefix if there is one. Default: built from host and port.",
   },
   metricsPort: {
     name: "METRICS_PORT",
     schema: integer(0, 65_535),
     default: null,
     describe:
-      "Port, of the same host, that alone serves `/metrics`; 0 takes a free one. Default: `/metrics` is on the main port, for everyone who reaches that.",
+      "Separate port for `/metrics`, on the same host; 0 takes a free one. Default: `/metrics` is on the main port, open to anyone who can reach it.",
   },
   dataDir: {
     name: "DATA_DIR",
@@ -124,7 +124,7 @@ const SETTINGS = {
       .min(1, "must be a folder")
       .transform((path) => resolve(path)),
     default: "./data",
-    describe: "Folder of the database, the lock and the embedded store.",
+    describe: "Folder for the database, the lock and the embedded store.",
   },
   store: {
     name: "STORE",
@@ -137,7 +137,7 @@ const SETTINGS = {
     name: "CLERK_ISSUER",
     schema: issuerUrl,
     default: null,
-    describe: "Issuer of session tokens, exactly as they name it (`iss`). Without it only API keys are accepted.",
+    describe: "Issuer of session tokens, exactly as in their `iss` claim. Without it, only API keys are accepted.",
   },
   clerkJwksUrl: {
     name: "CLERK_JWKS_URL",
@@ -150,37 +150,37 @@ const SETTINGS = {
     schema: parties,
     default: "",
     describe:
-      "What the `azp` of a token may be, separated by commas: the origins of your applications. Default: it is not looked at.",
+      "Allowed `azp` values of tokens (the origins of your applications), separated by commas. Default: `azp` is not checked.",
   },
   uploadUrlTtlSeconds: {
     name: "UPLOAD_URL_TTL_SECONDS",
     schema: integer(1, 604_800),
     default: "900",
-    describe: "How long an upload URL is good for.",
+    describe: "How long an upload URL is valid.",
   },
   downloadUrlTtlSeconds: {
     name: "DOWNLOAD_URL_TTL_SECONDS",
     schema: integer(1, 604_800),
     default: "900",
-    describe: "How long a download URL is good for.",
+    describe: "How long a download URL is valid.",
   },
   maxUploadBytes: {
     name: "MAX_UPLOAD_BYTES",
     schema: integer(1, 5 * 1024 * GIB),
     default: String(GIB),
-    describe: "The largest file that is taken; at most 5 GiB on an S3 server.",
+    describe: "Largest file accepted; at most 5 GiB on an S3 server.",
   },
   defaultQuotaBytes: {
     name: "DEFAULT_QUOTA_BYTES",
     schema: integer(0, Number.MAX_SAFE_INTEGER),
     default: String(10 * GIB),
-    describe: "Quota of a workspace that is made without one.",
+    describe: "Quota of a workspace that is created without one.",
   },
   workspacesPerOwnerMax: {
     name: "WORKSPACES_PER_OWNER_MAX",
     schema: integer(0, 1_000_000),
     default: "100",
-    describe: "Workspaces that one person may own by sessions; 0: only the command line makes workspaces.",
+    describe: "Workspaces that one person may own through sessions; 0: only the command line creates workspaces.",
   },
   workflowsPerWorkspaceMax: {
     name: "WORKFLOWS_PER_WORKSPACE_MAX",
@@ -192,49 +192,49 @@ const SETTINGS = {
     name: "PENDING_TTL_SECONDS",
     schema: integer(60, 31_536_000),
     default: "86400",
-    describe: "An upload that was never confirmed is removed after this long.",
+    describe: "Unconfirmed uploads are removed after this long.",
   },
   pendingUploadsMax: {
     name: "PENDING_UPLOADS_MAX",
     schema: integer(1, 100_000_000),
     default: "10000",
     describe:
-      "Unconfirmed uploads that a workspace, or a person without one, may have at once: their bytes are not charged yet, so they are bounded.",
+      "Unconfirmed uploads that a workspace, or a person without one, may have at once. Their bytes are not charged yet, so they are limited.",
   },
   stagedBytesMax: {
     name: "STAGED_BYTES_MAX",
     schema: integer(1, Number.MAX_SAFE_INTEGER),
     default: null,
     describe:
-      "Bytes that the unconfirmed uploads of a workspace, or of a person without one, may have at once. Default: what is left of the workspace's quota (for a person, `STOWAGE_DEFAULT_QUOTA_BYTES`) and 64 MiB more.",
+      "Bytes that the unconfirmed uploads of a workspace, or of a person without one, may have at once. Default: what is left of the workspace's quota (for a person, `STOWAGE_DEFAULT_QUOTA_BYTES`) plus 64 MiB.",
   },
   idempotencyKeysMax: {
     name: "IDEMPOTENCY_KEYS_MAX",
     schema: integer(1, 100_000_000),
     default: "100000",
     describe:
-      "Different `Idempotency-Key`s that are remembered of each API key, and of each person by sessions, within 24 hours. Above it a create with a new one is refused with 429.",
+      "Different `Idempotency-Key`s that are remembered for each API key, and for each person using sessions, within 24 hours. Above that, a create with a new one is refused with 429.",
   },
   rateLimitPerMin: {
     name: "RATE_LIMIT_PER_MIN",
     schema: integer(0, RATE_LIMIT_PER_MIN_MAX),
     default: "0",
     describe:
-      "Requests that each API key without a limit of its own, and each person by sessions, may make in a minute; 0: any number.",
+      "Requests per minute for each API key without a limit of its own, and for each person using sessions; 0: no limit.",
   },
   minFreeBytes: {
     name: "MIN_FREE_BYTES",
     schema: integer(0, Number.MAX_SAFE_INTEGER),
     default: String(GIB),
     describe:
-      "With less than this free on the disk of the data directory, new uploads, workflows, workspaces, members and users are refused with 507, and the embedded store takes no file that would leave less. Deletes and confirms go on.",
+      "If less than this is free on the data directory's disk, new uploads, workflows, workspaces, members and users are refused with 507. The embedded store refuses any file that would leave less. Deletes and confirms go on.",
   },
   uploadBytesPer10sMin: {
     name: "UPLOAD_BYTES_PER_10S_MIN",
     schema: integer(0, Number.MAX_SAFE_INTEGER),
     default: "10240",
     describe:
-      "Slowest upload that the embedded store accepts, in bytes per 10 seconds; a pause of up to 30 seconds is forgiven. 0: any speed.",
+      "Slowest upload that the embedded store accepts, in bytes per 10 seconds; pauses of up to 30 seconds are tolerated. 0: any speed.",
   },
   connectionsPerAddressMax: {
     name: "CONNECTIONS_PER_ADDRESS_MAX",
@@ -247,19 +247,19 @@ const SETTINGS = {
     schema: networks,
     default: "",
     describe:
-      "Addresses or networks of your reverse proxies, separated by commas: they may open any number of connections. Default: none.",
+      "Addresses or networks of your reverse proxies, separated by commas. They may open any number of connections. Default: none.",
   },
   corsOrigins: {
     name: "CORS_ORIGINS",
     schema: origins,
     default: "",
-    describe: "Origins whose pages may call the API from a browser, separated by commas, or `*`. Default: none.",
+    describe: "Origins whose pages may call the API from a browser, separated by commas, or `*` for any. Default: none.",
   },
   logLevel: {
     name: "LOG_LEVEL",
     schema: z.enum(["debug", "info", "warn", "error", "silent"], "must be debug, info, warn, error or silent"),
     default: "info",
-    describe: "The least severe events that are logged.",
+    describe: "Least severe level of event to log.",
   },
 } as const satisfies Record<string, Setting>;
 

@@ -17,33 +17,33 @@ export function s3Settings(httpUrl: z.ZodType<string, string>) {
       name: "S3_ENDPOINT",
       schema: httpUrl,
       default: null,
-      describe: "The S3 server as this process reaches it, such as `http://minio:9000`.",
+      describe: "URL at which this process reaches the S3 server, such as `http://minio:9000`.",
     },
     s3PublicEndpoint: {
       name: "S3_PUBLIC_ENDPOINT",
       schema: httpUrl,
       default: null,
       describe:
-        "The S3 server as clients reach it; it goes into signed URLs, and a proxy in front of it must keep the `Host` header. Default: `STOWAGE_S3_ENDPOINT`.",
+        "URL at which clients reach the S3 server. It goes into signed URLs, so a proxy in front of it must keep the `Host` header. Default: `STOWAGE_S3_ENDPOINT`.",
     },
     s3Region: {
       name: "S3_REGION",
       schema: text,
       default: "us-east-1",
-      describe: "The region that requests are signed for; what servers on one's own machine call theirs.",
+      describe: "Region that requests are signed for. The default is what most self-hosted servers use.",
     },
     s3Bucket: {
       name: "S3_BUCKET",
       schema: bucketName,
       default: "stowage",
       describe:
-        "The bucket; made at the first start. Once something is stored, a bucket that is missing is not made anew.",
+        "Bucket, created at the first start. Once something is stored, a missing bucket is never created again.",
     },
     s3VirtualHost: {
       name: "S3_VIRTUAL_HOST",
       schema: z.enum(["true", "false"], "must be true or false").transform((value) => value === "true"),
       default: "false",
-      describe: "Whether the bucket stands in the host name (`true`) or in the path.",
+      describe: "`true` puts the bucket in the host name, `false` in the path.",
     },
     s3AccessKey: { name: "S3_ACCESS_KEY", schema: text, default: null, describe: "Access key of the S3 server." },
     s3SecretKey: { name: "S3_SECRET_KEY", schema: text, default: null, describe: "Its secret.", secret: true },
@@ -52,7 +52,7 @@ export function s3Settings(httpUrl: z.ZodType<string, string>) {
       schema: text,
       default: null,
       describe:
-        "Signs upload URLs; should be allowed `s3:PutObject` below `staging/` and nothing else. Default: the main key.",
+        "Access key that signs upload URLs. It should be allowed `s3:PutObject` below `staging/` and nothing else. Default: the main key.",
     },
     s3UploadSecretKey: {
       name: "S3_UPLOAD_SECRET_KEY",
@@ -66,7 +66,7 @@ export function s3Settings(httpUrl: z.ZodType<string, string>) {
       schema: text,
       default: null,
       describe:
-        "Signs download URLs; should be allowed `s3:GetObject` below `final/` and nothing else. Default: the main key.",
+        "Access key that signs download URLs. It should be allowed `s3:GetObject` below `final/` and nothing else. Default: the main key.",
     },
     s3DownloadSecretKey: {
       name: "S3_DOWNLOAD_SECRET_KEY",
