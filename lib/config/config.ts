@@ -253,7 +253,8 @@ const SETTINGS = {
     name: "CORS_ORIGINS",
     schema: origins,
     default: "",
-    describe: "Origins whose pages may call the API from a browser, separated by commas, or `*` for any. Default: none.",
+    describe:
+      "Origins whose pages may call the API from a browser, separated by commas, or `*` for any. Default: none.",
   },
   logLevel: {
     name: "LOG_LEVEL",

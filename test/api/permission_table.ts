@@ -195,7 +195,7 @@ export const PERMISSION_TABLE: readonly { title: string; rows: readonly Row[] }[
     ],
   },
   {
-    title: "Usage and oneself",
+    title: "Usage and yourself",
     rows: [
       ...["summary", "activity", "by-language", "storage-events"].map((name) =>
         read(`show \`/usage/${name}\``, `/usage/${name}`, "workspace:read", () => `/usage/${name}`, null),

@@ -56,7 +56,7 @@ function whyNot(store: StoreName, fault: Fault, step: Step): string | null {
   const leftOut = CELLS.test(`${store}: ${step.name}: ${fault.name}`) ? null : "left out by STOWAGE_TEST_CELLS";
   if (store !== "disk") return leftOut;
   // It is no call of its own there.
-  if (step.name === "confirm: look at the copy") return "never";
+  if (step.name === "confirm: stat the copy") return "never";
   return fault.kill === undefined && fault.disk === undefined ? "never" : leftOut;
 }
 

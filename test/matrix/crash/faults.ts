@@ -101,15 +101,15 @@ export const FAULTS: readonly Fault[] = [
     async s3(parts) {
       const { proxy } = proxied(parts.rig);
       // The look at a copy is a second request inside of the same call: its connection is reset before it arrives.
-      if (parts.step.name === "confirm: look at the copy") return await onCut(parts);
+      if (parts.step.name === "confirm: stat the copy") return await onCut(parts);
       const hits = await atCall(parts, () => void proxy.setFault({ kind: "refuse" }));
       return { hits, heal: proxy.heal };
     },
   },
-  { name: "no answer", timeouts: SHORT, s3: onRequests({ kind: "hang" }) },
+  { name: "no response", timeouts: SHORT, s3: onRequests({ kind: "hang" }) },
   { name: "1 byte a second", timeouts: SHORT, s3: onRequests({ kind: "slow" }) },
   { name: "reset after 50 bytes", s3: onRequests({ kind: "reset", afterBytes: 50 }) },
-  { name: "done, answer lost", s3: onRequests({ kind: "drop_response" }), disk: onCall("after", noAnswer) },
+  { name: "done, response lost", s3: onRequests({ kind: "drop_response" }), disk: onCall("after", noAnswer) },
   { name: "503 SlowDown", s3: errorAnswer(503, "SlowDown") },
   { name: "500", s3: errorAnswer(500, "InternalError"), disk: onCall("before", noAnswer) },
   {
@@ -153,7 +153,7 @@ export const FAULTS: readonly Fault[] = [
     name: "clock 20 min ahead",
     isBlinding: true,
     // Nobody can set a clock between the two requests of one call.
-    applies: ({ name }) => name !== "confirm: look at the copy",
+    applies: ({ name }) => name !== "confirm: stat the copy",
     async s3(parts) {
       const { timers } = parts.t.mock;
       const hits = await atCall(parts, () => timers.enable({ apis: ["Date"], now: Date.now() + SKEW_MS }));
@@ -223,7 +223,7 @@ export const FAULTS: readonly Fault[] = [
       });
     },
   },
-  { name: "killed, answer held", kill: "after" },
+  { name: "killed, response held", kill: "after" },
   { name: "killed, request held", kill: "before" },
 ];
 

@@ -10,23 +10,23 @@ const NAMES: Record<StoreName, string> = {
   ...{ disk: "Embedded store", minio: "MinIO", versitygw: "versitygw", garage: "Garage" },
 };
 
-/** What came of a cell; `null` in place of a result: the fault cannot meet this step. */
+/** The outcome of a cell. A step that a fault cannot meet has none. */
 export type Outcome = { result: string } | { failed: string } | { notRun: string };
 
-const LEGEND = `Each cell is one run: a service with data of its own comes to that call of its store, the fault happens at that call, and
-nothing else is wrong. Then the fault ends (a killed process is started again), what was asked for is asked for once more,
-two days go by on the service's clock, and BOOKS, ONCE, ROW-FIRST, NO-ORPHAN and NO-GHOST are checked from the raw database
-and a listing of the bucket by a client of its own, before and after those two days. A cell with a result has passed all of
-that. The result tells what was seen during the fault and, after the comma, when it was over:
+const LEGEND = `Each cell is one run. A service with its own data makes that call to its store, the fault happens at that call, and nothing else
+is wrong. Then the fault ends (a killed process is started again), the same request is made once more, and two days pass on the
+service's clock. Before and after those two days, BOOKS, ONCE, ROW-FIRST, NO-ORPHAN and NO-GHOST are checked from the raw
+database and from a listing of the bucket by a separate client. A cell with a result has passed all of that. The result says
+what was observed during the fault and, after the comma, when it was over:
 
-- a number is the status of the answer to the confirm, or to the delete;
-- \`waits\`: the cleaner left its entries as they were, with no attempt burnt; \`refused\`: it booked a failure for each key;
-  \`part\`: for some; \`removed\`, \`found n\`: it did its work;
-- \`killed\`: SIGKILL while the proxy held back the request or the answer;
-- \`-\`, or no row at all: that fault cannot meet that call; \`not run\`: the reason stands below the table.
+- A number is the status of the response to the confirm, or to the delete.
+- \`waits\`: the cleaner left its entries as they were, without using up an attempt; \`refused\`: it recorded a failure for each key;
+  \`part\`: for some of them; \`removed\`, \`found n\`: it did its work.
+- \`killed\`: SIGKILL while the proxy held back the request or the response.
+- \`-\`, or no row at all: that fault cannot happen at that call; \`not run\`: the reason is below the table.
 `;
 
-/** Collects the results and makes the page of them. */
+/** Collects the results and prints them as a page. */
 export function createReport() {
   const cells = new Map<string, Outcome>();
   const notRun = new Map<StoreName, string>();
@@ -87,9 +87,9 @@ export function createReport() {
   return {
     set: (store: StoreName, fault: string, step: string, outcome: Outcome) =>
       void cells.set(keyOf(store, fault, step), outcome),
-    /** A whole store was left out. */
+    /** Records that a whole store was left out. */
     skipped: (store: StoreName, why: string) => void notRun.set(store, why),
-    /** Prints the matrix; where it is asked for also keeps it in the docs. */
+    /** Prints the matrix. Writes it to the docs if that was requested. */
     finish() {
       const page = `${text()
         .replace(/\n{3,}/g, "\n\n")

@@ -97,12 +97,12 @@ async function bystander({ its }: Rig): Promise<Scene> {
 /** Every call of confirm, delete and cleaner to the store. */
 export const STEPS: readonly Step[] = [
   {
-    ...{ name: "confirm: look", call: "stat", action: "confirm", prepare: confirmScene },
+    ...{ name: "confirm: stat", call: "stat", action: "confirm", prepare: confirmScene },
     match: { method: "HEAD", path: /\/staging\// },
   },
   { name: "confirm: copy", call: "promote", action: "confirm", match: COPY, prepare: confirmScene },
   {
-    ...{ name: "confirm: look at the copy", call: "promote", action: "confirm" },
+    ...{ name: "confirm: stat the copy", call: "promote", action: "confirm" },
     match: { method: "HEAD", path: /\/final\// },
     async prepare(rig) {
       const scene = await confirmScene(rig);

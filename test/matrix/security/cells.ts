@@ -209,7 +209,7 @@ export const PUBLIC_ROUTES: Readonly<Record<string, number>> = {
 
 /** The tables as the documentation has them. */
 export function printSecurityMatrix(): string {
-  const head = ["route", "scope of a key", "credential that does not hold", ...HELD_BACK];
+  const head = ["route", "scope of a key", "invalid credential", ...HELD_BACK];
   const rows = SECURITY_MATRIX.map(({ route, scope, by, expected }) => [
     `\`${route}\``,
     by === "owner" ? "sessions only" : scope === null ? "any" : `\`${scope}\``,
@@ -218,9 +218,9 @@ export function printSecurityMatrix(): string {
   ]);
   const open = Object.entries(PUBLIC_ROUTES).map(([route, status]) => [`\`${route}\``, String(status)]);
   return [
-    `A credential that does not hold: ${REFUSED.join(", ")}.`,
+    `Invalid credentials: ${REFUSED.join(", ")}.`,
     printed([head, ...rows]),
-    "These ask for no credential, and answer each of the callers above alike:",
+    "These routes need no credential and treat all the callers above alike:",
     printed([["route", "everyone"], ...open]),
   ].join("\n\n");
 }
