@@ -67,7 +67,7 @@ export function createRequestMetrics(registry: Registry) {
 
   registerValues(registry, {
     name: "stowage_http_requests_total",
-    help: "Requests that were answered. A path that is no route's counts as (unmatched), what is no HTTP as (refused).",
+    help: "Finished requests. A path without a route counts as (unmatched), input that is not HTTP as (refused).",
     type: "counter",
     values: () =>
       eachSeries(({ method, route, byStatus }) =>
@@ -81,7 +81,7 @@ export function createRequestMetrics(registry: Registry) {
   const name = "stowage_http_request_duration_seconds";
   registerValues(registry, {
     name,
-    help: "From the end of a request's headers until its answer was handed to the socket.",
+    help: "Time from the end of a request's headers until its response was handed to the socket.",
     type: "histogram",
     values: () =>
       eachSeries(({ method, route, counts, sumSeconds }) => {

@@ -53,7 +53,7 @@ export function createMetrics({ store, now }: { store: string; now: () => number
 
   const buildInfo = new Gauge({
     name: "stowage_build_info",
-    help: "Always 1; the labels say what is running.",
+    help: "Always 1; the labels show what is running.",
     labelNames: ["version", "node", "store"],
     registers,
   });
@@ -67,43 +67,43 @@ export function createMetrics({ store, now }: { store: string; now: () => number
   });
   const commitSeconds = new Histogram({
     name: "stowage_db_commit_duration_seconds",
-    help: "Time that a COMMIT took, most of it the disk's. Its count is the number of commits.",
+    help: "Duration of a COMMIT, most of it spent on the disk. Its count is the number of commits.",
     buckets: COMMIT_BOUNDS_SECONDS,
     registers,
   });
   const failedGroups = new Counter({
     name: "stowage_db_failed_groups_total",
-    help: "Groups of writes that were lost as a whole: each of their requests was answered with 503.",
+    help: "Groups of writes that failed as a whole: each of their requests got 503.",
     registers,
   });
 
   const logBytes = new Gauge({
     name: "stowage_db_log_bytes",
-    help: "Size of the database's log on the disk. It stays below 64 MiB unless something else reads the database for long.",
+    help: "Size of the database's log on disk. It stays below 64 MiB unless another process reads the database for a long time.",
     registers,
   });
   const logHeldUpSeconds = new Gauge({
     name: "stowage_db_checkpoint_held_up_seconds",
-    help: "For how long another process that reads the database has kept its log from starting over; 0 while none does.",
+    help: "How long another process that reads the database has kept its log from starting over; 0 if none does.",
     registers,
   });
 
   const callSeconds = new Histogram({
     name: "stowage_store_call_duration_seconds",
-    help: "Time that a call to the object store took, failed ones included.",
+    help: "Duration of a call to the object store, including failed ones.",
     labelNames: ["operation"],
     buckets: CALL_BOUNDS_SECONDS,
     registers,
   });
   const callFailures = new Counter({
     name: "stowage_store_call_failures_total",
-    help: "Calls to the object store that failed. Of these absent and changed are answers, the others are faults.",
+    help: "Calls to the object store that failed. The failures absent and changed are normal outcomes, the others are faults.",
     labelNames: ["operation", "failure"],
     registers,
   });
   const removalsEnded = new Counter({
     name: "stowage_removals_total",
-    help: "Removals of objects by what became of them: postponed where the store as a whole could not be used.",
+    help: "Removals of objects by result; postponed means that the store as a whole could not be used.",
     labelNames: ["kind", "result"],
     registers,
   });
@@ -114,49 +114,49 @@ export function createMetrics({ store, now }: { store: string; now: () => number
   }
   const cleanerPaused = new Gauge({
     name: "stowage_cleaner_paused",
-    help: "1 while nothing is removed until a person decides: the database may be older than the store, the store another one, or another copy of the data directory in use.",
+    help: "1 while nothing is removed until an operator decides: the database may be older than the store, the store a different one, or another copy of the data directory in use.",
     registers,
   });
 
   const bytesUsed = new Gauge({
     name: "stowage_storage_used_bytes",
-    help: "What all workspaces together are charged for.",
+    help: "Bytes charged to all workspaces together.",
     registers,
   });
   const uploadsPending = new Gauge({
     name: "stowage_pending_uploads",
-    help: "Uploads that were created and not confirmed yet.",
+    help: "Uploads that were created and are not confirmed yet.",
     registers,
   });
   const bytesPending = new Gauge({
     name: "stowage_pending_stated_bytes",
-    help: "The sizes that were stated for pending uploads. Those without a stated size add nothing.",
+    help: "Sum of the sizes stated for pending uploads. Those without a stated size add nothing.",
     registers,
   });
   const outboxEntries = new Gauge({
     name: "stowage_outbox_entries",
-    help: "Objects that are to be removed: due now, failing (repeated later and later), or waiting for their time.",
+    help: "Objects to remove: due now, failing (retried at growing intervals), or waiting for their time.",
     labelNames: ["state"],
     registers,
   });
   const outboxAge = new Gauge({
     name: "stowage_outbox_oldest_due_age_seconds",
-    help: "For how long the oldest entry that is due or failing could have been removed; 0 where there is none.",
+    help: "How long the oldest due or failing entry could already have been removed; 0 if there is none.",
     registers,
   });
   const deletedOverdue = new Gauge({
     name: "stowage_deleted_objects_overdue",
-    help: "Objects of deleted uploads that could have been removed for more than 24 hours and are still to be.",
+    help: "Objects of deleted uploads that could have been removed more than 24 hours ago and are still in the store.",
     registers,
   });
 
   const lagSeconds = new Histogram({
     name: "stowage_event_loop_lag_seconds",
-    help: "How long what was ready had to wait for the event loop, looked at ten times a second.",
+    help: "How long ready work had to wait for the event loop, sampled ten times a second.",
     buckets: LAG_BOUNDS_SECONDS,
     registers,
   });
-  counterFrom("stowage_event_loop_busy_seconds_total", "Time in which the event loop had work to do.", () => {
+  counterFrom("stowage_event_loop_busy_seconds_total", "Time during which the event loop had work to do.", () => {
     return performance.eventLoopUtilization().active / 1000;
   });
   counterFrom("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.", () => {
