@@ -92,7 +92,7 @@ for (const version of [1, 2]) {
     const dataDir = temporaryFolder(t);
     const path = makeFile(
       dataDir,
-      `${readFileSync(new URL(`./_schema_${version}.sql`, import.meta.url), "utf8")}; PRAGMA user_version = ${version}`,
+      `${readFileSync(new URL(`./schema_${version}.sql`, import.meta.url), "utf8")}; PRAGMA user_version = ${version}`,
     );
     const old = new Database(path);
     const installation = old.prepare("SELECT id FROM installation").pluck().get();
