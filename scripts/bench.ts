@@ -184,7 +184,7 @@ async function startsAfterKill({ folder }: BenchContext, rows: number): Promise<
   return targets;
 }
 
-/** What the answers' times tell of a foreign id: how often a guess from one of them would be better than a coin. */
+/** How much response times reveal about a foreign id: how often a guess from one of them would beat a coin toss. */
 async function noLeak(context: BenchContext): Promise<Target[]> {
   return (await measureNoLeak(context)).map(({ method, foreignIsSlower }) => ({
     name: `NO-LEAK, ${method}: how far from 0.5 a foreign id is slower than an unknown one`,

@@ -1,20 +1,20 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 
-// Keeps the rules of structure that the compiler cannot. Prints each breach and fails.
+// Checks the rules of structure that the compiler cannot. Prints each breach and fails.
 
 /**
  * The layers, lowest first. A file imports from layers below its own and from its own room, types included; never from a
- * higher layer, and never from another room of the same layer. A layer is a list of rooms: a folder with all that no other
- * room claims, the files right in a folder (`/*`), or one file.
+ * higher layer, and never from another room of the same layer. A layer is a list of rooms: a folder without the parts that
+ * other rooms claim, the files directly in a folder (`/*`), or one file.
  */
 const LAYERS: readonly (readonly string[])[] = [
-  // What belongs to no noun: errors, the log, ids, files, waiting in turn.
+  // Everything that belongs to no noun: errors, the log, ids, files, waiting in turn.
   ["lib/*"],
   // The nouns: their types, rules and verbs.
   ["lib/books/*"],
   ["lib/config/"],
-  // What a store must do.
+  // The interface of every store.
   ["lib/store/*"],
   ["lib/books/sqlite/db/", "lib/store/disk/", "lib/store/s3/", "lib/http/"],
   ["lib/books/sqlite/", "lib/store/open_store.ts", "lib/auth/", "lib/metrics/"],
@@ -27,7 +27,7 @@ const LAYERS: readonly (readonly string[])[] = [
   ["server.ts"],
 ];
 
-/** What only some files may contain. */
+/** Text that only some files may contain. */
 interface Ban {
   because: string;
   mayContain: (path: string) => boolean;

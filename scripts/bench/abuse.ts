@@ -135,7 +135,7 @@ async function measure({ seed, service, honest, abusive, seconds, names }: Run):
   return { targets: [ratioTarget(alone, abused)], broken };
 }
 
-/** Null where it has ended, which it should not. */
+/** Null if it has ended, which it should not. */
 function stateOf({ ended, pid }: Child): State | null {
   return ended() === null ? { residentMb: residentMb(pid), files: openFiles(pid) } : null;
 }

@@ -6,13 +6,13 @@ import type { AbuseJob } from "./abuse_protocol.ts";
 import { openWire, type Wire } from "./abuse_wire.ts";
 import type { Workspace } from "./data_dirs.ts";
 
-/** How long an abusive client waits for an answer before it gives up. */
+/** How long an abusive client waits for a response before it gives up. */
 const ANSWER_MS_MAX = 10_000;
 
 /** One way to misuse the service. */
 export interface Abuse {
   name: string;
-  /** Whether only one client does it at a time, because it takes as much as many do. */
+  /** True if only one client does it at a time, because it uses as much as many clients. */
   alone?: boolean;
   /** Does it once, for some seconds at most. What it opened is closed afterwards. */
   run: (attacker: Attacker) => Promise<void>;
@@ -30,7 +30,7 @@ interface Call {
   headers?: Record<string, string>;
 }
 
-/** What an abusive client has to do its work with. Everything it does is counted by outcome. */
+/** The tools of an abusive client. Everything it does is counted by outcome. */
 export interface Attacker extends Pick<AbuseJob, "tenants" | "workflowId" | "rows"> {
   random: Random;
   /** Counts an outcome of the abuse at hand. */
@@ -41,7 +41,7 @@ export interface Attacker extends Pick<AbuseJob, "tenants" | "workflowId" | "row
   open: (address?: string) => Promise<Wire | null>;
   /** Opens a connection, sends this and counts the first thing that comes back; the connection stays open. */
   sendRaw: (bytes: string | Buffer) => Promise<void>;
-  /** Sends a proper request and counts the status. Null if there was no answer. The target may be a whole URL. */
+  /** Sends a proper request and counts the status. Null if there was no response. The target may be a whole URL. */
   call: (
     method: Dispatcher.HttpMethod,
     target: string,

@@ -13,7 +13,7 @@ const FLOOD_PART_MS = 50;
 const PIPELINED_REQUESTS = 5_000;
 const PIPELINED_PART = 500;
 
-/** Sends a request with a body that never ends, on some connections, and looks after a while what became of them. */
+/** Sends a request with an endless body on several connections, and checks after a while what happened to them. */
 function drip(name: string, begin: (attacker: Attacker) => string): Abuse {
   return {
     name: `dripping body: ${name}`,
@@ -118,7 +118,7 @@ export const CONNECTION_ABUSES: readonly Abuse[] = [
   pipeline("/api/v1/uploads?limit=100", ({ tenants }) => tenants.listing.key),
 ];
 
-/** Opens connections, sends the same on each, and looks after a while which are still open. */
+/** Opens connections, sends the same on each, and checks after a while which are still open. */
 async function hold(attacker: Attacker, connections: number, text: string): Promise<void> {
   const wires: Wire[] = [];
   for (let i = 0; i < connections; i++) {

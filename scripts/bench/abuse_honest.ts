@@ -42,7 +42,7 @@ async function work({ url, tenant, durationMs }: HonestJob, stop: AbortSignal): 
   let lives = 0;
   let livesNow = 0;
 
-  /** Sends one request, measures it up to the end of the answer, and throws if that is not the expected one. */
+  /** Sends one request, measures it up to the end of the response, and throws if that is not the expected one. */
   async function call(step: string, { method, target, expected, body }: Call): Promise<Buffer> {
     const isSigned = target.startsWith("http");
     const startedMs = performance.now();
@@ -69,7 +69,7 @@ async function work({ url, tenant, durationMs }: HonestJob, stop: AbortSignal): 
   }
 
   function noteFailure(step: string, error: unknown): void {
-    // What differs in each answer would make each a failure of its own.
+    // Parts that differ in each response would make each one a separate failure.
     const text = (error instanceof Error ? error.message : String(error)).replace(/,"meta":.*/s, "");
     const what = `${step}: ${text}`;
     failures.set(what, (failures.get(what) ?? 0) + 1);

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import type { Tenants } from "./abuse_seed.ts";
 import type { Workspace } from "./data_dirs.ts";
 
-/** What the honest clients' process is told: to work for so long. */
+/** Instruction to the process of the honest clients: work for this long. */
 export interface HonestJob {
   kind: "honest";
   url: string;
@@ -23,14 +23,14 @@ export interface Latency {
 export interface HonestResult {
   /** One for each step, then one for all. */
   latencies: Latency[];
-  /** The slowest answer to what was sent in each second of the run, in ms. */
+  /** The slowest response to the requests sent in each second of the run, in ms. */
   slowestMs: number[];
   lives: number;
-  /** Some of the failures, each with the answer and how often it was met. */
+  /** Some of the failures, each with the response and how often it occurred. */
   failures: string[];
 }
 
-/** What the abusive clients' process is told. */
+/** Instructions to the process of the abusive clients. */
 export interface AbuseJob {
   kind: "abuse";
   url: string;

@@ -68,7 +68,7 @@ export const READ_ABUSES: readonly Abuse[] = [
             "x",
           ]);
           const isWhole = range?.includes("=-") === true || range === "x" || range?.includes(",") === true;
-          // What would be the whole file is asked for by HEAD.
+          // HEAD instead of GET if the range would be the whole file.
           await attacker.call(isWhole ? "HEAD" : "GET", target, { headers: { range: range ?? "" } });
           await attacker.pause(5);
         }

@@ -6,7 +6,7 @@ import { printTable } from "./report.ts";
 const SERIES_LINES_MAX = 20;
 const WORST_SECONDS = 5;
 
-/** What the service holds while nothing is under way. */
+/** The service's memory and files while idle. */
 export interface State {
   residentMb: number;
   files: number;
@@ -23,7 +23,7 @@ export function printAbuses(lines: AbuseResult["lines"]): void {
   console.log("");
 }
 
-/** What the service held over time, and how much of a core each process took. */
+/** The service's memory and files over time, and how much of a core each process used. */
 export function printSeries(samples: readonly Sample[], shares: Record<string, number>): void {
   printTable(["during the abuse, at most", "MB resident", "open files", "MB database"], seriesLines(samples));
   printTable(
@@ -101,7 +101,7 @@ export function printService(facts: {
   );
 }
 
-/** What was answered with 503 or 507, to whomever. */
+/** The 503 and 507 responses, to any client. */
 export function printOverload(answers: readonly [string, number][]): void {
   if (answers.length === 0) return;
   printTable(

@@ -13,7 +13,7 @@ const GIB = 2 ** 30;
 /** A file has at most so many names; ext4 allows 65,000. */
 const NAMES_MAX = 50_000;
 
-/** Who takes part. Every abuse has a tenant of the kind that it needs, none has the honest one. */
+/** The participants. Every abuse has a tenant of the kind it needs; none shares the honest one. */
 export interface Tenants {
   honest: Workspace;
   /** Quota 0: fills what costs nothing. */

@@ -15,7 +15,7 @@ const OPEN_FILES_MORE_MAX = 6;
 /** Statuses that tell of an overload, which the abuse may well bring about for those who commit it. */
 const OVERLOAD: readonly number[] = [503, 507];
 const EXAMPLES_MAX = 5;
-/** Of a difference found by a check, the beginning tells enough. */
+/** The beginning of a difference found by a check says enough. */
 const CHARS_MAX = 2_000;
 
 const Line = z.looseObject({
@@ -59,7 +59,7 @@ export async function settle(
   }
 }
 
-/** What a log says of a run: each failure of the service's own, and how often each answer of 500 and above was given. */
+/** Summary of a run's log: each internal failure, and how often each response of 500 and above was sent. */
 export async function judgeLog(path: string): Promise<{ broken: string[]; overload: [string, number][] }> {
   const counts = new Map<string, { times: number; example: string }>();
   const overload = new Map<string, number>();
@@ -78,7 +78,7 @@ export async function judgeLog(path: string): Promise<{ broken: string[]; overlo
   return { broken: broken.slice(0, EXAMPLES_MAX), overload: [...overload] };
 }
 
-/** What the raw database and the raw files of a stopped service say: the names of the invariants that are broken. */
+/** The names of the invariants that are broken in the raw database and the raw files of a stopped service. */
 export function judgeBooks(databaseFile: string, dataDir: string): string[] {
   const db = new Database(databaseFile, { readonly: true });
   try {

@@ -9,7 +9,7 @@ const GROWTH_MB_MAX = 100;
 const EARLY_SHARE = 0.4;
 const LATE_SHARE = 0.2;
 
-/** What the service held at one moment. */
+/** The service's memory and files at one moment. */
 export interface Sample {
   atMs: number;
   residentMb: number;
@@ -49,7 +49,7 @@ export interface Growth {
   earlyMb: number;
   /** At the end of the abuse. */
   lateMb: number;
-  /** Whether that is far more than what is left lying about. */
+  /** True if that is far more than garbage not yet collected. */
   grew: boolean;
 }
 

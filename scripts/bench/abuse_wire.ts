@@ -1,6 +1,6 @@
 import { connect } from "node:net";
 
-/** Only the beginning of what comes back is looked at. */
+/** Only the beginning of a response is examined. */
 const HELD_CHARS_MAX = 200;
 const CONNECT_MS_MAX = 10_000;
 

@@ -6,7 +6,7 @@ import { StoreError } from "../../lib/store/objects.ts";
 
 /**
  * Most rows of a seed have no objects, so the service would take any store for another than its own. It is accepted as it
- * is, as `doctor --accept-store` does. A store that does not answer stays unknown to the service.
+ * is, as `doctor --accept-store` does. A store that does not respond stays unknown to the service.
  */
 export async function acceptStore(dataDir: string, env: Record<string, string>): Promise<void> {
   const config = readConfig({ STOWAGE_DATA_DIR: dataDir, ...env });

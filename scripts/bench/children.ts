@@ -13,7 +13,7 @@ export interface Child {
   name: string;
   url: string;
   pid: number;
-  /** What it writes: both of its outputs. */
+  /** Everything it writes to standard output and standard error. */
   outputFile: string;
   /** How it ended, such as "exit code 0"; null while it runs. */
   ended: () => string | null;
@@ -119,13 +119,13 @@ export function residentMb(pid: number): number {
   return (Number(kib) * 1024) / 1e6;
 }
 
-/** Files, sockets and the like that a process has open; NaN where the system does not tell. */
+/** Open file descriptors of a process; NaN if the system does not tell. */
 export function openFiles(pid: number): number {
   const folder = `/proc/${pid}/fd`;
   return existsSync(folder) ? readdirSync(folder).length : Number.NaN;
 }
 
-/** Processor time that a process has used, over all its threads, in ms; NaN where the system does not tell. */
+/** Processor time used by all threads of a process, in ms; NaN if the system does not tell. */
 export function cpuMs(pid: number): number {
   const tasks = `/proc/${pid}/task`;
   if (!existsSync(tasks)) return Number.NaN;

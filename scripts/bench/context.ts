@@ -1,6 +1,6 @@
 import type { LoadGenerator } from "./load.ts";
 
-/** What every part of the benchmark works with. */
+/** Shared by all parts of the benchmark. */
 export interface BenchContext {
   /** A folder on the disk that is measured; removed at the end. */
   folder: string;

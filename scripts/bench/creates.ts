@@ -24,7 +24,7 @@ const CASES: readonly Case[] = [
   { what: "confirm", connections: 1, requests: 500 },
 ];
 
-/** What the targets are about. */
+/** The figures that the targets refer to. */
 export interface CreateFigures {
   what: Case["what"];
   connections: number;

@@ -62,7 +62,7 @@ export async function copySeed(seed: Seed, name: string): Promise<{ dataDir: str
   await mkdir(dataDir);
   await cp(seed.dataDir, dataDir, { recursive: true });
   const databaseFile = join(dataDir, DATABASE_FILE);
-  // What is still to be written of a large copy would be written during the first runs.
+  // Otherwise the rest of a large copy would be written to disk during the first runs.
   await fsyncPath(databaseFile);
   return { dataDir, databaseFile };
 }

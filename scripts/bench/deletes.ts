@@ -42,7 +42,7 @@ interface Scene {
   close: () => Promise<void>;
 }
 
-/** What was measured for one line of the table. */
+/** The measurements for one line of the table. */
 export interface DeleteRuns extends DeleteCase {
   rows: number;
   workspaces: number;

@@ -23,7 +23,7 @@ export interface LoadResult {
   p99Ms: number;
 }
 
-/** What a generator measured, before it is checked. */
+/** A generator's measurements, before they are checked. */
 export interface RawResult {
   requests: number;
   durationUs: number;
@@ -33,7 +33,7 @@ export interface RawResult {
   failed: Record<string, number>;
 }
 
-/** What a load generator's worker is told. */
+/** Instructions to a load generator's worker. */
 export interface LoadJob {
   url: string;
   connections: number;
@@ -42,11 +42,11 @@ export interface LoadJob {
 
 export interface LoadGenerator {
   name: string;
-  /** Sends each request once, in this order over all connections. Throws where one of them failed. */
+  /** Sends each request once, in this order over all connections. Throws if one of them failed. */
   run: (url: string, connections: number, requests: readonly LoadRequest[]) => Promise<LoadResult>;
 }
 
-/** wrk where it is installed, else undici in a worker thread. `folder` holds the file of requests. */
+/** wrk if it is installed, otherwise undici in a worker thread. `folder` holds the file of requests. */
 export function createLoadGenerator(folder: string): LoadGenerator {
   const wrk = wrkVersion();
   const send = wrk === null ? runUndici : runWrk;
@@ -73,7 +73,7 @@ function lineOf({ method, path, key = "", body = "" }: LoadRequest): string {
   return `${method}\t${path}\t${key}\t${body}\n`;
 }
 
-/** The first line of `wrk --version`, or null where there is none. */
+/** The first line of `wrk --version`, or null if wrk is not installed. */
 function wrkVersion(): string | null {
   try {
     execFileSync("wrk", ["--version"], { encoding: "utf8", stdio: "pipe" });

@@ -1,4 +1,4 @@
-// The load generator where wrk is missing: sends the requests of a file over keep-alive connections, each once, in order.
+// The load generator used if wrk is missing: sends the requests of a file over keep-alive connections, each once, in order.
 import { readFileSync } from "node:fs";
 import { parentPort, workerData } from "node:worker_threads";
 import { Client, type Dispatcher } from "undici";
@@ -35,7 +35,7 @@ async function drive(client: Client): Promise<void> {
   }
 }
 
-/** By `dispatch`, without a stream for the answer's body: that is what costs most in undici's `request`. */
+/** Uses `dispatch`, without a stream for the response body, which is the most expensive part of undici's `request`. */
 function send(client: Client, request: Dispatcher.DispatchOptions): Promise<number> {
   return new Promise((resolve, reject) => {
     let status = 0;

@@ -13,7 +13,7 @@ const METHODS = ["GET", "DELETE"] as const;
 
 export interface NoLeakFigures {
   method: string;
-  /** How often a foreign id's answer takes longer than an unknown one's: 0.5 tells nothing. */
+  /** How often the response for a foreign id takes longer than for an unknown one: 0.5 reveals nothing. */
   foreignIsSlower: number;
   /** By how many standard errors that differs from one half. */
   deviations: number;

@@ -40,7 +40,7 @@ export async function measurePaired(context: BenchContext, base: string): Promis
     // The round before the first warms up: its figures do not count.
     for (let round = -1; round < context.rounds; round++) {
       for (const what of ["create", "DELETE"] as const) {
-        // Whoever comes second finds a warmer disk: they take turns at it.
+        // The second run finds a warmer disk, so the two alternate.
         for (const name of round % 2 === 0 ? (["this", "base"] as const) : (["base", "this"] as const)) {
           const run = await measureOne(context, subjects[name], what);
           if (round >= 0) runs[what][name].push(run);

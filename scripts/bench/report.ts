@@ -6,7 +6,7 @@ import type { LoadResult } from "./load.ts";
 
 /** One run of one program. */
 export interface Run extends LoadResult {
-  /** Processor time of the server for each request, over all its threads. Steadier than the rate where others use the machine. */
+  /** Processor time of the server for each request, over all its threads. Steadier than the rate if others use the machine. */
   cpuUs: number;
 }
 
@@ -82,7 +82,7 @@ export function printEnvironment(facts: {
   folder: string;
   sqlite: string;
   generator: string;
-  /** Null where only abuse is measured, by generators of its own. */
+  /** Null if only abuse is measured, which has its own generators. */
   generatorPerSecond: number | null;
   rounds: number;
 }): void {

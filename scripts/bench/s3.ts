@@ -11,7 +11,7 @@ import { startMinio } from "./s3_server.ts";
 /** Rows that the DELETEs find; each run takes some of them and puts as many back. */
 const ROWS = 10_000;
 
-/** The service on S3, against a MinIO on loopback. Nothing but a line where there is none. */
+/** The service on S3, with a MinIO on loopback. Only prints a line if there is none. */
 export async function measureS3(context: BenchContext, quick: boolean): Promise<Target[]> {
   const binary = findBinary("minio");
   if (binary === null) {

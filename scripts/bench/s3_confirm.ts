@@ -10,7 +10,7 @@ const CONFIRMS = 300;
 /** Not counted: the first ones run before the code is compiled. */
 const WARM_UPS = 100;
 const FILE = Buffer.alloc(1_000);
-/** What a confirm may ask of the store. The cleaner's own calls have other names, but for the marker, which it reads at start. */
+/** Store calls that a confirm may make. The cleaner's calls have other names, except for the marker, which it reads at start. */
 const CONFIRM_OPERATIONS = ["stat", "copy", "read", "list"];
 
 /** Confirms one after the other, each in turn with a bare stat and a bare copy of an object of the same size. */

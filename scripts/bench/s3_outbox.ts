@@ -10,7 +10,7 @@ const BATCH_ENTRIES = 10_000;
 /** An outbox that is filled from outside, as an administrator's SQL would, and watched. */
 export function openOutbox(databaseFile: string) {
   const db = new Database(databaseFile, { timeout: 30_000 });
-  // What is entered here need not survive a power loss; the service's own connection is as durable as ever.
+  // These entries need not survive a power loss; the service's own connection is as durable as ever.
   db.pragma("synchronous = NORMAL");
   const installation = String(db.prepare("SELECT id FROM installation").pluck().get());
   const insert = db.prepare(`
@@ -48,7 +48,7 @@ export function openOutbox(databaseFile: string) {
 
 export type Outbox = ReturnType<typeof openOutbox>;
 
-/** Makes and deletes an upload: a sleeping cleaner then looks at what is due. */
+/** Creates and deletes an upload, which makes a sleeping cleaner check for due entries. */
 export async function wakeCleaner(url: string, key: string): Promise<void> {
   const client = new Client(url);
   const authorization = `Bearer ${key}`;

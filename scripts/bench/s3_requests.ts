@@ -21,7 +21,7 @@ interface Subject {
   child: Child;
   db: BenchDatabase;
   databaseFile: string;
-  /** False where the store hangs: what is to be removed waits. */
+  /** False if the store hangs: removals wait. */
   drains: boolean;
 }
 
