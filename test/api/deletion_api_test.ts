@@ -187,7 +187,7 @@ test("the staging key of an upload that exists leaves no record; a late arrival 
   await app.cleaner.runOnce();
   const { object_removed_at, attempts } = await deletionOf(its, id);
   assert.deepEqual([object_removed_at, attempts], [new Date(clock.now()).toISOString(), 2]);
-  // Of an id that nobody knows, nobody could ask.
+  // Nobody could ask about an id that nobody knows.
   const strange = objectKey.replace(id, NEVER_WAS);
   await app.books.removals.enterFound({ objectKey: strange, uploadId: NEVER_WAS, sizeBytes: 5, nowMs: clock.now() });
   await app.cleaner.runOnce();
@@ -215,7 +215,7 @@ test("a deletion is found, and a batch settled, by index, however many there are
   // At start alone, and with each failed pass: nothing is marked by an index.
   const few = /taken_at_ms = NULL, last_error = coalesce/;
   assert.ok(plans.length > 12);
-  // Of one batch, which is grouped by its uploads.
+  // All in one batch, which is grouped by its uploads.
   const ofBatch = /^(SCAN n|USE TEMP B-TREE FOR GROUP BY)$/gm;
   for (const { sql, steps: all } of plans) {
     const steps = sql.includes("json_each(:seqs)") ? all.replace(ofBatch, "") : all;

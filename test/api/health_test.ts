@@ -6,7 +6,7 @@ import { type Answer, startTestApp } from "../help/app.ts";
 import { until } from "../help/until.ts";
 
 const { version } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8"));
-/** How long /ready keeps an answer, and a little. */
+/** How long /ready keeps a response, and a little. */
 const READY_KEPT_MS = 550;
 
 function assertUnavailable({ status, json, headers }: Answer): void {
@@ -26,7 +26,7 @@ test("health and ready tell the version, without envelope", async (t) => {
   assert.deepEqual(ready.json, { status: "ok", version, database: "ok", store: "ok" });
 });
 
-test("a store that fails, or does not answer, is a field of ready, not a failure", async (t) => {
+test("a store that fails, or does not respond, is a field of ready, not a failure", async (t) => {
   let probe: () => Promise<void> = async () => {
     throw new StoreError("unavailable", "down");
   };
@@ -48,20 +48,20 @@ test("a store that fails, or does not answer, is a field of ready, not a failure
   await until(async () => (await call("GET", "/ready")).json.store === "ok", "the store is found to be back");
 });
 
-test("while the store hangs, ready answers from what was known, and the next answer tells", async (t) => {
+test("while the store hangs, ready responds with what was known, and the next response is up to date", async (t) => {
   let probe = async (): Promise<void> => {};
   const { call } = await startTestApp(t, { wrapStore: (objects) => ({ ...objects, probe: () => probe() }) });
   assert.equal((await call("GET", "/ready")).json.store, "ok");
   const { promise: never, reject } = Promise.withResolvers<void>();
   probe = () => never;
   await new Promise((resolve) => setTimeout(resolve, READY_KEPT_MS));
-  // The probe is still under way: its answer is not waited for.
+  // The probe is still under way: its response is not waited for.
   assert.equal((await call("GET", "/ready")).json.store, "ok");
   reject(new StoreError("unavailable", "down"));
   assert.equal((await call("GET", "/ready")).json.store, "unavailable");
 });
 
-test("many who ask at once share one look", async (t) => {
+test("many requests at once share one probe", async (t) => {
   let probes = 0;
   const { call } = await startTestApp(t, {
     wrapStore: (objects) => ({
@@ -98,7 +98,7 @@ test("ready is 503 while the database cannot be written, and so is a write; read
   assert.equal((await call("DELETE", `/api/v1/uploads/${id}`)).status, 200, "the refused delete did nothing");
 });
 
-test("ready is 503 where a write fails at once", async (t) => {
+test("ready is 503 if a write fails at once", async (t) => {
   const { call, sql } = await startTestApp(t);
   sql.exec("CREATE TRIGGER refuse BEFORE UPDATE ON installation BEGIN SELECT RAISE(ABORT, 'no'); END");
   assertUnavailable(await call("GET", "/ready"));

@@ -31,7 +31,7 @@ const MEETINGS = [
 ] as const;
 
 for (const [how, meet] of MEETINGS) {
-  test(`of many creates at once with one key one does it, and all get its answer: ${how}`, async (t) => {
+  test(`of many creates at once with one key one does it, and all get its response: ${how}`, async (t) => {
     const its = await startKeyedApp(t);
     for (let round = 0; round < 10; round++) {
       const answers = await meet(its, () => atOnce(12, () => its.create(`key-${round}`)));
@@ -92,7 +92,7 @@ test("of confirms of two uploads at once with one key one is done; the other is 
 
 // A process that is killed leaves what was committed. So what has to hold is that the deed and its memory are in one
 // transaction: then a kill leaves both or neither, whenever it comes.
-test("where the memory cannot be written the deed is not done, and where the deed fails nothing is remembered", async (t) => {
+test("if the memory cannot be written the deed is not done, and if the deed fails nothing is remembered", async (t) => {
   const its = await startKeyedApp(t);
   const staged = await its.staged("12345");
   const confirmed = await its.confirmedUpload("12");
@@ -121,7 +121,7 @@ test("where the memory cannot be written the deed is not done, and where the dee
   await its.checkEnd();
 });
 
-/** A curl that repeats requests, in front of a proxy that loses the answer to the first. */
+/** A curl that repeats requests, in front of a proxy that loses the response to the first. */
 async function curlThrough(t: TestContext, its: KeyedApp) {
   const proxy = await startFaultProxy(t, its.app.url);
   async function curl(method: string, path: string, body: unknown, ...more: string[]): Promise<string> {
@@ -137,7 +137,7 @@ async function curlThrough(t: TestContext, its: KeyedApp) {
   return { proxy, curl };
 }
 
-test("curl --retry whose answer was lost makes one upload with the header, and two without it", async (t) => {
+test("curl --retry whose response was lost makes one upload with the header, and two without it", async (t) => {
   const its = await startKeyedApp(t);
   const { proxy, curl } = await curlThrough(t, its);
   assert.equal(await curl("POST", UPLOADS, FILE, "-H", "Idempotency-Key: one"), "201");
@@ -147,7 +147,7 @@ test("curl --retry whose answer was lost makes one upload with the header, and t
   assert.equal(its.count("uploads"), 3);
 });
 
-test("curl --retry whose answer was lost confirms and deletes once, and is answered 200", async (t) => {
+test("curl --retry whose response was lost confirms and deletes once, and gets 200", async (t) => {
   const its = await startKeyedApp(t);
   const { curl } = await curlThrough(t, its);
   const [{ id }, other] = [await its.staged("12345"), await its.confirmedUpload("1")];
@@ -175,12 +175,12 @@ print(made.data.upload.id, plain.data.upload.id)
 `;
 
 for (const version of ONEPIN_VERSIONS) {
-  test(`the SDK ${version} repeats a request whose answer a gateway lost: with the header it is done once`, async (t) => {
+  test(`the SDK ${version} repeats a request whose response a gateway lost: with the header it is done once`, async (t) => {
     const commands = onepinCommands(t, version);
     if (commands === null) return;
     const its = await startKeyedApp(t);
     const proxy = await startFaultProxy(t, its.app.url);
-    // Not a reset: after that this client gives up, after a 502 it asks again.
+    // Not a reset: after that this client gives up, after a 502 it retries.
     const change = () => ({ status: 502, headers: {}, body: Buffer.from("Bad Gateway") });
     const lost = [/^sdk-create$/, /^sdk-delete$/, /^$/].map((value) =>
       proxy.setFault({ kind: "rewrite", change, times: 1, match: { header: ["idempotency-key", value] } }),

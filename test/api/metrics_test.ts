@@ -232,7 +232,7 @@ test("a stall of the event loop shows in its lag", { timeout: 20_000 }, async (t
   const { app } = await startTestApp(t);
   const stallUntilMs = performance.now() + 400;
   while (performance.now() < stallUntilMs);
-  // Looked at ten times a second: of 400 ms at least the last 300 are seen.
+  // Sampled ten times a second: at least the last 300 of 400 ms are seen.
   const lag = async () => (await scrape(app.metricsUrl)).value("stowage_event_loop_lag_seconds_sum");
   while ((await lag()) < 0.25) await delay(10);
 });
@@ -262,7 +262,7 @@ test("promtool finds nothing to say about the page", async (t) => {
   const check = (page: string) => spawnSync(promtool, ["check", "metrics"], { input: page, encoding: "utf8" });
   const { status, stdout, stderr } = check(text);
   assert.deepEqual([status, stdout, stderr], [0, "", ""]);
-  // It does look: a counter without its suffix, a text that breaks off.
+  // It does check: a counter without its suffix, a text that breaks off.
   assert.notEqual(check(text.replaceAll("stowage_http_requests_total", "stowage_http_requests")).status, 0);
   assert.notEqual(check(text.slice(0, text.indexOf('status="'))).status, 0);
 });

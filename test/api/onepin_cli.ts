@@ -8,11 +8,11 @@ import type { Json } from "../help/app.ts";
 import { skipLoudly } from "../help/loud_skip.ts";
 import { collectOutput } from "../help/output.ts";
 
-/** What scripts/install_clients installs. */
+/** Versions that scripts/install_clients installs. */
 export const ONEPIN_VERSIONS = ["0.13.0", "0.16.1"] as const;
 export type OnepinVersion = (typeof ONEPIN_VERSIONS)[number];
 
-/** The folder of a client's commands (`onepin`, `python`); skips the test loudly where it is not installed. */
+/** The folder of a client's commands (`onepin`, `python`); skips the test loudly if it is not installed. */
 export function onepinCommands(t: TestContext, version: OnepinVersion): string | null {
   // Empty counts as unset, as in the script that installs.
   const cache = process.env.XDG_CACHE_HOME || join(homedir(), ".cache");
@@ -32,7 +32,7 @@ export interface CliOptions {
   home: string;
   env?: Record<string, string>;
   cwd?: string;
-  /** What is typed. */
+  /** The command as typed. */
   input?: string;
 }
 

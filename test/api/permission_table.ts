@@ -1,6 +1,6 @@
 import type { Scope } from "../../lib/books/principals.ts";
 
-/** Who calls. Sessions send the header with the workspace where the path does not name it. */
+/** The callers. Sessions send the header with the workspace if the path does not name it. */
 export const CALLERS = ["key", "keyWithout", "otherKey", "owner", "admin", "editor", "viewer", "stranger"] as const;
 export type Caller = (typeof CALLERS)[number];
 
@@ -16,13 +16,13 @@ export const CALLER_TITLES: Record<Caller, string> = {
   stranger: "no member",
 };
 
-/** What is made anew for each cell, before the caller comes. */
+/** Created anew for each cell, before the caller is tested. */
 export interface Scene {
   workspace: string;
   workflow: string;
   /** A member beside the caller, an editor. */
   otherMember: string;
-  /** Pending in the workspace and PUT: made by the caller, or where that is no member, by the other member. */
+  /** Pending in the workspace and PUT: made by the caller, or if that is no member, by the other member. */
   own: string;
   /** The same, always made by the other member. */
   anothers: string;
@@ -46,7 +46,7 @@ export interface Row {
 const V1 = "/api/v1";
 const NEW_UPLOAD = { filename: "a.bin", category: "file" };
 
-/** Everyone who belongs to the workspace, key or session, with the answer `ok`; the key needs the scope. */
+/** Everyone who belongs to the workspace, key or session, with the response `ok`; the key needs the scope. */
 function members(ok: number, other: number | null): Cells {
   return { key: ok, keyWithout: 403, otherKey: other, owner: ok, admin: ok, editor: ok, viewer: ok, stranger: 404 };
 }

@@ -49,7 +49,7 @@ async function prepare({ app, caller, other, founder }: Cast, who: Caller, { sco
   const needsBytes = what.startsWith("confirm");
   const workspace = await app.makeWorkspace(who === "owner" ? caller : founder);
   await app.join(workspace, other, "editor");
-  // An owner can leave only where another admin is.
+  // An owner can leave only if another admin is.
   if (who === "owner") await app.join(workspace, founder, "admin");
   const role = who === "admin" || who === "editor" || who === "viewer" ? ROLES[who] : null;
   // Made by a viewer, too: by someone who was an editor before.

@@ -133,7 +133,7 @@ test("the log names the user of a session and holds no token", async (t) => {
   assert.ok(!text.includes(ann.token.split(".")[2] ?? ""));
 });
 
-test("X-Workspace-Id: malformed 400; unknown, foreign and deleted one and the same 404; missing 400 where one is needed", async (t) => {
+test("X-Workspace-Id: malformed 400; unknown, foreign and deleted one and the same 404; missing 400 if one is needed", async (t) => {
   const app = await startPeopleApp(t);
   const [ann, bob] = [await app.signIn("ann"), await app.signIn("bob")];
   const own = await app.makeWorkspace(ann);
@@ -269,7 +269,7 @@ test("a session's checks at confirm come in order: upload, confirmed already, co
   const workspace = await app.makeWorkspace(ann, 4);
   const other = await app.makeWorkspace(ann);
   await app.join(workspace, vic, "viewer");
-  // Each lacks all that is looked at later as well.
+  // Each also lacks everything that is checked later.
   assertError(await confirmAs(vic, STRANGER, STRANGER), 404, "NOT_FOUND", /no such upload/);
   assertError(await confirmAs(vic, await uploadAs(app, ann, { workspace }), STRANGER), 404, "NOT_FOUND", /upload/);
   const { id, upload_url } = await (async () => {

@@ -45,7 +45,7 @@ function checkUpload(upload: Json, { owner }: TestApp): Json {
   return rest;
 }
 
-test("create answers 201 with every field of a pending upload and an absolute URL", EMBEDDED_ONLY, async (t) => {
+test("create returns 201 with every field of a pending upload and an absolute URL", EMBEDDED_ONLY, async (t) => {
   const app = await startTestApp(t);
   const answer = await app.call("POST", UPLOADS, { body: { filename: " 한글 파일.TXT ", category: "script" } });
   assert.equal(answer.status, 201);
@@ -61,7 +61,7 @@ test("create answers 201 with every field of a pending upload and an absolute UR
   assert.equal(url.origin, app.app.url);
   assert.match(url.pathname, new RegExp(`^/objects/staging/[^/]+/${answer.json.data.upload.id}/[0-9a-f]{32}$`));
   assert.deepEqual([...url.searchParams.keys()].sort(), ["expires", "max", "signature"]);
-  // What a user may be curious about never becomes part of a path.
+  // Text from users never becomes part of a path.
   assert.ok(!answer.json.data.upload_url.includes("TXT"));
 });
 
@@ -223,7 +223,7 @@ test("at most so many uploads may be pending; confirmed and deleted ones make ro
   assert.equal(burst.filter((status) => status === 201).length, 1);
 });
 
-test("delete answers 200 with empty data, in either state, and gives back what was charged", async (t) => {
+test("delete returns 200 with empty data, in either state, and gives back what was charged", async (t) => {
   const app = await startTestApp(t);
   const used = () => app.sql.prepare("SELECT storage_bytes_used FROM workspaces").pluck().get();
   const pending = await app.createUpload();

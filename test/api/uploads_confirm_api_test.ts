@@ -122,7 +122,7 @@ test("the checks come in order: upload, confirmed already, context, bytes, room"
   const confirmWith = (id: string, context_id: string) =>
     app.call("POST", `${UPLOADS}/${id}`, { body: { context_type: "workspace", context_id } });
   const { workspaceId } = app.owner;
-  // Each lacks all that is looked at later as well.
+  // Each also lacks everything that is checked later.
   assertError(await confirmWith(STRANGER, STRANGER), 404, "NOT_FOUND");
   const { id, uploadUrl } = await app.createUpload();
   assertError(await confirmWith(id, STRANGER), 404, "NOT_FOUND", "context_id");
@@ -137,7 +137,7 @@ test("the checks come in order: upload, confirmed already, context, bytes, room"
   assert.equal((await confirmWith(id, STRANGER)).status, 200, "what is confirmed stays, whatever the context");
 });
 
-test("confirm again answers the present state, and charges and rebinds nothing, and asks no store", async (t) => {
+test("confirming again returns the present state, and charges and rebinds nothing, and asks no store", async (t) => {
   let stats = 0;
   const app = await startTestApp(t, {
     wrapStore: (objects) => ({

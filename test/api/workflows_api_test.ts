@@ -24,7 +24,7 @@ async function create({ call }: TestApp, body: unknown = {}): Promise<Json> {
 
 const namesOf = ({ json }: Answer): string[] => json.data.map(({ name }: { name: string }) => name);
 
-test("create answers 201 with every field, for both versions of the client", async (t) => {
+test("create returns 201 with every field, for both versions of the client", async (t) => {
   const app = await startTestApp(t);
   const definition = {
     graph: { nodes: [{ id: "n", type: "x" }], edges: [] },

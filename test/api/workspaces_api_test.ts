@@ -49,7 +49,7 @@ test("a workspace is made with every field that clients insist on, and shown ali
   assert.equal((await createAs(ann, { name: "n", slug: null, color_idx: null })).status, 201);
 });
 
-test("a slug is made of the name where it is left out, and is one workspace's alone", async (t) => {
+test("a slug is made of the name if it is left out, and is one workspace's alone", async (t) => {
   const app = await startPeopleApp(t);
   const [ann, bob] = [await app.signIn("ann"), await app.signIn("bob")];
   const first = await createAs(ann, { name: "Acme" });
@@ -183,7 +183,7 @@ test("a person in more workspaces than are looked at in one step sees each once,
   }
 });
 
-test("the header is not looked at where the path names the workspace", async (t) => {
+test("the header is ignored if the path names the workspace", async (t) => {
   const app = await startPeopleApp(t);
   const ann = await app.signIn("ann");
   const id = await app.makeWorkspace(ann);
