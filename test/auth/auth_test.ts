@@ -112,7 +112,7 @@ test("every path under /api asks for a credential before anything else; probes a
   assert.equal(head.headers.get("www-authenticate"), "Bearer");
 });
 
-test("a revoked key is refused from then on, also where another process revoked it", async (t) => {
+test("a revoked key is refused from then on, even if another process revoked it", async (t) => {
   const app = await startTestApp(t);
   const { apiKeyId, apiKey } = await createKey(app);
   const other = await createKey(app);
@@ -138,7 +138,7 @@ test("a key expires at its time; the keys of a deleted workspace are not known",
   assertUnauthorized(await app.call("GET", WHOAMI), "INVALID_API_KEY", /not known/);
 });
 
-test("each path asks for its scope, 403 without it, before it looks at the request", async (t) => {
+test("each path asks for its scope, 403 without it, before it checks the request", async (t) => {
   const app = await startTestApp(t);
   const { id } = await app.createUpload();
   const workflow = (await app.call("POST", "/api/v1/workflows", { body: {} })).json.data.id;

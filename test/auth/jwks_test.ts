@@ -143,7 +143,7 @@ test("a renewal that hangs holds nobody up whose key is at hand", TEST_LIMIT, as
   await until(() => issuer.fetches() === 2, "the renewal in the background");
 });
 
-test("without keys and without an issuer the answer is 503, from one question in each pause", TEST_LIMIT, async (t) => {
+test("without keys and without an issuer the response is 503, from one question in each pause", TEST_LIMIT, async (t) => {
   const issuer = await startIssuer(t);
   const { verify } = issuer.sessions({ timeoutMs: 100 });
   issuer.answerWith(() => {});
@@ -153,7 +153,7 @@ test("without keys and without an issuer the answer is 503, from one question in
   await unavailable(verify(issuer.token()), issuer);
   assert.equal(issuer.fetches(), 1);
 
-  // What is wrong with a token by itself is told all the same.
+  // Faults of the token itself are reported all the same.
   assert.equal(await codeOf(verify(issuer.token({ exp: 1 }))), "unauthorized");
   assert.equal(await codeOf(verify(issuer.token({ iss: "https://evil.example" }))), "unauthorized");
   assert.equal(await codeOf(verify(issuer.token({}, { alg: "none" }))), "unauthorized");
@@ -172,7 +172,7 @@ test("an issuer that refuses connections, or has no address, is unavailable", as
   }
 });
 
-test("an answer that is no JWKS is a failure, whatever it is", TEST_LIMIT, async (t) => {
+test("a response that is no JWKS is a failure, whatever it is", TEST_LIMIT, async (t) => {
   const issuer = await startIssuer(t);
   const good = JSON.stringify({ keys: [issuer.key.publicJwk] });
   const answers = {

@@ -104,7 +104,7 @@ test("without a limit the clock is not asked and nothing is remembered", () => {
   assert.equal(limit.size(), 0);
 });
 
-test("the memory is bounded, and who calls again and again is not forgotten, not even where each call is refused", () => {
+test("the memory is bounded, and who calls again and again is not forgotten, not even if each call is refused", () => {
   const its = onStillClock(10, 20);
   its.passing("a");
   for (let i = 0; i < 1_000; i++) {
@@ -116,7 +116,7 @@ test("the memory is bounded, and who calls again and again is not forgotten, not
   assert.ok(its.take("passing by 999", 1) > 0);
 });
 
-/** Asks until it is refused; returns how often it was answered, and the refusal. */
+/** Sends requests until one is refused; returns how many succeeded, and the refusal. */
 async function askUntilLimited({ call }: TestApp, key: string): Promise<{ answered: number; refusal: Answer }> {
   for (let answered = 0; ; answered++) {
     const refusal = await call("GET", WHOAMI, { key });

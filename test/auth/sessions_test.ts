@@ -258,7 +258,7 @@ test("nbf and iat must not lie ahead by more than their leeway", async (t) => {
   }
 });
 
-test("azp is checked where authorized parties are set, and then it must be there", async (t) => {
+test("azp is checked if authorized parties are set, and then it must be there", async (t) => {
   const issuer = await startIssuer(t);
   const free = issuer.sessions();
   await free.verify(issuer.token());
