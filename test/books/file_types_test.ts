@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { type Category, fileType } from "../../lib/books/file_types.ts";
 import { AppError } from "../../lib/errors.ts";
 
-/** The refusal of a name; fails where it is accepted. */
+/** The refusal of a name; fails if it is accepted. */
 function refusal(filename: string, category: Category): AppError {
   try {
     const accepted = fileType(filename, category);
@@ -104,7 +104,7 @@ test("control characters and those that reorder or hide text are taken out", () 
   ]) {
     assert.equal(fileType(raw, "script").filename, "a.txt", JSON.stringify(raw));
   }
-  // What only looked like a script is judged by what it is.
+  // A file that only looked like a script is judged by its contents.
   refusal("a\u202etxt.exe", "script");
   refusal("a.txt\u200b.exe", "script");
 });

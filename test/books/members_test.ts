@@ -144,7 +144,7 @@ test("the last admin can neither leave nor be demoted; two that leave at once do
   assert.equal(admins.get(workspace), 1);
 });
 
-test("the owner is unseated by nobody else, but may step back where another admin is there", async (t) => {
+test("the owner is unseated by nobody else, but may step back if another admin is there", async (t) => {
   const app = await startPeopleApp(t);
   const { ann, bob, workspace } = await peopleOf(app);
   const byAnn = membersOf(workspace, ann);
@@ -225,7 +225,7 @@ test("finding someone by address, a person's workspaces, or what is to be emptie
       options,
     });
   });
-  // Whether there is a workspace at all is the first entry of an index that holds none but those in use.
+  // An index of only the workspaces in use is enough to find out if there is one at all.
   const few = /FROM installation|json_tree|ORDER BY id$|SELECT 1 FROM workspaces WHERE deleted_at_ms IS NULL LIMIT 1$/;
   const walks = plans.filter(({ sql, steps }) => /^\s*SELECT/.test(sql) && /SCAN/.test(steps) && !few.test(sql));
   assert.deepEqual(walks, []);

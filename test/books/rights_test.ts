@@ -41,7 +41,7 @@ async function trickle(
   const text = JSON.stringify(body);
   const head = rawRequest(method, path, {
     ...{ "Content-Type": "application/json", "Content-Length": String(text.length), ...headers },
-    // The interim answer comes when the credential was looked at.
+    // The interim response is sent after the credential was checked.
     Expect: "100-continue",
   });
   const client = await rawClient(t, url);
@@ -137,7 +137,7 @@ test("a slow body counts once towards the rate limit", async (t) => {
   assert.equal((await app.call("POST", UPLOADS, { body: FILE })).status, 429);
 });
 
-/** Does something in the middle of a request: when the store has copied and its answer has not been heard. */
+/** Does something in the middle of a request: when the store has copied and its response has not been heard. */
 async function during<T>(hooks: StoreHooks, request: () => Promise<T>, act: () => Promise<unknown>): Promise<T> {
   const gate = createGate();
   hooks.after = ({ name }) => (name === "promote" ? gate.pass() : undefined);
@@ -178,7 +178,7 @@ test("an API key that goes during a confirm charges nothing, and the copy is rem
   await its.checkEnd();
 });
 
-test("a confirm that waited for another is asked again; who still has the right gets the confirmed upload", async (t) => {
+test("a confirm that waited for another is checked again; a member who still has the right gets the confirmed upload", async (t) => {
   const its = await startFaultyApp(t);
   const { keys } = its.app.books;
   const { workspaceId } = its.owner;
@@ -190,7 +190,7 @@ test("a confirm that waited for another is asked again; who still has the right 
     () => its.confirm(id),
     async () => {
       late = [second, third].map(({ apiKey: key, apiKeyId }) => its.confirm(id, { ...its.owner, apiKeyId, key }));
-      // Until both were let in, and so long that they are asked again.
+      // Until both were let in, and for so long that they are checked again.
       await delay(500);
       await keys.revoke(third.apiKeyId);
     },
@@ -204,7 +204,7 @@ test("a confirm that waited for another is asked again; who still has the right 
   assert.equal(its.usedBytes(), 5);
 });
 
-/** What someone may do to a member while that member confirms. */
+/** Things that someone may do to a member while that member confirms. */
 type Act = (app: PeopleApp, workspace: string, person: Person) => Promise<unknown>;
 
 test("a member who is removed or demoted during a confirm binds and charges nothing", async (t) => {
@@ -260,7 +260,7 @@ test("a member who is removed or demoted during a confirm binds and charges noth
 interface Locked {
   sql: PeopleApp["sql"];
   requests: () => Promise<Answer>[];
-  /** What the holder of the lock changes before it lets go. */
+  /** The change that the holder of the lock makes before it lets go. */
   change: string;
 }
 
@@ -268,7 +268,7 @@ interface Locked {
 async function behindLock({ sql, requests, change }: Locked): Promise<Answer[]> {
   sql.exec("BEGIN IMMEDIATE");
   const answers = requests();
-  // Where that is too short to let them in, they are refused at the door: the test then proves less, and does not fail.
+  // If that is too short to let them in, they are refused at the door: the test then proves less, and does not fail.
   await delay(400);
   sql.exec(`${change}; COMMIT`);
   return Promise.all(answers);

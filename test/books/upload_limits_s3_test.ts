@@ -68,7 +68,7 @@ test("create and delete, again and again, comes to the bound; the places are fre
     const { id, uploadUrl } = await first.createUpload();
     await first.remove(id);
     assert.equal((await first.put(uploadUrl, "late")).status, 200, "the server takes it");
-    // What is removed at once makes no room: the URL is good for another PUT.
+    // Immediate removal frees no space: the URL is valid for another PUT.
     await first.app.cleaner.runOnce();
   }
   const refused = await first.create();
@@ -120,7 +120,7 @@ test("a workspace can fill its quota at once with confirmed uploads, although th
   await app.checkFigures();
 });
 
-test("what a look through the bucket finds staged counts, and no more uploads are made beyond the bound", async (t) => {
+test("what a scan of the bucket finds staged counts, and no more uploads are made beyond the bound", async (t) => {
   const app = await startS3App(t, { STOWAGE_STAGED_BYTES_MAX: "100" });
   if (app === null) return;
   const { id, uploadUrl } = await app.createUpload();

@@ -164,7 +164,7 @@ test(
     assert.equal((await app.raw.objects()).length, 1, "nothing of a refused PUT is kept");
     assert.deepEqual(app.raw.halfWritten(), []);
 
-    // What is under way counts as if it were there.
+    // PUTs in progress count as if they had arrived.
     const idle = await idlePut(t, second, 24 * MIB, 1);
     assert.equal(idle.status, null);
     assert.equal((await app.put(third, "x")).status, 402);

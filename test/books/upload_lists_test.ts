@@ -252,7 +252,7 @@ for (const list of ["uploads", "workflow"] as const) {
         assert.doesNotMatch(next, /offset/);
         if (list === "uploads") assert.match(next, /category=script/);
       }
-      // What was shown last goes, with another that was shown before; two more come.
+      // The last upload shown is deleted, with one shown before; two more are created.
       for (const id of shown.slice(1)) await app.call("DELETE", `${UPLOADS}/${id}`);
       insertUploads(app.sql, [row, row], 100 + 2 * page);
     }

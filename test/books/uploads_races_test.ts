@@ -112,7 +112,7 @@ test("a confirm that races a delete comes before or after it, never both", async
   await checkAll(app);
 });
 
-test("of two confirms at once with two contexts one binds, both answer what it bound", async (t) => {
+test("of two confirms at once with two contexts one binds, both return what it bound", async (t) => {
   const app = await startTestApp(t);
   const workflow = await app.call("POST", "/api/v1/workflows", { body: {} });
   const contexts = [

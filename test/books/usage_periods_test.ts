@@ -131,7 +131,7 @@ test("the weekly view has 12 weeks that begin on Monday, named by their ISO numb
     ["Week 53", "Week 1"],
   );
   assert.equal(weekly("2024-12-30T12:00:00Z").buckets.at(-1)?.label, "Week 1");
-  // Of the 12 weeks in Berlin one is an hour short: the starts stay at local midnight.
+  // One of the 12 weeks in Berlin is an hour short: the starts stay at local midnight.
   const berlin = weekly("2026-04-15T12:00:00Z", "Europe/Berlin").buckets;
   assert.deepEqual(
     berlin.map(hours).filter((length) => length !== 168),

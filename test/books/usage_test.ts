@@ -251,7 +251,7 @@ test("what a failed confirm left behind does not count as given back", async (t)
   assert.equal((await summary(app)).storage.bytes_awaiting_removal, 5);
 });
 
-test("the share of the quota passes 100 where the quota was lowered, and is null where there is none", async (t) => {
+test("the share of the quota passes 100 if the quota was lowered, and is null if there is none", async (t) => {
   const app = await start(t, { quotaBytes: 1_000 });
   await app.confirmedUpload("x".repeat(30));
   const percentOf = async (quota: number) => {
@@ -414,7 +414,7 @@ test("a long outbox is not read anew for each request, a short one is", async (t
   assert.equal(await awaiting(kept), 1);
 });
 
-test("no figure needs to look at rows one by one", async (t) => {
+test("no figure needs to read rows one by one", async (t) => {
   const { dataDir } = await start(t);
   const plansOf = (urlsOutliveUploads: boolean) =>
     queryPlans(join(dataDir, DATABASE_FILE), (db) => createUsage(db, { urlsOutliveUploads }));

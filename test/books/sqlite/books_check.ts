@@ -1,6 +1,6 @@
 import type Database from "better-sqlite3";
 
-/** What a raw database said at one moment; two of them are compared to see what a statement did. */
+/** The contents of a raw database at one moment; two of them are compared to see what a statement did. */
 export interface Books {
   /** Every row of the tables that the schema guards, as text: equal if nothing changed. */
   rows: string;

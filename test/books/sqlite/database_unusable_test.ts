@@ -86,7 +86,7 @@ test("a damaged page that a request comes to is 503, and the log has it", async 
   );
   sql.close();
   writeSync(openSync(path, "r+"), Buffer.alloc(4_096, 0x5a), 0, 4_096, (page - 1) * 4_096);
-  // It ended cleanly, so nothing is looked at when it starts.
+  // It ended cleanly, so nothing is checked at the start.
   const { call, stderr } = await serveProgram(t, dataDir);
   assertUnavailable(await call("GET", "/api/v1/uploads", owner), /its file is damaged/);
   assert.equal((await call("GET", `/api/v1/uploads/${id}`, owner)).status, 200, "what is not damaged can be read");

@@ -33,7 +33,7 @@ function isUnavailable(error: unknown): boolean {
   return error instanceof AppError && error.code === "storage_unavailable" && error.retryAfterSeconds === 1;
 }
 
-/** What each promise came to: its value, `503`, or the message of its error. */
+/** The outcome of each promise: its value, `503`, or the message of its error. */
 async function outcomes(promises: Promise<unknown>[]): Promise<unknown[]> {
   const settled = await Promise.allSettled(promises);
   return settled.map((result) => {
@@ -140,7 +140,7 @@ test("at the moment of delivery, of results and errors alike, the group is commi
   ]);
 });
 
-test("where COMMIT fails, nobody is told a result or an error of the lost group, and the next group works", async (t) => {
+test("if COMMIT fails, nobody is told a result or an error of the lost group, and the next group works", async (t) => {
   const app = openTestDb(t);
   const addUser = userInsert(app);
   const defer = app.db.prepare("PRAGMA defer_foreign_keys = ON");
@@ -239,7 +239,7 @@ test("a statement that finds no room but leaves the transaction alive is answere
   const addUser = userInsert(app);
   const pages = Number(app.db.prepare("PRAGMA page_count").pluck().get());
   app.db.prepare(`PRAGMA max_page_count = ${pages + 8}`).get();
-  // Of many rows at once: SQLite then keeps a journal of the statement and undoes it alone.
+  // Many rows at once: SQLite then keeps a journal of the statement and undoes only that.
   const addMany = app.db.prepare(
     `INSERT INTO users (id, name, created_at_ms)
      WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200)
@@ -255,7 +255,7 @@ test("a statement that finds no room but leaves the transaction alive is answere
   assert.deepEqual(app.names(), ["a", "b"]);
 });
 
-/** A data directory on a file system of its own of this size; null (and a loud skip) where that cannot be had. */
+/** A data directory on a file system of its own of this size; null (and a loud skip) if that cannot be had. */
 function smallDisk(t: TestContext, sizeBytes: number): string | null {
   const folder = join(temporaryFolder(t), "disk");
   mkdirSync(folder);

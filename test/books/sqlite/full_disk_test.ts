@@ -90,7 +90,7 @@ test("a disk that gets full while it runs: the reserve is given, and deletes go 
   const its = await startOnSmallDisk(t);
   const filler = fillDisk(its.disk);
   const { call } = its.server;
-  // What was answered with 503 was not done, or is shown to be done when it is asked for again.
+  // A write that got 503 was not done, or a retry shows that it was.
   for (const id of its.ids) {
     for (let attempt = 0; ; attempt++) {
       const { status, text } = await call("DELETE", `/api/v1/uploads/${id}`, its.owner);

@@ -3,9 +3,9 @@ import { OTHER_USER, objectKey, UPLOAD, UPLOAD_COLUMNS, USER, uploadValues, WORK
 /** SQL that somebody might type into the file, and what the schema makes of it. */
 export interface HostileStatement {
   sql: string;
-  /** A part of the error; absent where the statement passes. */
+  /** A part of the error; absent if the statement passes. */
   refused?: string;
-  /** Whether any guarded row is different afterwards. */
+  /** True if any guarded row is different afterwards. */
   changes: boolean;
   /** A query that gives 1 afterwards. */
   shows?: string;

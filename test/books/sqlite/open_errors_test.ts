@@ -20,7 +20,7 @@ const MIB = 1024 * 1024;
 
 interface Reason {
   name: string;
-  /** Makes it so; false where this machine cannot. */
+  /** Makes it so; false if this machine cannot. */
   bringAbout: (t: TestContext, dataDir: string) => unknown;
   says: RegExp;
   /** Comes before the program, such as a limit. */

@@ -38,7 +38,7 @@ function job({ sql, attached }: HostileStatement, file: string): ShellJob {
   return { file, open, sql: `${attach} PRAGMA synchronous = OFF; ${sql};` };
 }
 
-/** What one statement did that it should not have done; empty if all is well. */
+/** Effects that a statement should not have had; empty if all is well. */
 function complaints(statement: HostileStatement, error: string | null, file: string, was: Books): string[] {
   const found: string[] = [];
   if (statement.refused === undefined && error !== null) found.push(`refused, though it is harmless: ${error}`);

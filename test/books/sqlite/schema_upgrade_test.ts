@@ -168,7 +168,7 @@ test("a file that is not there is not made by whoever may not migrate", (t) => {
   assert.equal(existsSync(join(dataDir, DATABASE_FILE)), false);
 });
 
-test("the steps are one transaction: where one fails, the file is as it was", (t) => {
+test("the steps are one transaction: if one fails, the file is as it was", (t) => {
   const dataDir = temporaryFolder(t);
   // The last table that schema.sql makes is there already: all that it made before must be undone.
   const path = makeFile(dataDir, "CREATE TABLE object_removals (x)");

@@ -59,7 +59,7 @@ async function mixUp(t: TestContext): Promise<string> {
   throw new Error("Each mixture is found by the quick check alone");
 }
 
-test("an older copy of a large file beside the newer log is refused, also where SQLite's quick check finds nothing", async (t) => {
+test("an older copy of a large file beside the newer log is refused, even if SQLite's quick check finds nothing", async (t) => {
   const path = await mixUp(t);
   const before = readFileSync(path);
   assert.throws(() => refuseUnsound(path, silentLog, 0), /do not belong together: with the log there are \d+ faults?/);

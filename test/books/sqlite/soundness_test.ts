@@ -270,7 +270,7 @@ test("an empty database is not taken for a fresh one by serve", async (t) => {
 
 test("a file that is damaged itself is called so, and not written to", async (t) => {
   const { dataDir, db } = await killed(t);
-  // What lies in the log too would hide the damage: so it is copied first, and then holds one change of a small table.
+  // A page that is also in the log would hide the damage. So the log is copied first, and then holds one change of a small table.
   const sql = new Database(db);
   sql.pragma("wal_checkpoint(TRUNCATE)");
   sql.exec("UPDATE users SET name = 'written once more'");

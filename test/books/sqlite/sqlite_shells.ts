@@ -5,7 +5,7 @@ import Database from "better-sqlite3";
 /** One script to be typed into a SQLite. */
 export interface ShellJob {
   file: string;
-  /** What the shell opens: the file, or something else where the script reaches it in another way. */
+  /** The file that the shell opens: the database, or something else if the script reaches it in another way. */
   open: string;
   sql: string;
   /** Where the file's state after the script is copied to. */
@@ -15,7 +15,7 @@ export interface ShellJob {
 /** A SQLite that people type SQL into. */
 export interface SqliteShell {
   name: string;
-  /** Its version, or null where this machine does not have it. */
+  /** Its version, or null if this machine does not have it. */
   version: () => string | null;
   /** Runs the jobs in order, each over a connection of its own that ends at the first error; returns the errors. */
   run: (jobs: ShellJob[]) => (string | null)[];
