@@ -16,7 +16,7 @@ import { type Ended, initProgram, runProgram } from "../help/process.ts";
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
 const API_KEY = /^op_live_[A-Za-z0-9]{32}$/;
 
-/** What the program says to wrong arguments, which it must notice before it looks for any data. */
+/** Messages for wrong arguments, which the program must notice before it opens any data. */
 async function refusalOf(argv: readonly string[]): Promise<{ text: string; exitCode: number }> {
   const env = { STOWAGE_DATA_DIR: "/nowhere/stowage" };
   try {
@@ -98,7 +98,7 @@ test("init a second time changes nothing and says which command makes another ke
   assert.deepEqual(await contents(), before);
 });
 
-test("init goes on where an earlier one was cut off", async (t) => {
+test("init goes on if an earlier one was cut off", async (t) => {
   const dataDir = join(await temporaryFolder(t), "data");
   await mkdir(dataDir, { mode: 0o700 });
   // The key is there and the database is empty: as after a kill between the two.

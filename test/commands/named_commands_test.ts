@@ -33,7 +33,7 @@ interface Named {
   command: string;
 }
 
-/** What follows the program's name, as far as it belongs to it: to the end of the quoted text, or of the line. */
+/** The words after the program's name, to the end of the quoted text or of the line. */
 function namedIn(path: string): Named[] {
   const text = read(path).replaceAll("\\`", "`").replaceAll("\\n", "\n");
   const found: Named[] = [];
@@ -59,7 +59,7 @@ function shortlyNamedIn(path: string): Named[] {
     .filter(({ command }) => firsts.has(command.split(" ")[0]));
 }
 
-/** What is wrong with a command, or null. Placeholders count as what they stand for. */
+/** The fault of a command, or null. Placeholders count as what they stand for. */
 function faultOf(command: string): string | null {
   // Alternatives and what may be left out are there all the same; "…" stands for any of a group.
   const words = command

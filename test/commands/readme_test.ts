@@ -14,7 +14,7 @@ import { initProgram, runProgram, serveProgram } from "../help/process.ts";
 const readme = await readFile(new URL("../../README.md", import.meta.url), "utf8");
 const run = promisify(execFile);
 
-/** What was stated for the upload whose URL is still good. */
+/** The size stated for the upload whose URL is still valid. */
 function statedSizeBytes(sql: TestApp["sql"]): unknown {
   return sql.prepare("SELECT stated_size_bytes FROM object_removals").pluck().get();
 }

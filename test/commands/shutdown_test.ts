@@ -78,7 +78,7 @@ for (const signal of ["SIGTERM", "SIGINT"] as const) {
 test("a write that waits for the database when the signal comes is made and answered", async (t) => {
   const { dataDir, made } = await initProgram(t);
   const server = await serveProgram(t, dataDir);
-  // Someone who looks into the file meanwhile: SQLite empties the log by itself only when the last connection closes.
+  // Another connection to the file meanwhile: SQLite empties the log by itself only when the last connection closes.
   const sql = new Database(join(dataDir, "stowage.db"), { readonly: true });
   t.after(() => sql.close());
   assert.equal(sql.prepare("SELECT count(*) FROM uploads").pluck().get(), 0);
@@ -91,7 +91,7 @@ test("a write that waits for the database when the signal comes is made and answ
     `POST /api/v1/uploads HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${made.api_key}\r\n` +
       `Content-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
   );
-  // The server looks at its connections in turns: when a second one was answered, a turn after the POST has ended.
+  // The server serves its connections in turns: when a second one got its response, a turn after the POST has ended.
   for (let turn = 0; turn < 2; turn++) await server.call("GET", "/health");
   server.child.kill("SIGTERM");
   await server.says('"msg":"stopping"');

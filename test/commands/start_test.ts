@@ -78,7 +78,7 @@ test("./scripts/start in a clean clone installs, prints a key once, and serves; 
   assert.equal(again.statusCode, 200);
   await again.body.dump();
 
-  // What tests need comes beside a running server, which goes on, and goes on starting.
+  // The development tools are added while the server runs; it keeps running, and still starts afterwards.
   execFileSync("./scripts/install", ["--dev"], { cwd: folder, stdio: "pipe" });
   assert.ok(existsSync(join(folder, "node_modules/typescript")));
   assert.equal(spawnSync("git", ["-C", folder, "status", "--porcelain"], { encoding: "utf8" }).stdout, "");
