@@ -124,7 +124,7 @@ const XML_PIECES = [
   ],
 ];
 
-test("an XML answer is read, or refused, in linear time, whatever it holds", () => {
+test("an XML response is read, or refused, in linear time, whatever it holds", () => {
   const begins = ["", "<Error", "<Error ", "<Error><Code>", "<Error><!--", "<Error><![CDATA[", "<?", "</", "&"];
   for (const begin of begins) {
     for (const piece of XML_PIECES) {

@@ -6,7 +6,7 @@ import { initProgram, logLines, serveProgram } from "./help/process.ts";
 
 const AT_MS = Date.UTC(2026, 10, 24, 6, 5, 4, 321);
 
-/** What a log writes, call by call. */
+/** The output of a log, call by call. */
 function collect(options: Partial<LogOptions> = {}): { log: ReturnType<typeof createLog>; written: string[] } {
   const written: string[] = [];
   const log = createLog({ level: "debug", now: () => AT_MS, write: (text) => written.push(text), ...options });
@@ -129,7 +129,7 @@ test("serve logs each request as one JSON line, and never a key, a signature or 
     assert.ok(!stderr.includes(secret), `the log holds ${secret}`);
   }
   const requests = logLines(stderr).filter(({ msg }) => msg === "request");
-  // A line is written when the answer has ended, which may be after its client has sent the next request.
+  // A line is written when the response has ended, which may be after its client has sent the next request.
   assert.deepEqual(
     requests
       .map(({ method, route, status, api_key_id }) => [method, route, status, api_key_id ?? "-"].join(" "))
