@@ -14,16 +14,16 @@ import { judge, readRows } from "./uploads.ts";
 const TWO_DAYS_MS = 2 * 86_400_000;
 const DISTRUST_MS = 3_600_000;
 
-/** What a process leaves behind. */
+/** Everything that a process leaves behind. */
 export interface Place {
   dataDir: string;
-  /** Null where the objects are files in the data directory. */
+  /** Null if the objects are files in the data directory. */
   bucket: TestBucket | null;
 }
 
 /** How often a kill met the service in the middle of something: shows that the moments are well chosen. */
 export interface Met {
-  /** Something was done, and its answer never came. */
+  /** Something was done, and its response never came. */
   unanswered: number;
   /** A confirm was under way. */
   lease: number;

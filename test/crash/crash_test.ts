@@ -1,6 +1,6 @@
 // Goal: NO-LOSS, ROW-FIRST, NO-ORPHAN, NO-GHOST and ONCE hold whenever the process is killed.
 // Method: the real program is killed with SIGKILL at random moments, again and again on one data directory, while clients
-// note what they are answered. After each kill the raw database and the raw store are compared with every answer. (SIGKILL
+// note what they are answered. After each kill the raw database and the raw store are compared with every response. (SIGKILL
 // keeps the page cache: that what is answered also survives a power loss is shown by the test of the order of syncs.)
 import assert from "node:assert/strict";
 import { join } from "node:path";
@@ -39,7 +39,7 @@ test(`what was answered is true after each of ${KILLS} kills`, async (t) => {
 interface Lane {
   random: Random;
   kills: number;
-  /** Whether another lane has failed. */
+  /** True if another lane has failed. */
   isOver: () => boolean;
 }
 

@@ -32,7 +32,7 @@ export function createLoad(owners: readonly Owner[], random: Random) {
   const uploadsOf: Tracked[][] = Array.from({ length: WORKERS }, () => []);
   let [unanswered, answers, bodies] = [0, 0, 0];
 
-  /** Works until the server goes away. Rejects where an answer is not one that may come. */
+  /** Works until the server goes away. Rejects if a response is not one that may come. */
   function work(url: string): Promise<void> {
     return untilGone(url, (server) =>
       uploadsOf.map(async (uploads) => {
@@ -185,7 +185,7 @@ async function untilGone(url: string, begin: (server: Target) => Promise<unknown
   for (const end of ends) if (end.status === "rejected" && !(end.reason instanceof Gone)) throw end.reason;
 }
 
-/** Waits for all, also where one fails: nothing may go on when what is known is compared. */
+/** Waits for all, even if one fails: nothing may go on when what is known is compared. */
 async function together(work: Promise<unknown>[]): Promise<void> {
   const ends = await Promise.allSettled(work);
   const failures = ends.flatMap((end) => (end.status === "rejected" ? [end.reason] : []));

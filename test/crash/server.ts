@@ -8,12 +8,12 @@ const PROJECT = join(import.meta.dirname, "../..");
 const LINES_KEPT = 30;
 
 export interface Server {
-  /** Resolves with the URL once it serves, or with null where it ended before. */
+  /** Resolves with the URL once it serves, or with null if it ended before. */
   listening: Promise<string | null>;
   /** Resolves when the process is gone. */
   ended: Promise<void>;
   kill: (signal: NodeJS.Signals) => void;
-  /** What it logged as an error, and the last lines, where something is wrong. */
+  /** The errors it logged and the last lines, if something is wrong. */
   errors: () => string[];
   lines: () => string;
 }

@@ -4,15 +4,15 @@ import type Database from "better-sqlite3";
 import type { Owner } from "../help/app.ts";
 import type { RawObject } from "../help/raw_store.ts";
 
-/** An upload as the answers tell it. What was asked for and not answered may have been done or not. */
+/** An upload as the responses tell it. What was asked for and not answered may have been done or not. */
 export interface Tracked {
   id: string;
   owner: Owner;
   uploadUrl: string;
   state: "pending" | "uploaded" | "deleted";
-  /** The numbers of the bodies that it may have: one, as far as answers tell. */
+  /** The numbers of the bodies that it may have: one, as far as responses tell. */
   bodies: number[];
-  /** Whether it may have none: no PUT was ever answered. */
+  /** True if it may have none: no PUT was ever answered. */
   mayBeEmpty: boolean;
   mayBeConfirmed: boolean;
   mayBeDeleted: boolean;
@@ -34,7 +34,7 @@ export function bodyOf(number: number): Buffer {
   return body;
 }
 
-/** The number of the body that an object holds. Fails where it is not whole. */
+/** The number of the body that an object holds. Fails if it is not whole. */
 function bodyIn(bytes: Buffer, what: string): number {
   assert.ok(bytes.length >= HEADER_BYTES, `${what} is cut off`);
   const number = Number(bytes.readBigUInt64BE());
@@ -57,7 +57,7 @@ export function readRows(sql: Database.Database): Map<string, Row> {
 }
 
 /**
- * Checks one upload against the raw database and store (NO-LOSS, NO-GHOST), and takes over what is true now where no
+ * Checks one upload against the raw database and store (NO-LOSS, NO-GHOST), and takes over what is true now if no
  * answer had told. Returns whether that was so.
  */
 export async function judge(
