@@ -99,7 +99,7 @@ async function putCors(its: S3Patient): Promise<void> {
   answer.resume();
 }
 
-/** What each check finds on a fresh bucket of each server, without keys of their own for URLs. */
+/** The findings of each check on a fresh bucket of each server, without separate keys for URLs. */
 const FRESH: Record<S3Make, Record<string, string>> = {
   minio: { "smuggled copy": "problem" },
   versitygw: { "cut upload": "note", CORS: "problem" },
@@ -373,7 +373,7 @@ function startHostChanger(t: TestContext, target: string): Promise<string> {
   });
 }
 
-/** Answers 200 to whatever comes, and passes the first request on to `target` if there is one. */
+/** Responds with 200 to whatever comes, and passes the first request on to `target` if there is one. */
 function startLiar(t: TestContext, target?: string): Promise<string> {
   let first = target;
   return listen(t, (req, res) => {
@@ -389,7 +389,7 @@ function startLiar(t: TestContext, target?: string): Promise<string> {
   });
 }
 
-/** A store that looks at no signature, length, time, range or header, and copies whatever it is told to. */
+/** A store that checks no signature, length, time, range or header, and copies whatever it is told to. */
 function startLaxStore(t: TestContext, { store, bucket }: S3Patient): Promise<string> {
   return listen(t, async (req, res) => {
     const chunks: Buffer[] = [];

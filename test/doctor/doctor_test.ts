@@ -187,7 +187,7 @@ test("what changes beside doctor is not mistaken for a fault", async (t) => {
         const listed: ListedObject[] = [];
         for await (const object of objects.list(prefix)) listed.push({ ...object, modifiedAtMs: 1 });
         if (++listings === 2) {
-          // Between the listing and the look at the rows.
+          // Between the listing and reading the rows.
           await deleteNow(ids[1]);
           for (const { id } of [comes, comesAndGoes]) assert.equal((await its.confirm(id)).status, 200);
           goingKey = its.keyOf(comesAndGoes.id);
@@ -195,7 +195,7 @@ test("what changes beside doctor is not mistaken for a fault", async (t) => {
         yield* listed;
       },
       async stat(key) {
-        // Between the look at the row and the second look at the object.
+        // Between reading the row and the second check of the object.
         if (key === goingKey) await deleteNow(comesAndGoes.id);
         return await objects.stat(key);
       },
@@ -400,7 +400,7 @@ test("accident: more than a few percent would go; nothing is fixed", async (t) =
   assert.ok(orphans.every((key) => !its.entries().includes(key)));
 });
 
-test("a store that does not answer is a finding with what to do, and the database is looked at all the same", async (t) => {
+test("a store that does not respond is a finding with what to do, and the database is checked all the same", async (t) => {
   const its = await startPatient(t, {
     STOWAGE_STORE: "s3",
     STOWAGE_S3_ENDPOINT: "http://127.0.0.1:9",
@@ -496,7 +496,7 @@ test("rows that point nowhere are found", async (t) => {
   assert.match(found.examples?.[0] ?? "", /^a row of \w+ has no row in users$/);
 });
 
-test("the command runs beside a server: 0 where all is fine, 1 where not, 2 for wrong usage", async (t) => {
+test("the command runs beside a server: 0 if all is fine, 1 if not, 2 for wrong usage", async (t) => {
   const { dataDir, made } = await initProgram(t);
   const env = { STOWAGE_DATA_DIR: dataDir };
   const server = await serveProgram(t, dataDir);

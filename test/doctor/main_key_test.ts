@@ -15,7 +15,7 @@ async function warningsOf(t: TestContext, env: Record<string, string>, expected:
   const its = await startTestApp(t, { env, log });
   const warnings = () => events.filter(({ msg }) => msg === WARNING);
   if (expected > 0) await until(() => warnings().length >= expected, "the warning");
-  // Long enough for the store's answer: what comes in spite of everything comes by then.
+  // Long enough for the store's response: what comes in spite of everything comes by then.
   else await delay(1_000);
   await its.close();
   return warnings();
@@ -41,13 +41,13 @@ for (const make of S3_MAKES) {
     assert.ok(String(fields.hint).includes(`s3:PutObject on ${env.STOWAGE_S3_BUCKET}/staging/*`));
     assert.match(String(fields.hint), /`stowage doctor storage`/);
     assert.deepEqual(fields.set, ["STOWAGE_S3_UPLOAD_ACCESS_KEY", "STOWAGE_S3_UPLOAD_SECRET_KEY"]);
-    // What it names mends it; the main key under another name does not.
+    // Following its advice fixes it; the main key under another name does not.
     assert.deepEqual(await warningsOf(t, { ...env, ...separate(server) }, 0), []);
     assert.equal((await warningsOf(t, { ...env, ...separate(server, server.accessKey) }, 1)).length, 1);
   });
 }
 
-test("a store that does not answer is spoken of by the settings alone, and the embedded one not at all", async (t) => {
+test("a store that does not respond is judged by the settings alone, and the embedded one not at all", async (t) => {
   const env = {
     STOWAGE_STORE: "s3",
     // Nothing listens on the port of tcpmux.

@@ -8,7 +8,7 @@ import { PROGRAM } from "../help/process.ts";
 const PAGE = readFileSync(new URL("../../docs/troubleshooting.md", import.meta.url), "utf8");
 const run = promisify(execFile);
 
-/** One cure of the page: its name in `<!-- case: NAME -->`, and how an installation is broken for it and then looked at. */
+/** One cure of the page: its name in `<!-- case: NAME -->`, and how an installation is broken for it and then checked. */
 export interface Case {
   name: string;
   /** Breaks something, calls `cure.run` for the block of the page, and checks that all is well. */
@@ -19,7 +19,7 @@ export interface Where {
   dataDir: string;
   /** The backup that the page speaks of. */
   backup?: string;
-  /** What else the block's variables are, and the program's settings. */
+  /** The block's other variables, and the program's settings. */
   env?: Record<string, string>;
 }
 

@@ -102,7 +102,7 @@ async function mixedUp(t: TestContext): Promise<Installation & { newer: string }
 
 const ready = async ({ call }: ServingProgram): Promise<Record<string, unknown>> => (await call("GET", "/ready")).json;
 
-/** What this page's sections on the database and the data directory are played with. */
+/** The cases of this page's sections on the database and the data directory. */
 export const BOOKS_CASES: readonly Case[] = [
   {
     name: "doctor",

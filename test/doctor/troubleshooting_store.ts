@@ -42,7 +42,7 @@ function filesOf({ dataDir }: Site, uploadId: string): string[] {
 const notReady = async (server: ServingProgram): Promise<boolean> =>
   (await server.call("GET", "/ready")).status === 503;
 
-/** What this page's sections on stores and objects are played with. */
+/** The cases of this page's sections on stores and objects. */
 export const STORE_CASES: readonly Case[] = [
   {
     name: "another-store",
