@@ -48,7 +48,7 @@ export interface Answer {
   headers: Dispatcher.ResponseData["headers"];
   /** The body as it came. */
   text: string;
-  /** The parsed body; undefined where it is not JSON. */
+  /** The parsed body; undefined if it is not JSON. */
   json: Json;
 }
 
@@ -92,7 +92,7 @@ export interface TestApp {
   ) => Promise<Json>;
   /** A second connection to the same file, as an administrator's. */
   sql: Database.Database;
-  /** The store as it is, looked at by other means than ours. */
+  /** The store as it is, inspected without our own code. */
   raw: RawStore;
   close: () => Promise<void>;
 }

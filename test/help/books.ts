@@ -129,7 +129,7 @@ export function checkAll(sql: Database.Database, dataDir: string): void {
   }
 }
 
-/** What should be left when nothing is left to do: the files of confirmed uploads, no entry, nothing half-written. */
+/** The state expected when nothing is left to do: only the files of confirmed uploads, no entry, nothing half-written. */
 export function checkDrained(sql: Database.Database, dataDir: string): void {
   checkAll(sql, dataDir);
   const entries = sql.prepare("SELECT object_key, attempts, last_error FROM object_removals").all();

@@ -1,6 +1,6 @@
 import { connect } from "node:net";
 
-/** What a client announces, and what it sends before it closes. */
+/** The length a client announces, and the bytes it sends before it closes. */
 export interface Cut {
   announcedBytes: number;
   sent: Buffer;

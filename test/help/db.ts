@@ -9,7 +9,7 @@ import { DATABASE_FILE, type Db, type DbOptions, openDb } from "../../lib/books/
 import { createLog } from "../../lib/log.ts";
 import { collectOutput } from "./output.ts";
 
-/** A database of the service's own, and what a test looks at it with. */
+/** A database of its own, and a second connection for the test to inspect it. */
 export interface TestDb {
   db: Db;
   dataDir: string;
@@ -124,7 +124,7 @@ export function startChild(t: TestContext, script: string, args: string[], shell
   return { process: child, says, ended };
 }
 
-/** What another process holds; `release` lets go of it, `kill` is SIGKILL. */
+/** A lock held by another process; `release` lets go of it, `kill` is SIGKILL. */
 export interface Held {
   processId: number;
   release: () => void;

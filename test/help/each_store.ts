@@ -8,7 +8,7 @@ import { S3_MAKES, useS3Server } from "./s3_servers.ts";
 export const EACH_STORE = ["disk", ...S3_MAKES] as const;
 export type EachStore = (typeof EACH_STORE)[number];
 
-/** A service with this store, whatever the tests use otherwise. Null where the server is not installed. */
+/** A service with this store, whatever the tests use otherwise. Null if the server is not installed. */
 export async function startAppOn(
   t: TestContext,
   store: EachStore,

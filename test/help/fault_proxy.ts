@@ -8,7 +8,7 @@ export interface FaultMatch {
   method?: string;
   /** On the path without its query. */
   path?: RegExp;
-  /** On the text after the question mark, which is empty where there is none. */
+  /** On the text after the question mark, which is empty if there is none. */
   query?: RegExp;
   /** On a header's value; the name in lower case. */
   header?: [name: string, value: RegExp];
@@ -21,17 +21,17 @@ export type FaultKind =
   | { kind: "hang" }
   /** The request does not reach the server; the connection is reset. */
   | { kind: "cut" }
-  /** The server does its work; the answer comes one byte at a time. */
+  /** The server does its work; the response comes one byte at a time. */
   | { kind: "slow"; byteEveryMs?: number }
-  /** The server does its work; the connection is reset after so many bytes of the answer, its head included. */
+  /** The server does its work; the connection is reset after so many bytes of the response, its head included. */
   | { kind: "reset"; afterBytes: number }
-  /** The server does its work; nothing of its answer comes, and the connection is reset, or stays open for ever. */
+  /** The server does its work; nothing of its response comes, and the connection is reset, or stays open for ever. */
   | { kind: "drop_response"; connection?: "reset" | "open" }
-  /** The request does not reach the server; this is the answer. */
+  /** The request does not reach the server; this is the response. */
   | { kind: "answer"; status: number; body?: string; headers?: Record<string, string> }
   /** As `answer`, but made from the server's own answer after it did its work. */
   | { kind: "rewrite"; change: (answer: CannedAnswer) => CannedAnswer }
-  /** The request (`before`) or the server's answer (`after`, the default) is held until `release()`. */
+  /** The request (`before`) or the server's response (`after`, the default) is held until `release()`. */
   | { kind: "hold"; point?: "before" | "after" };
 
 export interface CannedAnswer {
@@ -309,7 +309,7 @@ function matches(match: FaultMatch | undefined, request: SeenRequest): boolean {
 async function send(res: ServerResponse, answer: CannedAnswer, wait?: () => Promise<void>): Promise<void> {
   await wait?.();
   const { "transfer-encoding": _, "content-length": length, ...headers } = answer.headers;
-  // The answer to HEAD has the length of a body that it does not have.
+  // The response to HEAD has the length of a body that it does not have.
   const isHead = res.req.method === "HEAD";
   res.writeHead(answer.status, { ...headers, "content-length": isHead ? length : answer.body.length });
   res.end(answer.body);

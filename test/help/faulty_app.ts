@@ -19,7 +19,7 @@ export interface FaultyApp extends TestApp {
   hooks: StoreHooks;
   heal: () => void;
   usedBytes: () => unknown;
-  /** The upload's status, or undefined where its row is gone. */
+  /** The upload's status, or undefined if its row is gone. */
   statusOf: (id: string) => unknown;
   keyOf: (id: string) => string;
   /** The bytes that lie under the upload's key, read by hand. */

@@ -7,11 +7,11 @@ export interface StoreCall {
   keys: readonly string[];
 }
 
-/** What happens around calls of the store. What a hook throws is what the caller gets; a promise is awaited. */
+/** Hooks around calls of the store. An error thrown by a hook goes to the caller; a promise is awaited. */
 export interface StoreHooks {
   /** The store has done nothing yet. */
   before?: ((call: StoreCall) => void | Promise<void>) | undefined;
-  /** The store has done its work, and its answer has not been heard. */
+  /** The store has done its work, and its response has not been heard. */
   after?: ((call: StoreCall) => void | Promise<void>) | undefined;
   /** Keys that a removal reports as still there, with the reason. They are not touched. */
   refuse?: ((keys: readonly string[]) => ReadonlyMap<string, string>) | undefined;
@@ -43,7 +43,7 @@ export function faultyStore(): { hooks: StoreHooks; wrapStore: (objects: ObjectS
             return body;
           });
         } catch (error) {
-          // An answer that nobody hears must not hold its file open.
+          // A response that nobody hears must not hold its file open.
           body?.destroy();
           throw error;
         }
@@ -58,7 +58,7 @@ export function faultyStore(): { hooks: StoreHooks; wrapStore: (objects: ObjectS
   };
 }
 
-/** No answer: the work may or may not have been done. */
+/** No response: the work may or may not have been done. */
 export function noAnswer(): StoreError {
   return new StoreError("unavailable", "The store did not answer");
 }

@@ -30,7 +30,7 @@ export interface TestIssuer {
   fetches: () => number;
   /** Every path that was asked for. */
   paths: readonly string[];
-  /** What is answered from now on. */
+  /** The response from now on. */
   answerWith: (answer: Answer) => void;
   publish: (keys: readonly unknown[]) => void;
   /** A token that holds but for what is given: undefined takes a claim or a header away. */
@@ -91,12 +91,12 @@ export async function startIssuer(t: TestContext, algorithm: Algorithm = "ES256"
   };
 }
 
-/** Answers with JSON. */
+/** Responds with JSON. */
 export function json(value: unknown): Answer {
   return text(JSON.stringify(value), 200, { "Content-Type": "application/json" });
 }
 
-/** Answers with a text as it is. */
+/** Responds with a text as it is. */
 export function text(body: string, status = 200, headers: Record<string, string> = {}): Answer {
   return (_req, res) => res.writeHead(status, headers).end(body);
 }

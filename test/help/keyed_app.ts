@@ -4,7 +4,7 @@ import type { Answer, Call, TestAppOptions } from "./app.ts";
 import { type FaultyApp, startFaultyApp } from "./faulty_app.ts";
 
 export const UPLOADS = "/api/v1/uploads";
-/** What a create asks for. */
+/** The body of a create. */
 export const FILE = { filename: "file.bin", category: "file" };
 /** Why a key that came with another request is refused. */
 export const OTHER_REQUEST = /it came with another request before: send a new key/;

@@ -11,7 +11,7 @@ export interface MetricsPage {
   text: string;
   contentType: unknown;
   families: MetricFamily[];
-  /** The value of one series; 0 where there is none, as its reader would take it. */
+  /** The value of one series; 0 if there is none, as its reader would take it. */
   value: (name: string, labels?: Record<string, string | number>) => number;
   /** The labels of each series whose name begins so. */
   labelsOf: (name: string) => Record<string, string>[];

@@ -42,7 +42,7 @@ export function copyLog(db: string): void {
   assert.equal(busy, 0);
 }
 
-/** What the database's file and its log hold, byte for byte. */
+/** The bytes of the database file and its log. */
 export function fingerprints(dataDir: string): Record<string, string> {
   const paths = ["", "-wal"].map((suffix) => DATABASE_FILE + suffix);
   return Object.fromEntries(
@@ -53,7 +53,7 @@ export function fingerprints(dataDir: string): Record<string, string> {
   );
 }
 
-/** Whether this process may act as another user and mount file systems; if not, the test is skipped, loudly. */
+/** True if this process may act as another user and mount file systems; otherwise the test is skipped loudly. */
 export function isRoot(t: TestContext): boolean {
   if (process.platform === "linux" && process.getuid?.() === 0) return true;
   skipLoudly(t, "acting as another user and mounting need Linux and root", "run the tests as root on Linux");
@@ -71,7 +71,7 @@ export function openFolder(t: TestContext): string {
 export function mountSmallDisk(t: TestContext, sizeBytes: number): string {
   const folder = openFolder(t);
   execFileSync("mount", ["-t", "tmpfs", "-o", `size=${sizeBytes}`, "tmpfs", folder]);
-  // Also where something still holds a file open.
+  // Lazily, in case something still holds a file open.
   afterwards(t, () => execFileSync("umount", ["--lazy", folder]));
   return folder;
 }

@@ -1,6 +1,6 @@
 import type { Readable } from "node:stream";
 
-/** What a process has written so far; grows as more comes. */
+/** The output of a process so far; grows as more arrives. */
 export interface Output {
   stdout: string;
   stderr: string;

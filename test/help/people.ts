@@ -6,7 +6,7 @@ import { afterwards } from "./db.ts";
 
 export interface PersonCall {
   body?: unknown;
-  /** What X-Workspace-Id says. */
+  /** The value of X-Workspace-Id. */
   workspace?: string;
 }
 
@@ -71,7 +71,7 @@ export async function startPeopleApp(t: TestContext, options: TestAppOptions = {
   return { ...its, issuer, signIn, callAs, makeWorkspace, join };
 }
 
-/** Creates an upload as someone, in the workspace where one is given, and PUTs bytes where some are given. */
+/** Creates an upload as someone, in the workspace if one is given, and PUTs bytes if some are given. */
 export async function uploadAs(
   app: PeopleApp,
   person: Person,
@@ -91,7 +91,7 @@ export async function uploadAs(
   return upload.id;
 }
 
-/** What an answer says but for the request's id and its time. */
+/** A response without the request's id and the time. */
 export function wordsOf({ status, json }: Answer): unknown {
   return { status, ...json, meta: null };
 }

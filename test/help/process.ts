@@ -11,7 +11,7 @@ import { collectOutput } from "./output.ts";
 export const PROGRAM = fileURLToPath(new URL("../../server.ts", import.meta.url));
 
 export interface Ended {
-  /** Null where a signal ended it. */
+  /** Null if a signal ended it. */
   exitCode: number | null;
   signal: NodeJS.Signals | null;
   stdout: string;
@@ -20,9 +20,9 @@ export interface Ended {
 
 export interface Program {
   child: ChildProcess;
-  /** What it has written to stderr so far. */
+  /** Everything it has written to stderr so far. */
   stderr: () => string;
-  /** Resolves once stderr holds this text; rejects where the process ends before. */
+  /** Resolves once stderr holds this text; rejects if the process ends before. */
   says: (text: string) => Promise<void>;
   ended: Promise<Ended>;
 }
@@ -68,7 +68,7 @@ export function runProgram(t: TestContext, args: readonly string[], env: Record<
   return startProgram(t, args, { env }).ended;
 }
 
-/** What `init --json` prints. */
+/** The output of `init --json`. */
 export interface InitOutput {
   workspace_id: string;
   user_id: string;
@@ -86,7 +86,7 @@ export async function initProgram(t: TestContext): Promise<{ dataDir: string; ma
 
 export interface ServingProgram extends Program {
   url: string;
-  /** Sends a request, with a key where one is given. */
+  /** Sends a request, with a key if one is given. */
   call: (method: "GET" | "POST" | "PUT" | "DELETE", path: string, options?: CallOptions) => Promise<Answer>;
 }
 

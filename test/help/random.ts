@@ -2,7 +2,7 @@
 export interface Random {
   /** A whole number from `min` to `max`, both included. */
   integer: (min: number, max: number) => number;
-  /** Whether something happens that happens so often in a hundred times. */
+  /** True with this chance in a hundred. */
   percent: (chance: number) => boolean;
   pick: <T>(items: readonly T[]) => T | undefined;
   /** Some of the items, up to `max`, in random order. */

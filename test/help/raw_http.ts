@@ -15,9 +15,9 @@ export interface RawAnswer {
 export interface RawClient {
   socket: Socket;
   send: (bytes: string | Buffer) => void;
-  /** The next answer, interim ones (1xx) included. `bodiless`: it answers a HEAD. Rejects where the connection ends before. */
+  /** The next response, interim ones (1xx) included. `bodiless`: it answers a HEAD. Rejects if the connection ends before. */
   answer: (options?: { bodiless?: boolean }) => Promise<RawAnswer>;
-  /** Resolves when the server has ended the connection, with whatever came after the last answer that was read. */
+  /** Resolves when the server has ended the connection, with whatever came after the last response that was read. */
   ended: () => Promise<string>;
 }
 

@@ -56,7 +56,7 @@ export async function checkRaw(sql: Database.Database, store: RawStore, alone: r
   }
 }
 
-/** What should be left when nothing is left to do: the objects of confirmed uploads, no entry, nothing half-written. */
+/** The state expected when nothing is left to do: only the objects of confirmed uploads, no entry, nothing half-written. */
 export async function checkRawDrained(sql: Database.Database, store: RawStore): Promise<void> {
   await checkRaw(sql, store);
   const entries = sql.prepare("SELECT object_key, attempts, last_error FROM object_removals").all();

@@ -34,8 +34,8 @@ const running = new Map<S3Make, Promise<S3Server>>();
 
 /**
  * A real server of this make, one for the whole process, on a free port and with a folder of its own; both go with the
- * process, also when it is killed. Null where the binary is missing: then the test is skipped with a line on how to get
- * it, or fails where `CI` is `true`.
+ * process, also when it is killed. Null if the binary is missing: then the test is skipped with a line on how to get
+ * it, or fails if `CI` is `true`.
  */
 export async function useS3Server(t: TestContext, make: S3Make): Promise<S3Server | null> {
   const binary = findBinary(make);
@@ -123,14 +123,14 @@ export interface Certificates {
   ca: string;
 }
 
-/** A MinIO of the test's own that speaks TLS alone. Null, as `useS3Server`, where the binary is missing. */
+/** A MinIO of the test's own that speaks TLS alone. Null, as `useS3Server`, if the binary is missing. */
 export async function useTlsMinio(t: TestContext, certificates: Certificates): Promise<S3Server | null> {
   if ((await useS3Server(t, "minio")) === null) return null;
   return await startAtFreePort("minio", findBinary("minio") ?? "", certificates);
 }
 
 async function startAtFreePort(make: S3Make, binary: string, certificates?: Certificates): Promise<S3Server> {
-  // Another process may take a port between our look and the server's start.
+  // Another process may take a port between our check and the server's start.
   for (let attempt = 1; ; attempt++) {
     try {
       return await start(make, binary, certificates);
@@ -163,7 +163,7 @@ async function start(make: S3Make, binary: string, certificates?: Certificates):
 
   const deadlineMs = performance.now() + START_MS_MAX;
   // MinIO calls itself ready while it still answers everything with 503, so it is asked without a signature as well.
-  // Whether the certificate names the host is the test's concern.
+  // The test itself decides if the certificate names the host.
   const tls = { ca: certificates?.ca, checkServerIdentity: () => undefined };
   const dispatcher = new Agent(certificates === undefined ? {} : { connect: tls });
   while ((await statusOf(plan.readyUrl, dispatcher)) !== 200 || (await statusOf(endpoint, dispatcher)) >= 500) {
@@ -273,7 +273,7 @@ api_bind_addr = "127.0.0.1:${port2}"
   },
 };
 
-/** The status of an answer, or 599 where there is none. */
+/** The status of a response, or 599 if there is none. */
 export async function statusOf(url: string, dispatcher?: Dispatcher): Promise<number> {
   try {
     const answer = await fetch(url, dispatcher === undefined ? {} : { dispatcher });

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { StoreError } from "../../lib/store/objects.ts";
 
-/** The StoreError that a call to a store is rejected with; fails the test where it is not. */
+/** The StoreError that a call to a store is rejected with; fails the test if it is not. */
 export async function failureOf(work: Promise<unknown>): Promise<StoreError> {
   try {
     await work;

@@ -36,7 +36,7 @@ export interface Site {
   start: (env?: Record<string, string>) => Promise<ServingProgram>;
 }
 
-/** A fresh installation. Null, and the test skipped, where the server is not installed. */
+/** A fresh installation. Null, and the test skipped, if the server is not installed. */
 export async function openPlace(t: TestContext, make: PlaceMake): Promise<Site | null> {
   const server = make === "disk" ? null : await useS3Server(t, make);
   if (make !== "disk" && server === null) return null;
@@ -105,7 +105,7 @@ export function clientOf({ endpoint, region, accessKey, secretKey }: S3Server): 
   return new Client({ endPoint: hostname, port: Number(port), useSSL: false, region, accessKey, secretKey });
 }
 
-/** Every key of a bucket; none where it does not exist. */
+/** Every key of a bucket; none if it does not exist. */
 export async function keysIn(server: S3Server, bucket: string): Promise<string[]> {
   const client = clientOf(server);
   const keys: string[] = [];
@@ -139,7 +139,7 @@ export function copyDataDir(site: Site, name: string): string {
   return copy;
 }
 
-/** What clients do. */
+/** The actions of clients. */
 export function clientFor(program: ServingProgram, { api_key: key, workspace_id }: InitOutput) {
   const create = () => program.call("POST", "/api/v1/uploads", { key, body: { filename: "a.bin", category: "file" } });
   const confirm = (id: string) =>

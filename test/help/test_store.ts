@@ -8,7 +8,7 @@ import type { RawBucket } from "./raw_bucket.ts";
 const STORES = ["disk", "minio", "versitygw", "garage"] as const;
 type StoreName = (typeof STORES)[number];
 
-/** The store that services under test use where the test does not say: the embedded one, or a real server. */
+/** The store that services under test use if the test does not say: the embedded one, or a real server. */
 export const TEST_STORE: StoreName =
   STORES.find((name) => name === (process.env.STOWAGE_TEST_STORE ?? "disk")) ??
   assert.fail(`STOWAGE_TEST_STORE is "${process.env.STOWAGE_TEST_STORE}" and must be one of ${STORES.join(", ")}`);
@@ -21,7 +21,7 @@ export const EMBEDDED_ONLY = IS_S3 ? { skip: "it is about the embedded store" } 
 export interface TestBucket {
   env: Record<string, string>;
   raw: RawBucket;
-  /** What the service needs where its clock is moved: see `ownTime`. */
+  /** Settings that the service needs if its clock is moved: see `ownTime`. */
   inTime: (clock: TestClock) => Pick<AppOptions, "s3"> & { wrapPresigning: (objects: ObjectStore) => ObjectStore };
 }
 
@@ -39,7 +39,7 @@ export function testBucket(t: TestContext, dataDir: string): Promise<TestBucket>
 }
 
 async function openBucket(t: TestContext, make: Exclude<StoreName, "disk">): Promise<TestBucket> {
-  // Loaded only where it is used: a test of the embedded store needs no S3 client.
+  // Loaded only if it is used: a test of the embedded store needs no S3 client.
   const { useS3Server } = await import("./s3_servers.ts");
   const { rawBucket } = await import("./raw_bucket.ts");
   const { ownTime, s3Env } = await import("./s3_app.ts");
@@ -47,12 +47,12 @@ async function openBucket(t: TestContext, make: Exclude<StoreName, "disk">): Pro
   assert.ok(server !== null, `STOWAGE_TEST_STORE is "${make}", which is not installed`);
   const name = server.newBucketName();
   const raw = rawBucket(server, name);
-  // A process may be killed before it has made it, and what there is is looked at all the same.
+  // A process may be killed before it has made it, and its contents are checked all the same.
   await raw.make();
   return { env: s3Env(server, name), raw, inTime: ownTime };
 }
 
-/** versitygw removes folders that it finds empty, also where a PUT is just making an object in one: then it answers 409. */
+/** versitygw removes folders that it finds empty, even if a PUT is just making an object in one: then it answers 409. */
 export function isFolderRace(status: number, text: string): boolean {
   return status === 409 && text.includes("ExistingObjectIsDirectory");
 }

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import type Database from "better-sqlite3";
 import type { App } from "../../lib/app.ts";
 
-/** What lies in the tables for an owner, by plain SQL and apart from the service's own counting. */
+/** An owner's figures from the tables, by plain SQL and independent of the service's own counting. */
 function tableFigures(sql: Database.Database, ownerId: string) {
   const one = (query: string): unknown => sql.prepare(query).pluck().get({ ownerId });
   const pending =

@@ -3,7 +3,7 @@ import { setTimeout as delay } from "node:timers/promises";
 /** Far more than anything here needs, so that a slow machine does not fail a test: only a defect does. */
 const PATIENCE_MS = 20_000;
 
-/** Waits until `isTrue` says so; fails, naming what was waited for, where that never comes. */
+/** Waits until `isTrue` says so; fails, naming what was waited for, if that never comes. */
 export async function until(isTrue: () => boolean | Promise<boolean>, what: string): Promise<void> {
   const startedMs = performance.now();
   while (!(await isTrue())) {

@@ -5,7 +5,7 @@ export interface UploadRow {
   /** Null for a personal upload, which stays pending. */
   workspaceId: string | null;
   category?: string;
-  /** What it is bound to; left out: it stays pending. */
+  /** The context it is bound to; left out: it stays pending. */
   contextId?: string;
 }
 
