@@ -15,7 +15,7 @@ export interface FuzzRequest {
 
 type Kind = "upload" | "workflow" | "workspace" | "putUrl" | "getUrl";
 
-/** What the service has answered with: without it nearly every request would meet a 404. */
+/** Ids that the service has returned: without them nearly every request would get a 404. */
 export class Known {
   readonly #things: Record<Kind, string[]> = { upload: [], workflow: [], workspace: [], putUrl: [], getUrl: [] };
 
@@ -255,7 +255,7 @@ export function createFuzzRequests(random: Random, world: World, known: Known) {
     const { headers, text } = framed(made.body);
     const lines = [...(random.percent(98) ? ["Host: fuzz"] : []), ...made.headers, ...headers];
     const odd = pick(ODD_HEADERS);
-    // Of a request that offers another protocol node:http reports no malformed body: it stays until its time is over.
+    // For a request that offers another protocol, node:http reports no malformed body: the connection stays until its time-out.
     const isUnseen = odd.includes("Upgrade:") && text !== made.body;
     if (random.percent(15) && !isUnseen) lines.splice(random.integer(0, lines.length), 0, odd);
     const version = random.percent(97)

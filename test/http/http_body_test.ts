@@ -173,7 +173,7 @@ test("a client that still sends gets to read the early 413", async (t) => {
   }
 });
 
-test("DELETE ignores its body, whatever it is, and keeps the connection where that is little", async (t) => {
+test("DELETE ignores its body, whatever it is, and keeps the connection if that is little", async (t) => {
   const app = await startTestApp(t);
   const auth = { Authorization: `Bearer ${app.owner.key}` };
   let client: RawClient = await rawClient(t, app.app.url);
@@ -239,7 +239,7 @@ test("Expect: 100-continue is granted to who may send, and refused with the reas
   }
 });
 
-test("a body is not asked for where there is none to be", async (t) => {
+test("a body is not requested if there is none to come", async (t) => {
   const app = await startTestApp(t);
   const client = await rawClient(t, app.app.url);
   const auth = { Authorization: `Bearer ${app.owner.key}` };

@@ -219,7 +219,7 @@ test("a few requests of a connection are answered at once, however many are pipe
   await until(() => atOnceMax >= 8, "the first are begun");
   await delay(50);
   assert.equal(atOnceMax, 8);
-  // What is not taken in stays with the sender: a few system buffers, not all of a flood.
+  // Requests that are not accepted stay with the sender: a few system buffers, not the whole flood.
   const large = 2_000;
   for (let i = 0; i < large; i++) client.send(rawRequest("GET", "/slow", { "X-Long": "x".repeat(15_000) }));
   await delay(100);

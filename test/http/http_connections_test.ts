@@ -6,7 +6,7 @@ import { publicRoute, type Route, route } from "../../lib/http/route.ts";
 import { startTestApp } from "../help/app.ts";
 import { keptLog, rawClient, rawRequest, startHttpServer } from "../help/raw_http.ts";
 
-/** A route whose answers wait until they are released, by name. */
+/** A route whose responses wait until they are released, by name. */
 function gate(): { routes: Route[]; started: (name: string) => Promise<void>; release: (name: string) => void } {
   const open = new Map<string, { wait: Promise<void>; release: () => void }>();
   const startedNames = new Set<string>();
@@ -79,7 +79,7 @@ test("a malformed request behind pending ones is answered after them, once, and 
   const client = await rawClient(t, url);
   client.send(`${rawRequest("GET", "/gate/a") + rawRequest("GET", "/gate/b")}NONSENSE\r\n\r\n`);
   await started("b");
-  // More of it while the answers are owed: reported again by the parser, not answered again.
+  // More of it while the responses are owed: reported again by the parser, not answered again.
   client.send("MORE NONSENSE\r\n\r\n");
   release("b");
   await delay(20);
@@ -124,7 +124,7 @@ test("what is not HTTP/1.1 gets 400 in the envelope, with a request id that the 
   }
 });
 
-test("HTTP/1.0 needs no Host, and gets one answer without an interim one", async (t) => {
+test("HTTP/1.0 needs no Host, and gets one response without an interim one", async (t) => {
   const { url } = await startHttpServer(t, { routes: gate().routes });
   const post =
     "POST /echo HTTP/1.0\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n{}";
@@ -280,7 +280,7 @@ test("a transfer in which nothing moves is cut", async (t) => {
   assert.equal(await client.ended(), "");
 });
 
-test("whoever closes their side after the request still gets the answer", async (t) => {
+test("whoever closes their side after the request still gets the response", async (t) => {
   const { routes, started, release } = gate();
   const { url } = await startHttpServer(t, { routes });
   const client = await rawClient(t, url);

@@ -27,7 +27,7 @@ test("without the setting no page may read anything, and no header speaks of it"
   }
 });
 
-test("a page of an allowed origin may read every answer, good or bad", async (t) => {
+test("a page of an allowed origin may read every response, good or bad", async (t) => {
   const { app, call, put, createUpload, owner, confirmedUpload } = await startTestApp(t, {
     env: { STOWAGE_CORS_ORIGINS: `https://other.example.com, ${APP}` },
   });

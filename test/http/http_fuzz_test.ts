@@ -24,7 +24,7 @@ const PATIENCE_MS = 400;
 const PRINTED_MAX = 20;
 const CONNECTIONS_SHOWN = 10_000;
 
-/** What the service may say when it cannot do what was asked: the full disk, and the store or database that is busy. */
+/** Codes of the service for requests it cannot serve: the disk is full, or the store or the database is busy. */
 const ALLOWED_FAILURES: Readonly<Record<number, string>> = { 503: "STORAGE_UNAVAILABLE", 507: "INSUFFICIENT_STORAGE" };
 
 type Ending = "read" | "close" | "reset" | "half-close";
@@ -32,7 +32,7 @@ type Ending = "read" | "close" | "reset" | "half-close";
 interface Fuzz {
   next: ReturnType<typeof createFuzzRequests>;
   known: Known;
-  /** What was sent lately, by the client's port: to be shown if its connection stays. */
+  /** Recently sent requests, by the client's port: shown if the connection stays open. */
   sentFrom: Map<number, string>;
 }
 
@@ -78,7 +78,7 @@ async function useConnection(
   }
 }
 
-/** What was sent, without its long runs of one character. */
+/** The request as sent, without long runs of one character. */
 function readable(text: string): string {
   return text.replaceAll(/(.)\1{19,}/g, (run, char) => `<${run.length} times ${char}>`);
 }

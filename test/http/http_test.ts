@@ -8,7 +8,7 @@ import { keptLog, rawClient, rawRequest, startHttpServer } from "../help/raw_htt
 const ULID = /^[0-7][0-9A-HJKMNP-TV-Z]{25}$/;
 const TIMESTAMP = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3,6}Z$/;
 
-/** What every error looks like, whatever its cause. */
+/** The shape of every error, whatever its cause. */
 function assertEnvelope(answer: Pick<Answer, "status" | "json">, status: number, code: string): void {
   assert.equal(answer.status, status, JSON.stringify(answer.json));
   assert.deepEqual(Object.keys(answer.json), ["error", "meta"]);
@@ -19,7 +19,7 @@ function assertEnvelope(answer: Pick<Answer, "status" | "json">, status: number,
   assert.match(answer.json.meta.timestamp, TIMESTAMP);
 }
 
-test("every answer has a ULID in meta, header and log line, and is for no cache", async (t) => {
+test("every response has a ULID in meta, header and log line, and is for no cache", async (t) => {
   const kept = keptLog();
   const { call, owner } = await startTestApp(t, { log: kept.log });
   const ids = new Set<string>();
@@ -152,7 +152,7 @@ test("a path's parameter is decoded once; what cannot be decoded is a malformed 
       assertEnvelope(answer, 422, "VALIDATION_ERROR");
       assert.equal(answer.json.error.details[0].field, "upload_id", segment);
     }
-    // Who has no credential learns nothing of the path.
+    // A caller without a credential learns nothing about the path.
     client.send(rawRequest("GET", `/api/v1/uploads/${segment}`));
     assertEnvelope(await client.answer(), 401, "INVALID_API_KEY");
   }
