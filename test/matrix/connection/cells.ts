@@ -28,7 +28,7 @@ export interface Cell {
   /** The body as it is sent, in its framing. */
   parts: [string, string];
   problems: string[];
-  /** Whether the process ended while the cell was under way: then it says nothing. */
+  /** True if the process ended while the cell was under way: then it says nothing. */
   isLost: boolean;
 }
 
@@ -73,7 +73,7 @@ export async function sendBefore(cell: Cell): Promise<void> {
   const { plan, client, head, parts, moment } = cell;
   if (plan.sent === "nothing") return;
   await client.write(head + (plan.sent === "head" ? "" : parts[0]) + (plan.sent === "all" ? parts[1] : ""));
-  // What is paused sees nothing: there the log tells that the response is out.
+  // A paused client sees nothing: the log says instead that the response was sent.
   if (moment === "while it is answered") return;
   const expected = before(cell) + (plan.isAnswered ? 1 : 0);
   if (!(await client.responded(expected, ANSWERED_WITHIN_MS)))
@@ -146,7 +146,7 @@ export function otherIds(cell: Cell): string[] {
     .map(({ headers }) => headers.get("x-request-id") ?? "");
 }
 
-/** Looks at what the client saw, and at what is kept; then lets go of the connection. */
+/** Checks what the client saw and what is kept, then lets go of the connection. */
 export function checkClient(cell: Cell, { dataDir }: World): void {
   const { client, plan, problems, prepared, action } = cell;
   const own = ownResponse(cell);

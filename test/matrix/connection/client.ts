@@ -2,7 +2,7 @@ import { connect } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
 import type { Json } from "../../help/app.ts";
 
-/** So much of a response's body is kept to be looked at; a download is only counted. */
+/** So much of a response's body is kept for checks; a download is only counted. */
 const TEXT_BYTES_MAX = 64 * 1024;
 const LOOK_MS = 5;
 
@@ -22,7 +22,7 @@ export interface Client {
   port: number;
   /** The whole responses that came so far. */
   responses: readonly ReadResponse[];
-  /** What came that is no HTTP; empty if all was. */
+  /** Received bytes that are not HTTP; empty if all were. */
   garbled: () => string;
   hasEnded: () => boolean;
   write: (bytes: string | Buffer) => Promise<void>;
@@ -101,7 +101,7 @@ export async function openClient(url: string, methods: readonly string[]): Promi
     write: (bytes) =>
       new Promise((resolve) => {
         if (bytes.length === 0 || socket.destroyed) return resolve();
-        // What cannot be sent any more is no failure of the client: the server has closed.
+        // Being unable to send more is not a failure of the client: the server has closed.
         socket.write(bytes, () => resolve());
       }),
     responded: (count, withinMs) => wait(() => responses.length >= count || garbled !== "", withinMs),
@@ -136,7 +136,7 @@ function startOf(head: string, isBodiless: boolean): (ReadResponse & { leftBytes
   return { status, headers, text: "", sizeBytes: 0, leftBytes };
 }
 
-/** What is wrong with a response by itself: every response of ours has an id, and every failure the envelope. */
+/** Faults of a response by itself: every response of ours has an id, and every failure the envelope. */
 export function problemsOf({ status, headers, text, sizeBytes }: ReadResponse): string[] {
   const id = headers.get("x-request-id");
   const problems = id === undefined ? [`a ${status} without X-Request-Id`] : [];

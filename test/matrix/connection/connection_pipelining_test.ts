@@ -115,7 +115,7 @@ test("CONNECT behind a download does not keep its file and its connection open",
   for (let i = 0; i < TIMES; i++) {
     const client = await openClient(run.url, ["GET"]);
     t.after(client.close);
-    // Of what is behind CONNECT node:http lets go: it reads the socket no more, and tells no response when to go on.
+    // After CONNECT, node:http lets go of the socket: it reads no more from it, and tells no response when to continue.
     await client.write(`${get}CONNECT example.com:443 HTTP/1.1\r\nHost: example.com\r\n\r\n`);
     await delay(SETTLE_MS);
     client.close();

@@ -39,7 +39,7 @@ function hurry(times: number): void {
     const before = globalThis[name];
     const after = (work: unknown, ms: unknown, ...rest: unknown[]): unknown =>
       Reflect.apply(before, globalThis, [work, shorter(ms), ...rest]);
-    // What the timers module hangs on it (a way to make a promise of it) stays there.
+    // Keeps the property that the timers module attaches to it (its promise version).
     Object.defineProperties(after, Object.getOwnPropertyDescriptors(before));
     Object.assign(globalThis, { [name]: after });
   }

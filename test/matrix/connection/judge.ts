@@ -69,7 +69,7 @@ function checkStatus({ plan, problems }: Cell, { status, level }: Line): void {
   if (level !== "info") problems.push(`logged as ${level}`);
 }
 
-/** Looks at the process and what it keeps, once nothing is under way: what is wrong with them. */
+/** Checks the process and what it keeps, once it is idle, and returns the faults. */
 export async function judgeProcess(run: Run, { dataDir, sql }: World, openFilesBefore: number): Promise<string[]> {
   const problems: string[] = [];
   const health = await run.call("GET", "/health");

@@ -2,14 +2,14 @@ import { type MatrixRow, PUBLIC_ROUTES, SECURITY_MATRIX } from "../security/cell
 import type { Run } from "./program.ts";
 import { downloadUrl, made201, stagedUpload, type World } from "./world.ts";
 
-/** What a request waits for while it is answered, and a test can hold. */
+/** Points at which a test can hold up a request. */
 export type Hold = "database" | "store";
 
 /** A request made for one cell. */
 export interface Prepared {
   target: string;
   headers: Record<string, string>;
-  /** What the route reads; where it reads none, what is sent all the same. */
+  /** The body that the route reads, or, if it reads none, the body that is sent all the same. */
   body: string;
   /** Where a PUT goes: what is kept of it lies there. */
   objectKey: string | null;
@@ -21,12 +21,12 @@ export interface Lane {
   method: string;
   /** The route, as log and metrics name it. */
   route: string;
-  /** What is read of the body before the response is made. */
+  /** The part of the body that is read before the response. */
   reads: "json" | "bytes" | null;
   holds: readonly Hold[];
   /** The status if nothing goes wrong. */
   usual: number;
-  /** `big`: the response must be more than the kernel's buffers hold, where the route has such. */
+  /** `big`: the response must be more than the kernel's buffers hold, if the route has such. */
   prepare: (world: World, run: Run, big: boolean) => Promise<Prepared>;
 }
 
@@ -128,7 +128,7 @@ async function readScene(row: MatrixRow, world: World, run: Run): Promise<Scene>
   return { ...world.shared, workspace: await owned };
 }
 
-/** What one request changes or removes, and no other may meet. */
+/** Things that one request changes or removes, so that no other request may use them. */
 async function changingScene({ route, by }: MatrixRow, world: World, run: Run): Promise<Scene> {
   const { key, shared } = world;
   if (by === "owner") {

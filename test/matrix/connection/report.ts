@@ -8,7 +8,7 @@ export function createMatrixReport() {
   const failures: string[] = [];
   const keyOf = (moment: Moment, action: Action): string => `${moment}: ${action}`;
 
-  /** What was tried, as a table: cells by what the client did and when. */
+  /** The cells as a table, by what the client did and when. */
   function table(): string {
     const rows = MOMENTS.map((moment) => [
       moment,

@@ -11,9 +11,9 @@ export const MOMENTS = [
 ] as const;
 export type Moment = (typeof MOMENTS)[number];
 
-/** What a client does that no client should, and at once. */
+/** Things that no client should do, done at once. */
 export const QUICK_ACTIONS = ["close", "reset", "half-close", "malformed chunk", "too many bytes"] as const;
-/** What takes until a time-out is over. */
+/** Things that last until a time-out. */
 export const SLOW_ACTIONS = ["silence", "drip"] as const;
 export const ACTIONS = [...QUICK_ACTIONS, ...SLOW_ACTIONS] as const;
 export type Action = (typeof ACTIONS)[number];
@@ -32,19 +32,19 @@ const SOON_MS = 6_000;
 /** The longest that a time-out takes: that of a head that comes too slowly, which the hooks may not be able to hasten. */
 const LONG_MS = 60_000;
 
-/** What is sent before the client does what it does, in what form, and what must come of it. */
+/** The bytes sent before the client acts, in which form, and the expected outcome. */
 export interface Plan {
   /** How the head announces the body. */
   framing: "none" | "length" | "chunked";
   /** How much of the body is sent before. */
   sent: "nothing" | "head" | "part" | "all";
-  /** Whether the response is there before the client acts: it waits for it. */
+  /** True if the response is there before the client acts: it waits for it. */
   isAnswered: boolean;
-  /** What log and metrics may say. */
+  /** Statuses that log and metrics may show. */
   statuses: readonly number[];
-  /** Whether the client must get to see the response. */
+  /** True if the client must get to see the response. */
   answer: "must" | "may";
-  /** Whether another response follows, which refuses what came after the request. */
+  /** True if another response follows, which refuses what came after the request. */
   isRefused: boolean;
   /** Within what time the server must end the connection; null: it need not. */
   endsWithinMs: number | null;
@@ -55,7 +55,7 @@ export function holdOf(moment: Moment): Hold | null {
   return moment === "while it waits for the store" ? "store" : null;
 }
 
-/** What a cell does and what must come of it; null if the action cannot meet this request at this moment. */
+/** The actions of a cell and the expected outcome; null if the action cannot meet this request at this moment. */
 export function planOf(lane: Lane, moment: Moment, action: Action): Plan | null {
   const hold = holdOf(moment);
   if (hold !== null && !lane.holds.includes(hold)) return null;
@@ -110,7 +110,7 @@ export function planOf(lane: Lane, moment: Moment, action: Action): Plan | null 
   return { ...bounds, ...usual, ...changed };
 }
 
-/** What becomes of a body that does not come: it is waited for, but not for long if nobody reads it. */
+/** Outcome for a body that does not arrive: the server waits for it, but not for long if nobody reads it. */
 function slow({ reads }: Lane): Partial<Plan> {
   if (reads === null) return {};
   if (reads === "json") return { statuses: [408], endsWithinMs: LONG_MS };
@@ -120,7 +120,7 @@ function slow({ reads }: Lane): Partial<Plan> {
 function framingOf({ reads }: Lane, moment: Moment, action: Action, mustBeWhole: boolean): Plan["framing"] {
   if (action === "malformed chunk") return "chunked";
   if (reads !== null) return "length";
-  // Nobody reads this body: it is sent where something is to happen in the middle of it.
+  // Nobody reads this body: it is sent if something is to happen in the middle of it.
   if (mustBeWhole || action === "too many bytes") return "none";
   return moment === "with the head" && action !== "silence" && action !== "drip" ? "none" : "length";
 }

@@ -24,7 +24,7 @@ export interface Phase {
 export async function createRunner(world: World, report: MatrixReport, lanes: readonly Lane[]) {
   let run = await world.start();
   let restarts = 0;
-  /** What the process holds open when nothing is under way. */
+  /** Files and sockets that the process holds open when idle. */
   let openFiles = 0;
 
   async function restart(): Promise<void> {
@@ -168,7 +168,7 @@ function describe(phases: readonly Phase[]): string {
   return phases.length === 1 ? `${first?.moment}: ${first?.action}` : "silence and drip";
 }
 
-/** What the log says of the process's end. */
+/** The log's account of the process's end. */
 function lastWords(run: Run): string {
   const fatal = run.lines().findLast(({ level }) => level === "error" || level === "fatal");
   return String(fatal?.error ?? run.program.stderr().slice(-300))

@@ -12,7 +12,7 @@ import { type CallResult, type Run, startRun } from "./program.ts";
 /** A download that the kernel's buffers cannot hold. */
 const BIG_BYTES = 16 * 1024 * 1024;
 
-/** What the cells need: a data directory, whoever calls, and things to ask for. It outlives each run of the program. */
+/** Everything the cells need: a data directory, the callers, and things to request. It outlives each run of the program. */
 export interface World {
   dataDir: string;
   key: string;

@@ -1,8 +1,8 @@
-// Goal: whatever goes wrong at whichever call to the store, and also where the process is killed at it, no byte is
+// Goal: whatever goes wrong at whichever call to the store, and even if the process is killed at it, no byte is
 // miscounted, no object is orphaned and no confirmed file is lost.
 // Method: each call of confirm, delete and cleaner meets each fault, on the embedded store and on three real servers; after
 // each the raw database and a raw listing of the bucket are compared. The results are printed, and kept in
-// docs/crash-matrix.md where STOWAGE_TEST_WRITE_MATRIX is 1 or CI is true.
+// docs/crash-matrix.md if STOWAGE_TEST_WRITE_MATRIX is 1 or CI is true.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -50,7 +50,7 @@ for (const store of STORES) {
   });
 }
 
-/** Why a cell is not run; `never` where the fault cannot meet the step. */
+/** Why a cell is not run; `never` if the fault cannot meet the step. */
 function whyNot(store: StoreName, fault: Fault, step: Step): string | null {
   if (fault.applies !== undefined && !fault.applies(step)) return "never";
   const leftOut = CELLS.test(`${store}: ${step.name}: ${fault.name}`) ? null : "left out by STOWAGE_TEST_CELLS";
@@ -91,7 +91,7 @@ async function runFault(t: TestContext, rig: Rig, { fault, step, scene }: Cell &
   if (fault.isBlinding) checkBooks(its.sql);
   else await checkRaw(its.sql, raw, scene.lateKeys);
   await begun.heal();
-  // Where the cleaner runs by itself it drains now what the deletes left; only then nothing is under way.
+  // If the cleaner runs by itself it drains now what the deletes left; only then nothing is under way.
   if (step.action === "delete") await until(() => dueEntries(rig) === 0, "the backlog is drained");
   await checkRaw(its.sql, raw, scene.lateKeys);
   return `${first}, ${await finish(rig, step, scene)}`;
@@ -101,7 +101,7 @@ function dueEntries({ its }: Rig): unknown {
   return its.sql.prepare("SELECT count(*) FROM object_removals WHERE due_at_ms <= ?").pluck().get(its.clock.now());
 }
 
-/** A confirm is done or not done, and its answer says which. */
+/** A confirm is done or not done, and its response says which. */
 function checkConfirm(rig: Rig, { confirmId = "" }: Scene, answer: string): void {
   assert.ok(answer === "200" || answer === "503", `a confirm was answered with ${answer}`);
   assert.equal(rig.statusOf(confirmId), answer === "200" ? "uploaded" : "pending");
@@ -136,7 +136,7 @@ async function runKill(
 ): Promise<string> {
   const site: Site = prepared;
   await prepared.its.close();
-  // The real program; in its place a process of the same parts where it must stop inside of the embedded store, or do
+  // The real program; in its place a process of the same parts if it must stop inside of the embedded store, or do
   // what the program does once an hour.
   const isProgram = site.s3 !== null && step.action !== "look";
   const held = site.s3?.proxy.setFault({ kind: "hold", point, match: step.match, times: 1 });
@@ -151,7 +151,7 @@ async function runKill(
         },
         hold: held === undefined ? { call: step.call, point } : null,
       });
-  // What it does by itself may already hold up its start.
+  // Work that it does by itself may already delay its start.
   const asked = step.action === "clean" ? Promise.resolve([]) : ask(await running.url, site, step, scene);
   if (step.action === "delete")
     assert.deepEqual(
@@ -172,7 +172,7 @@ async function runKill(
 
 interface Running {
   url: Promise<string>;
-  /** Resolves where the process says that it waits inside of a call. */
+  /** Resolves when the process says that it waits inside a call. */
   says: Promise<void>;
   kill: () => Promise<void>;
 }

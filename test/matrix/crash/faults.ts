@@ -37,9 +37,9 @@ export interface Fault {
   applies?: (step: Step) => boolean;
   timeouts?: S3StoreTimeouts;
   paged?: boolean;
-  /** The bucket cannot be looked at while it lasts. */
+  /** The bucket cannot be examined while it lasts. */
   isBlinding?: boolean;
-  /** SIGKILL of the process while the request (`before`) or the answer (`after`) is held back. */
+  /** SIGKILL of the process while the request (`before`) or the response (`after`) is held back. */
   kill?: "before" | "after";
   /** Begins it on an S3 store. */
   s3?: Begin;
@@ -50,7 +50,7 @@ export interface Fault {
 const isOwnRequest = ({ action }: Step): boolean => action !== "delete";
 const LISTING = "cleaner: listing";
 const MULTI = "cleaner: multi-delete";
-/** Answers with something in them that can be cut. */
+/** Calls whose responses have a body that can be cut short. */
 const WITH_BODY = ["confirm: copy", "confirm: read", "delete", MULTI, LISTING, "cleaner: read the marker"];
 
 /** The proxy does it to every request of the step. */
@@ -100,7 +100,7 @@ export const FAULTS: readonly Fault[] = [
     name: "connection refused",
     async s3(parts) {
       const { proxy } = proxied(parts.rig);
-      // The look at a copy is a second request inside of the same call: its connection is reset before it arrives.
+      // The stat of a copy is a second request inside the same call: its connection is reset before it arrives.
       if (parts.step.name === "confirm: stat the copy") return await onCut(parts);
       const hits = await atCall(parts, () => void proxy.setFault({ kind: "refuse" }));
       return { hits, heal: proxy.heal };
@@ -227,7 +227,7 @@ export const FAULTS: readonly Fault[] = [
   { name: "killed, request held", kill: "before" },
 ];
 
-/** The store was swapped longer ago than a comparison is good for. Once it is back, a look at it is all that is needed. */
+/** The store was swapped longer ago than a comparison is good for. Once it is back, one check is enough. */
 async function swapped({ its }: Rig, undo: () => Promise<void>): Promise<Begun> {
   its.clock.advance(1_001);
   return {

@@ -3,7 +3,7 @@ import type { ObjectStore } from "../../../lib/store/objects.ts";
 /** The calls that confirm and cleaner make of a store. */
 export type CallName = "stat" | "promote" | "read" | "remove" | "list" | "readMarker" | "writeMarker";
 
-/** What happens around calls. What a hook throws is what the caller gets. */
+/** Hooks around calls. An error thrown by a hook goes to the caller. */
 export interface Hooks {
   /** The store has done nothing yet. */
   before?: ((name: CallName) => void | Promise<void>) | undefined;

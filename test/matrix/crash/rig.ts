@@ -14,7 +14,7 @@ import { type Hooks, hookedStore } from "./hooks.ts";
 export const STORES = ["disk", ...S3_MAKES] as const;
 export type StoreName = "disk" | S3Make;
 
-/** What outlives a process: a data directory and, on S3, a bucket with the proxy in front of its server. */
+/** Everything that outlives a process: a data directory and, on S3, a bucket with the proxy in front of its server. */
 export interface Site {
   dataDir: string;
   owner: Owner;
@@ -27,7 +27,7 @@ export interface Rig extends Site {
   its: TestApp;
   hooks: Hooks;
   raw: RawStore;
-  /** The fate of an upload: its status, or undefined where its row is gone. */
+  /** The fate of an upload: its status, or undefined if its row is gone. */
   statusOf: (id: string) => unknown;
   /** Lets two days go by with all that happens in them, and checks that nothing is left to do. */
   drain: () => Promise<void>;

@@ -16,7 +16,7 @@ export const TEXT_COUNTS = { chars: 20 * 19, lines: 20 * 2 };
 /** More than a page of a listing has. */
 const PAGED_OBJECTS = 1_100;
 
-/** What was prepared for a call to go wrong. */
+/** The state prepared before a call goes wrong. */
 export interface Scene {
   /** A staged upload that is to be confirmed. */
   confirmId?: string;
@@ -33,7 +33,7 @@ export interface Step {
   /** The store's method, and on S3 the request that it makes. */
   call: CallName;
   match: FaultMatch;
-  /** What someone does that comes to this call. */
+  /** The action that leads to this call. */
   action: "confirm" | "delete" | "clean" | "look";
   prepare: (rig: Rig, options: { paged: boolean }) => Promise<Scene>;
 }
@@ -106,7 +106,7 @@ export const STEPS: readonly Step[] = [
     match: { method: "HEAD", path: /\/final\// },
     async prepare(rig) {
       const scene = await confirmScene(rig);
-      // Some servers name no ETag in the answer to a copy; these do, so it is taken away.
+      // Some servers name no ETag in the response to a copy; these do, so it is taken away.
       rig.s3?.proxy.setFault({
         ...{ kind: "rewrite", match: COPY },
         change: ({ headers: { etag: _, ...headers }, status, body }) => ({

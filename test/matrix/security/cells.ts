@@ -27,7 +27,7 @@ export const HELD_BACK = [
 
 export type HeldBack = (typeof HELD_BACK)[number];
 
-/** What is made anew for each route: a workspace and what is in it. */
+/** Created anew for each route: a workspace and its contents. */
 export interface MatrixScene {
   workspace: string;
   workflow: string;
@@ -40,13 +40,13 @@ export interface MatrixScene {
 
 export interface MatrixRow {
   route: string;
-  /** What an API key needs; null: nothing but to be valid. */
+  /** The scope that an API key needs; null: any valid key will do. */
   scope: Scope | null;
-  /** Who may is an API key with the scope, or where keys may not at all, the owner's session. */
+  /** The permitted caller: an API key with the scope, or the owner's session if API keys are not allowed at all. */
   by: "key" | "owner";
   path: (scene: MatrixScene) => string;
   body?: (scene: MatrixScene) => unknown;
-  /** The status for each; `own` where nothing in the request names another's things, so that the caller gets its own. */
+  /** The status for each; `own` if nothing in the request names another's things, so that the caller gets its own. */
   expected: Record<HeldBack, number | "own">;
 }
 
@@ -71,7 +71,7 @@ function expect({ withoutScope, tenant, viewer, stranger = 404, ok = 200 }: Stat
   };
 }
 
-/** What reads something of the workspace that the credential or the header names. */
+/** A route that reads something in the workspace named by the credential or the header. */
 function reads(route: string, scope: Scope | null): MatrixRow {
   return {
     ...{ route: `GET ${V1}${route}`, scope, by: "key", path: () => V1 + route },
@@ -79,7 +79,7 @@ function reads(route: string, scope: Scope | null): MatrixRow {
   };
 }
 
-/** What reads a thing that the path names. */
+/** A route that reads the thing named in the path. */
 function readsOne(route: string, scope: Scope | null, path: MatrixRow["path"]): MatrixRow {
   return {
     ...{ route: `GET ${V1}${route}`, scope, by: "key", path: (scene) => V1 + path(scene) },
@@ -87,7 +87,7 @@ function readsOne(route: string, scope: Scope | null, path: MatrixRow["path"]): 
   };
 }
 
-/** What only sessions may do. */
+/** A route for sessions only. */
 function manages(
   route: string,
   { path, body, viewer, stranger, ok }: Pick<MatrixRow, "path" | "body"> & Pick<Statuses, "viewer" | "stranger" | "ok">,

@@ -138,7 +138,7 @@ async function castPeople(its: PeopleApp): Promise<Cast> {
   return { its, founder, member, viewer, stranger };
 }
 
-test("every route answers every caller as the matrix says", async (t) => {
+test("every route responds to every caller as the matrix says", async (t) => {
   const its = await startPeopleApp(t, { cleansInBackground: false });
   const cast = await castPeople(its);
   const refused = await refusedHeaders(its, its.owner.workspaceId);
@@ -170,7 +170,7 @@ test("every route answers every caller as the matrix says", async (t) => {
   }
 });
 
-test("routes that ask for no credential answer everyone alike", async (t) => {
+test("routes that ask for no credential treat everyone alike", async (t) => {
   const its = await startPeopleApp(t);
   const refused = await refusedHeaders(its, its.owner.workspaceId);
   const { uploadUrl } = await its.createUpload();
@@ -185,7 +185,7 @@ test("routes that ask for no credential answer everyone alike", async (t) => {
   }
 });
 
-/** All of an answer but what names the request itself. */
+/** All of a response but what names the request itself. */
 function sameness({ status, headers, json }: Answer): unknown {
   const { "x-request-id": _id, date: _date, ...rest } = headers;
   return { status, headers: rest, json: { ...json, meta: null } };
@@ -223,7 +223,7 @@ test("NO-LEAK: a foreign id, a deleted one and one that never was get the same a
     await t.test(row.route, async () => {
       for (const [who, headers] of callers) {
         if (row.by === "owner" && who === "key") continue;
-        // Workflows are asked for in a workspace: without the header the answer is 400, whatever the id.
+        // Workflows are asked for in a workspace: without the header the response is 400, whatever the id.
         if (row.route.includes("/workflows/") && who === "session") continue;
         const method = row.route.split(" ")[0] ?? "";
         const ask = (scene: MatrixScene): Promise<Answer> =>
