@@ -3,7 +3,7 @@ import type Database from "better-sqlite3";
 import type { Owner } from "../help/app.ts";
 import { checkRaw, type RawStore } from "../help/raw_store.ts";
 
-/** What the service should know of an upload. */
+/** Everything the service should know about an upload. */
 export interface ModelUpload {
   id: string;
   workspace: ModelWorkspace;
@@ -14,7 +14,7 @@ export interface ModelUpload {
   /** A script in plain text is read once more at its confirm. */
   isText: boolean;
   status: "pending" | "uploaded";
-  /** What was last PUT, or what was confirmed. */
+  /** The bytes that were last PUT, or that were confirmed. */
   bytes: Buffer | null;
 }
 

@@ -1,7 +1,7 @@
 // Goal: BOOKS, and every other invariant, hold after any sequence of operations, with a store that fails now and then.
 // Method: thousands of random steps against a real service; after each the raw database and the raw store are compared
-// with a model in memory that knows exactly what must be there. The seed repeats the steps; where two things race, their
-// order is the machine's, and the model follows the answers.
+// with a model in memory that knows exactly what must be there. The seed repeats the steps; if two things race, their
+// order is the machine's, and the model follows the responses.
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";

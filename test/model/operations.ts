@@ -12,7 +12,7 @@ import {
 
 export type Operations = ReturnType<typeof createOperations>;
 
-/** What people and time do, one thing at a time, each with what the model says must come of it. */
+/** Things that people and time do, one at a time, each with the outcome that the model expects. */
 export function createOperations(world: World) {
   const { its, model, random, anyWorkspace, putStatus, confirmStatus, withFault, sizeOf, context, book } = world;
   const { app, call, clock, put, sql } = its;
@@ -128,7 +128,7 @@ export function createOperations(world: World) {
     expectStatus("call without the right to", answer, [key === revoked ? 401 : 404]);
   }
 
-  /** What an administrator may type. */
+  /** Statements that an administrator may type. */
   async function deleteByHand(): Promise<void> {
     const one = anyWorkspace();
     const where =

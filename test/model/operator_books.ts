@@ -28,13 +28,13 @@ export interface OperatorOptions {
   whileStopped: (work: () => void) => Promise<void>;
   model: Model;
   random: Random;
-  /** The file system of the data directory, where it is one that may be filled; else null. */
+  /** The file system of the data directory, if it is one that may be filled; else null. */
   disk: string | null;
 }
 
 export type BooksOperator = ReturnType<typeof createBooksOperator>;
 
-/** What operators do to a data directory, by mistake or because they must, each with what must hold then. */
+/** Things that operators do to a data directory, by mistake or because they must, each with what must hold afterwards. */
 export function createBooksOperator({ its, whileStopped, model, random, disk }: OperatorOptions) {
   const dataDir = its().dataDir;
   const db = join(dataDir, DATABASE_FILE);
@@ -124,7 +124,7 @@ export function createBooksOperator({ its, whileStopped, model, random, disk }: 
     await whileStopped(() => {});
   }
 
-  /** A 503 is "unknown": asked again it is done, or was done. */
+  /** A 503 means "unknown": on a retry it is done, or was done before. */
   async function deleteSome(): Promise<void> {
     for (let i = 0; i < DELETES_MAX; i++) {
       const upload = random.pick(model.all());

@@ -13,7 +13,7 @@ import { expectStatus, type World } from "./world.ts";
 /** Longer than a comparison of the marker is good for. */
 const COMPARED_MS = 1_001;
 
-/** What operators do to the store, by mistake, and take back: nothing may come of it but refusals. */
+/** Things that operators do to the store by mistake, and undo: they may lead only to refusals. */
 export function createStoreAccidents(t: TestContext, world: World, operations: Operations) {
   const { its, model, random, anyUpload, anyPending, ownContext } = world;
   const { app, call, clock, sql, dataDir, config } = its;
@@ -84,7 +84,7 @@ export function createStoreAccidents(t: TestContext, world: World, operations: O
     });
     clock.advance(COMPARED_MS);
     const upload = random.pick(model.all());
-    // Each looks before it removes; the first that does tells the other.
+    // Each checks before it removes; the first one tells the other.
     await app.cleaner.runOnce();
     assert.match(app.cleaner.pauseReason() ?? "", /another copy of this data directory/);
     clock.advance(COMPARED_MS);

@@ -8,8 +8,8 @@ import type { Operations } from "./operations.ts";
 import { expectStatus, type World } from "./world.ts";
 
 /**
- * What happens at once. The order in which two things take effect is the machine's; the model knows which answers can
- * come, and follows them.
+ * Things that happen at the same time. The order in which two things take effect is the machine's; the model knows which
+ * responses can come, and follows them.
  */
 export function createRaces(world: World, operations: Operations) {
   const {
@@ -131,7 +131,7 @@ export function createRaces(world: World, operations: Operations) {
     gate.open();
     const answer = await confirming;
     expectStatus("slow confirm", answer, [expected]);
-    // What was staged after the copy goes with the staging key.
+    // Bytes staged after the copy are removed with the staging key.
     if (answer.status === 200) upload.bytes = copied;
     if (model.uploads.has(upload.id)) book(upload, answer);
   }
@@ -167,7 +167,7 @@ export function createRaces(world: World, operations: Operations) {
   return { raceDeletes, raceConfirms, raceConfirmAndDelete, raceConfirmAndPut, slowConfirm, storm };
 }
 
-/** Whether a store takes the second PUT for another object than the first: S3 goes by the bytes. */
+/** True if a store treats the second PUT as a different object from the first: S3 compares the bytes. */
 function isOther(bytes: Buffer | null, before: Buffer | null): boolean {
   return IS_S3 ? bytes?.equals(before ?? Buffer.alloc(0)) === false : bytes !== before;
 }

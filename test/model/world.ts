@@ -13,7 +13,7 @@ export const PENDING_TTL_SECONDS = 86_400;
 
 export interface Context {
   body: { context_type: string; context_id: string };
-  /** Whether the workspace can bind an upload to it. */
+  /** True if the workspace can bind an upload to it. */
   isKnown: boolean;
 }
 
@@ -25,7 +25,7 @@ export interface WorldParts {
 
 export type World = ReturnType<typeof createWorld>;
 
-/** The service, the model, and what the model says that an answer must be where nothing races it. */
+/** The service, the model, and what the model says that a response must be if nothing races it. */
 export function createWorld(parts: WorldParts) {
   const { its, model, random } = parts;
   const { call, clock, hooks } = its;
@@ -70,7 +70,7 @@ export function createWorld(parts: WorldParts) {
     if (upload !== undefined) upload.expiresAtMs = Math.max(upload.expiresAtMs, clock.now() + 2 * LEASE_MS);
   }
 
-  /** Whether the fault of this step hit the upload's confirm. */
+  /** True if the fault of this step hit the upload's confirm. */
   const hasFailed = ({ id }: ModelUpload) =>
     failed.some(({ name, keys }) => name !== "remove" && keys.some((key) => key.includes(id)));
 
@@ -79,7 +79,7 @@ export function createWorld(parts: WorldParts) {
     return random.percent(10) ? random.integer(0, 1) : random.integer(0, MAX_UPLOAD_BYTES + 100);
   }
 
-  /** What a PUT of so many bytes gets, as far as nothing races it. */
+  /** The status of a PUT of this many bytes if nothing races it. */
   function putStatus(upload: ModelUpload, sizeBytes: number): number {
     // S3 knows no uploads and no most bytes, only what is signed.
     if (IS_S3) return upload.statedSizeBytes !== null && sizeBytes !== upload.statedSizeBytes ? 403 : 200;
@@ -117,7 +117,7 @@ export function createWorld(parts: WorldParts) {
   const sendDelete = ({ id, workspace: { owner } }: ModelUpload) =>
     call("DELETE", `/api/v1/uploads/${id}`, { key: owner.key });
 
-  /** What a confirm gets, as far as nothing races it and the store does not fail. */
+  /** The status of a confirm if nothing races it and the store does not fail. */
   function confirmStatus(upload: ModelUpload, { isKnown }: Context): number {
     const known = model.uploads.get(upload.id);
     if (known === undefined) return 404;
@@ -165,7 +165,7 @@ export function createWorld(parts: WorldParts) {
   };
 }
 
-/** Fails, with the answer's text, where it is none of those that may come. */
+/** Fails, with the response's text, if it is none of those that may come. */
 export function expectStatus(what: string, answer: Answer, expected: readonly number[]): void {
   assert.ok(
     expected.includes(answer.status),
