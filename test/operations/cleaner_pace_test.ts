@@ -8,7 +8,7 @@ import { stillClock } from "../help/faulty_app.ts";
 import { useS3Server } from "../help/s3_servers.ts";
 import { openRig, openSite } from "../matrix/crash/rig.ts";
 
-/** What the cleaner hands to the store at a time while nobody else needs the process, and while it is busy. */
+/** The number of objects the cleaner hands to the store at a time, while the process is idle and while it is busy. */
 const BATCH_KEYS = 4_000;
 const BATCH_KEYS_BUSY = 512;
 
@@ -93,7 +93,7 @@ test("a store that takes a minute for each batch does not make the pauses of a b
   assert.deepEqual(calls, [BATCH_KEYS, ...Array(4).fill(BATCH_KEYS_BUSY)]);
 });
 
-test("minio: while it is slow and the service busy, each answer still brings the cleaner on by hundreds of objects", async (t) => {
+test("minio: while it is slow and the service busy, each response still brings the cleaner on by hundreds of objects", async (t) => {
   const server = await useS3Server(t, "minio");
   if (server === null) return;
   const rig = await openRig(t, await openSite(t, server));

@@ -322,7 +322,7 @@ test("expired uploads go in bounded steps, all of them", async (t) => {
   await its.checkEnd();
 });
 
-test("the running cleaner looks through staging by itself, once an hour, and a foreign object does not stop it", async (t) => {
+test("the running cleaner scans staging by itself, once an hour, and a foreign object does not stop it", async (t) => {
   const clock = testClock();
   const { hooks, wrapStore } = faultyStore();
   let late: ListedObject | undefined;
@@ -361,7 +361,7 @@ test("the running cleaner looks through staging by itself, once an hour, and a f
   await its.close();
 });
 
-test("a look that fails is made again an hour later", async (t) => {
+test("a scan that fails is repeated an hour later", async (t) => {
   const clock = testClock();
   let looks = 0;
   const its = await startTestApp(t, {

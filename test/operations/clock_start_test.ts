@@ -173,7 +173,7 @@ test("nothing expires before the store's clock was heard", async (t) => {
   assert.equal(await its.expired(), 1);
 });
 
-test("a service that is restarted every 50 minutes looks through staging once an hour, and at once if it cannot tell", async (t) => {
+test("a service that is restarted every 50 minutes scans staging once an hour, and at once if it cannot tell", async (t) => {
   const { clock, start } = await openPlace(t);
   let looks = 0;
   const wrapStore: TestAppOptions["wrapStore"] = (objects) => ({

@@ -50,7 +50,7 @@ async function sendLate(server: S3Server, { method, path, query, headers }: Seen
 }
 
 for (const make of S3_MAKES) {
-  test(`${make}: a PUT that ends after its URL, its row and both removals is found by the hourly look, within the URL's life and 25 h`, async (t) => {
+  test(`${make}: a PUT that ends after its URL, its row and both removals is found by the hourly scan, within the URL's life and 25 h`, async (t) => {
     const server = await useS3Server(t, make);
     if (server === null) return;
     const site = await openSite(t, server);
@@ -75,7 +75,7 @@ for (const make of S3_MAKES) {
 
     const lands = (await keysOf(raw)).includes(key);
     assert.equal(lands, status === 200);
-    // Where it does not land there is nothing to do; two of the three let it, so that the rest is put to the test.
+    // If it does not land there is nothing to do; two of the three let it, so that the rest is put to the test.
     assert.ok(lands || make === "versitygw", `${make} answered ${status}`);
     let hours = 0;
     while ((await keysOf(raw)).includes(key)) {
@@ -189,7 +189,7 @@ for (const make of S3_MAKES) {
   });
 }
 
-/** What of the bucket is under the prefixes of one installation. */
+/** The part of the bucket under the prefixes of one installation. */
 function rawOf({ its, raw }: Rig): RawStore {
   const part = `/${installationOf(its.sql)}/`;
   return { ...raw, objects: async () => (await raw.objects()).filter(({ objectKey }) => objectKey.includes(part)) };

@@ -81,7 +81,7 @@ test("a PUT that began before its upload expired, and ends after it, gets 404 an
   await its.checkEnd();
 });
 
-test("a staged object that is replaced between look and copy is not confirmed as the one that was looked at", async (t) => {
+test("a staged object that is replaced between stat and copy is not confirmed as the one that was seen", async (t) => {
   const its = await startFaultyApp(t);
   const { id, uploadUrl } = await its.staged("first");
   const gate = createGate();
@@ -101,7 +101,7 @@ test("a staged object that is replaced between look and copy is not confirmed as
   assert.equal(its.bytesOf(id), "other");
 });
 
-test("a staged object that vanishes between look and copy charges nothing", async (t) => {
+test("a staged object that vanishes between stat and copy charges nothing", async (t) => {
   const its = await startFaultyApp(t);
   const { id } = await its.staged("first");
   its.hooks.before = async ({ name, keys: [stagingKey = ""] }) => {
@@ -221,7 +221,7 @@ test("what lands under a key after its removal is removed when the URL has expir
   assert.deepEqual(its.entries(), []);
 });
 
-test("the look through staging enters what nothing names and is older than its URL's life and a day, and nothing else", async (t) => {
+test("the scan of staging enters what nothing names and is older than its URL's life and a day, and nothing else", async (t) => {
   const its = await startFaultyApp(t);
   const { app, clock, dataDir } = its;
   const installationId = app.books.workspaces.installationId();

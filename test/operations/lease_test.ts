@@ -13,8 +13,8 @@ const HELD: { where: string; hook: "before" | "after"; call: StoreCall["name"] }
   { where: "after counting began", hook: "after", call: "read" },
 ];
 
-// What the cleaner has made of the object by the time the confirm goes on. In none of these may it be charged: even
-// where the entry is no longer marked as taken, the object may be gone.
+// States of the object, left by the cleaner, when the confirm continues. In none of these may it be charged: even
+// if the entry is no longer marked as taken, the object may be gone.
 const CLEANED: { what: string; clean: (its: FaultyApp) => Promise<() => Promise<unknown>> }[] = [
   {
     what: "is removing it",
@@ -161,7 +161,7 @@ test("an upload that expires before its confirm has reserved anything is gone, a
   await its.checkEnd();
 });
 
-// What the store says of the copy decides whether the final key is removed once or twice.
+// The store's response to the copy decides whether the final key is removed once or twice.
 for (const { what, isDone, hook } of [
   { what: "without an answer, undone", isDone: false, hook: "before" },
   { what: "without an answer, done", isDone: true, hook: "after" },
@@ -206,7 +206,7 @@ test("a confirm that is refused over quota after its copy gives the object up at
   await its.checkEnd();
 });
 
-test("a confirm whose upload was confirmed by another hand meanwhile answers with what is true, and charges nothing more", async (t) => {
+test("a confirm whose upload was confirmed by another hand meanwhile returns the present state, and charges nothing more", async (t) => {
   const its = await startFaultyApp(t);
   const { app, hooks, heal, confirm, sql, dataDir, owner, staged } = its;
   const { id } = await staged("some text");

@@ -83,7 +83,7 @@ async function restored(t: TestContext) {
   await second.close();
 
   copyDatabase(backup, database);
-  // What a backup taken in the middle of a confirm holds.
+  // The state in a backup taken in the middle of a confirm.
   const sql = new Database(database);
   sql
     .prepare(
@@ -119,7 +119,7 @@ test("the marker follows the ledger: before the first removal, then once a minut
   assert.equal(markerOf(dataDir).ledger_seq, 7, "whoever stops in good order leaves it up to date");
 });
 
-test("what was charged is marked also where nothing is removed", async (t) => {
+test("what was charged is marked even if nothing is removed", async (t) => {
   const place = await newPlace(t);
   const its = await startFaultyApp(t, place);
   await its.confirmedUpload("one");
@@ -129,7 +129,7 @@ test("what was charged is marked also where nothing is removed", async (t) => {
   assert.equal(markerOf(its.dataDir).ledger_seq, 1);
 });
 
-test("nothing is removed where the marker cannot be written, and the entries wait with their attempts unburnt", async (t) => {
+test("nothing is removed if the marker cannot be written, and the entries wait with their attempts unburnt", async (t) => {
   let isBroken = false;
   const removed: string[] = [];
   const broken = await startTestApp(t, {
@@ -300,7 +300,7 @@ test("the store of another installation, or a marker that cannot be read, pauses
   }
 });
 
-test("a database that is no older than the marker is trusted, also where the marker lies behind", async (t) => {
+test("a database that is no older than the marker is trusted, even if the marker lies behind", async (t) => {
   const place = await newPlace(t);
   const first = await startFaultyApp(t, place);
   await confirmAndDelete(first, "x");
@@ -314,7 +314,7 @@ test("a database that is no older than the marker is trusted, also where the mar
   assert.equal(its.app.cleaner.pauseReason(), null);
 });
 
-test("where the store cannot be asked at start, the cleaner waits until it could be", async (t) => {
+test("if the store cannot be asked at start, the cleaner waits until it could be", async (t) => {
   const place = await newPlace(t);
   let isDown = true;
   let asked = 0;
