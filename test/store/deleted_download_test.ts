@@ -14,7 +14,7 @@ function assertGone(answer: Answer): void {
   assert.equal(answer.json.error.code, "NOT_FOUND");
 }
 
-/** What holds a URL of a deleted upload: all of these were good a moment before. */
+/** Kinds of URL of a deleted upload: all of them were valid a moment before. */
 async function checkRefused({ call, put }: TestApp, urls: { download: string; upload: string }): Promise<void> {
   for (const headers of [{}, { Range: "bytes=0-1" }, { "If-None-Match": "*" }]) {
     assertGone(await call("GET", urls.download, { key: "", headers }));

@@ -22,7 +22,7 @@ interface Served extends TestStore {
   clock: { nowMs: number };
   putUrl: (objectKey: string, sizeBytes?: number, checksumSha256?: string) => string;
   getUrl: (objectKey: string, filename?: string, contentType?: string) => string;
-  /** What each request's handler ended with, in order: null, or what it threw. */
+  /** The outcome of each request's handler, in order: null, or the error it threw. */
   outcomes: Promise<unknown>[];
 }
 
@@ -83,7 +83,7 @@ async function code(response: { body: { json: () => Promise<unknown> } }): Promi
   return error.code;
 }
 
-test("a PUT answers 200 with the ETag and an empty body, and the GET URL returns what was sent", async (t) => {
+test("a PUT returns 200 with the ETag and an empty body, and the GET URL returns what was sent", async (t) => {
   const s = await serve(t);
   const key = s.newPendingKey();
   const put = await request(s.putUrl(key), { method: "PUT", body: "hello", headers: { "content-type": "text/plain" } });
@@ -327,7 +327,7 @@ test("a client that goes away in the middle of a download leaves no file open, a
   assert.equal(openCount(s.pathOf(key)), 0);
 });
 
-test("no answer leaves a file open", async (t) => {
+test("no response leaves a file open", async (t) => {
   if (process.platform !== "linux") return skipLoudly(t, "it counts open files in /proc", "run the tests on Linux");
   const s = await serve(t);
   const key = s.newPendingKey();

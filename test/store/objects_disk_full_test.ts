@@ -26,7 +26,7 @@ async function openSmallStore(
   return openTestStore(t, { objectsDir: join(folder, "objects"), maxUploadBytes: 1024 * MIB, ...changes });
 }
 
-/** A fresh small file system; null, said loudly, where none can be mounted. */
+/** A fresh small file system; null, said loudly, if none can be mounted. */
 function mountSmall(t: TestContext, mountOptions: string): string | null {
   if (process.platform !== "linux" || process.getuid?.() !== 0) {
     skipLoudly(t, "mounting a small file system needs Linux and root", "run the tests as root on Linux");
@@ -146,7 +146,7 @@ test("an upload is stopped on its way when others take the room that was promise
 });
 
 test("a disk that is full in the middle of a write says so, keeps nothing, and takes uploads again once there is room", async (t) => {
-  // Without the look at the free space before: the kernel's own refusal is what is tested.
+  // Without the check of the free space before it: the kernel's own refusal is what is tested.
   const s = await openSmallStore(t, { mountOptions: "size=16m", minFreeBytes: Number.NEGATIVE_INFINITY });
   if (s === null) return;
   const kept = s.newPendingKey();

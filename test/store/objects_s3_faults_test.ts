@@ -8,12 +8,12 @@ import { type FaultKind, type FaultMatch, type FaultProxy, startFaultProxy } fro
 import { collectLog, type LoggedEvent, openS3Store, useS3Server } from "../help/s3_servers.ts";
 import { failureOf } from "../help/store_failure.ts";
 
-// Goal: whatever a store or a proxy in front of it answers, or does not answer, is taken for what it is.
+// Goal: however a store, or a proxy in front of it, responds or fails to respond, it is taken for what it is.
 // Method: a real MinIO behind a proxy that breaks what it is told to; time limits are a fraction of a second.
 
-/** Long enough for a real answer on a machine that is busy. */
+/** Long enough for a real response on a machine that is busy. */
 const FAST = { callMs: 1_500, manyMs: 1_500, copyMs: 1_500, readIdleMs: 1_500 };
-/** For calls that get no answer at all. */
+/** For calls that get no response at all. */
 const SHORT = { callMs: 200, manyMs: 200, copyMs: 200, readIdleMs: 200 };
 const BODIES = {
   empty: "",
@@ -67,7 +67,7 @@ async function listed(store: S3Store, prefix: string): Promise<ListedObject[]> {
   return objects;
 }
 
-test("every call that gets no answer ends in time, also one that waits for a connection", async (t) => {
+test("every call that gets no response ends in time, also one that waits for a connection", async (t) => {
   const rig = await openRig(t, { socketsMax: 1, timeouts: SHORT });
   if (!rig) return;
   const { store, proxy } = rig;
@@ -188,12 +188,12 @@ test("a kept connection that turns out to be closed is replaced once, and only t
   const down = proxy.setFault({ kind: "cut" });
   assert.equal((await failureOf(store.probe())).failure, "unavailable");
   assert.equal(down.hits(), 2);
-  // The connection is new now: its reset is an answer.
+  // The connection is new now: its reset is a response.
   assert.equal((await failureOf(store.probe())).failure, "unavailable");
   assert.equal(down.hits(), 3);
 });
 
-test("a copy that was sent twice is no refusal, even if the second answer is one", async (t) => {
+test("a copy that was sent twice is no refusal, even if the second response is one", async (t) => {
   const rig = await openRig(t, { copySocketsMax: 1 });
   if (!rig) return;
   const { store, direct, proxy } = rig;
@@ -209,7 +209,7 @@ test("a copy that was sent twice is no refusal, even if the second answer is one
 });
 
 for (const [name, body] of Object.entries(BODIES)) {
-  test(`a status 200 with ${name} in place of the answer counts for nothing`, async (t) => {
+  test(`a status 200 with ${name} in place of the response counts for nothing`, async (t) => {
     const rig = await openRig(t);
     if (!rig) return;
     const { store, direct, proxy } = rig;
@@ -248,14 +248,14 @@ test("a 404 that is not the store's own is neither absent nor removed", async (t
   })) {
     assert.equal((await failureOf(work())).failure, "unavailable", call);
   }
-  // Even where only HEAD is answered so, the listing knows better.
+  // Even if only HEAD is answered so, the listing knows better.
   await proxy.heal();
   proxy.setFault({ kind: "answer", status: 404, match: { method: "HEAD" } });
   assert.equal((await failureOf(store.stat(FINAL))).failure, "unavailable");
   assert.equal(await store.stat("final/i/u/absent"), null);
 });
 
-test("an object that comes between the two looks is found", async (t) => {
+test("an object that appears between the two checks is found", async (t) => {
   const rig = await openRig(t);
   if (!rig) return;
   const { store, direct, proxy } = rig;
@@ -264,7 +264,7 @@ test("an object that comes between the two looks is found", async (t) => {
   assert.equal((await store.stat(FINAL))?.sizeBytes, 1);
 });
 
-test("a removal that the store answers with NoSuchKey is done, with anything else it is not", async (t) => {
+test("a removal that the store refuses with NoSuchKey is done, with anything else it is not", async (t) => {
   const rig = await openRig(t);
   if (!rig) return;
   const { store, proxy } = rig;
@@ -286,7 +286,7 @@ test("a removal that the store answers with NoSuchKey is done, with anything els
   assert.equal((await failureOf(store.remove([FINAL]))).failure, "denied", "it is not about this object");
 });
 
-test("a multi-object delete whose answer is cut short removed nothing that counts", async (t) => {
+test("a multi-object delete whose response is cut short removed nothing that counts", async (t) => {
   const rig = await openRig(t);
   if (!rig) return;
   const { store, proxy } = rig;
@@ -311,7 +311,7 @@ test("each error entry of a multi-object delete fails its own key, and no other"
       ...{ kind: "answer", match: { method: "POST", query: /^delete/ }, status: 200, times: 1 },
       body: `<DeleteResult>${entries}</DeleteResult>`,
     });
-  // What was asked to be quiet about may be named all the same, as versitygw does.
+  // Keys may be listed although the request asked for quiet mode, as versitygw does.
   const named = "<Deleted><Key>final/i/u/1</Key></Deleted>";
   answer(named + entry("00123", "InternalError") + entry("final/i/u/3", "NoSuchKey") + entry("final/i/u/4", ""));
   const failed = await store.remove(keys);
@@ -400,7 +400,7 @@ test("a store that is down fails a removal as a whole, and works again when it i
   assert.deepEqual(await listed(direct, "final/i/"), []);
 });
 
-test("a copy whose answer is lost may have happened", async (t) => {
+test("a copy whose response is lost may have happened", async (t) => {
   const rig = await openRig(t);
   if (!rig) return;
   const { store, direct, proxy } = rig;
@@ -513,7 +513,7 @@ test("an object that breaks off, or stops coming, while it is read is an error o
   if (!rig) return;
   const { store, direct, proxy } = rig;
   await direct.put(FINAL, "x".repeat(3_000), "text/plain");
-  // Of what is promised some comes, or nothing.
+  // Only part of the promised bytes arrives, or nothing.
   const headers = { "content-length": "5000", etag: '"e"' };
   const faults: FaultKind[] = [
     { kind: "reset", afterBytes: 1_500 },
@@ -556,7 +556,7 @@ test("a reader that goes away leaves its connection to others", async (t) => {
   for await (const chunk of await store.read(FINAL)) assert.ok(chunk.length > 0);
 });
 
-test("the store's clock is known from its answers, and a refusal for it says so", async (t) => {
+test("the store's clock is known from its responses, and a refusal for it says so", async (t) => {
   const rig = await openRig(t);
   if (!rig) return;
   const { store, proxy } = rig;
@@ -595,7 +595,7 @@ test("every call is told to the metrics with what became of it", async (t) => {
 
 test("whatever is thrown becomes a store's failure, in one place", () => {
   const failureFor = (error: unknown) => toStoreError("do it", error).failure;
-  // The client library rejects with a plain object where status 200 brought an error document.
+  // The client library rejects with a plain object if status 200 brought an error document.
   assert.equal(failureFor({ Code: "NoSuchBucket", Message: "m" }), "bucket_missing");
   assert.equal(failureFor({ Code: "AccessDenied" }), "denied");
   assert.equal(failureFor(new S3AnswerError(403, "", "")), "denied");

@@ -235,7 +235,7 @@ for (const make of S3_MAKES) {
     assert.deepEqual(await listed(store, "final/i/"), []);
   });
 
-  test(`${make}: a copy whose answer names no ETag is looked at`, async (t) => {
+  test(`${make}: a copy whose response names no ETag is checked`, async (t) => {
     const server = await useS3Server(t, make);
     if (!server) return;
     const proxy = await startFaultProxy(t, server.endpoint);
@@ -294,7 +294,7 @@ for (const make of ["minio", "versitygw"] as const) {
   });
 }
 
-test("URLs are signed with keys of their own where they are given", () => {
+test("URLs are signed with keys of their own if they are given", () => {
   const base = {
     endpoint: "http://127.0.0.1:9000",
     publicEndpoint: "https://s3.example.com/up",

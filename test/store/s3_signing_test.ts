@@ -141,7 +141,7 @@ for (const make of S3_MAKES) {
     assert.equal((await store.stat("staging/i/u/r"))?.sizeBytes, 5);
     assert.equal(await putTo(urlFor(0), ""), 200);
     assert.equal((await store.stat("staging/i/u/r"))?.sizeBytes, 0);
-    // Where no size was stated any length goes, and so does any content type.
+    // If no size was stated any length goes, and so does any content type.
     assert.equal(await putTo(urlFor(null), "123456789", { "content-type": "video/x-odd" }), 200);
   });
 

@@ -9,7 +9,7 @@ const ANSWER = `<?xml version="1.0" encoding="UTF-8"?>
 </DeleteResult>
 `;
 
-test("an answer is read with its entities, and what looks like a number stays text", () => {
+test("a response is read with its entities, and what looks like a number stays text", () => {
   const root = parseXml(ANSWER);
   assert.equal(root.name, "DeleteResult");
   const [deleted, error] = root.children;
@@ -20,7 +20,7 @@ test("an answer is read with its entities, and what looks like a number stays te
   assert.equal(childText(error, "VersionId"), null);
 });
 
-test("an answer that is cut short at any character is refused", () => {
+test("a response that is cut short at any character is refused", () => {
   const whole = ANSWER.trimEnd();
   for (let length = 0; length < whole.length; length++) {
     assert.throws(() => parseXml(whole.slice(0, length)), `cut after ${length} characters`);

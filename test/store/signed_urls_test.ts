@@ -176,7 +176,7 @@ test("the last character of a signature cannot be exchanged for one that decodes
     );
 });
 
-test("a URL expires at its moment, and the answer says what to do", () => {
+test("a URL expires at its moment, and the response says what to do", () => {
   assert.equal(verify(putUrl, "PUT", EXPIRES_MS - 1).objectKey, KEY);
   const expired = (advice: RegExp) => ({ code: "forbidden", message: advice });
   assert.throws(() => verify(putUrl, "PUT", EXPIRES_MS), expired(/expired at 2026-.*create a new one/));

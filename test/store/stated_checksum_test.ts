@@ -58,7 +58,7 @@ async function finish(app: TestApp, { id, url, headers }: Created): Promise<void
   await checkRaw(app.sql, app.raw);
   const [upload] = (await app.raw.objects()).filter(({ objectKey }) => objectKey.startsWith("final/"));
   assert.ok((await upload?.read())?.equals(FILE));
-  // The first pass removes the staged object, the second looks again once the URL has expired.
+  // The first pass removes the staged object, the second checks again once the URL has expired.
   app.clock.advance(app.config.uploadUrlTtlSeconds * 1_000);
   for (let pass = 0; pass < 2; pass++) await app.app.cleaner.runOnce();
   await checkRawDrained(app.sql, app.raw);

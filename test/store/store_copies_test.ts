@@ -50,7 +50,7 @@ for (const make of ["minio", "versitygw"] as const satisfies readonly PlaceMake[
     const copy = await serveProgram(t, copyDir, { env: site.env });
     await delay(COMPARED_MS);
 
-    // What is deleted on the one is still named by the other.
+    // Objects deleted by one copy are still named by the other.
     assert.equal((await client.remove(a.id)).status, 200);
     await pausedAs(
       original,
@@ -196,12 +196,12 @@ test("minio: a store that refuses conditions gets its marker without", async (t)
   }
 });
 
-/** What two copies share, and what is done to the one's calls of it. */
+/** The store that two copies share, and faults for the calls of one of them. */
 interface Shared {
   objects: ObjectStore;
   /** Runs once, just before the next marker is written. */
   beforeWrite: (() => Promise<void>) | null;
-  /** The answer to the next write is lost, before or after its work. */
+  /** The response to the next write is lost, before or after its work. */
   losesAnswer: "before" | "after" | null;
   knowsConditions: boolean;
 }
@@ -221,7 +221,7 @@ async function openShared(t: TestContext, make: "disk" | S3Make, installationId:
   return store;
 }
 
-/** What two guards say of their directories where neither is to wait for the other. */
+/** The reports of two guards on their directories if neither should wait for the other. */
 const ONE_DIRECTORY = "one";
 
 /** A guard on a database of its own, as a process has it. */
@@ -310,7 +310,7 @@ for (const make of ["disk", "minio", "versitygw"] as const) {
   });
 }
 
-test("a store that knows no conditions: who was written over has lost at its next look, and says so to the other", async (t) => {
+test("a store that knows no conditions: who was written over has lost at its next check, and says so to the other", async (t) => {
   const copies = await openCopies(t, "disk");
   assert.ok(copies !== null);
   const { one, two, shared } = copies;
@@ -340,7 +340,7 @@ test("a store that knows no conditions: who was written over has lost at its nex
 });
 
 for (const make of ["disk", "minio", "versitygw"] as const) {
-  test(`${make}: a run is held back only where another may still be at work, and its successors with it`, async (t) => {
+  test(`${make}: a run is held back only if another may still be at work, and its successors with it`, async (t) => {
     const copies = await openCopies(t, make);
     if (copies === null) return;
     const { one, two, shared } = copies;

@@ -1,5 +1,5 @@
 // Goal: as long as nothing is stored the store may be made, and changed, without a word; and a store that comes back in a
-// state that cannot be used is asked again, with the present reason.
+// state that cannot be used is checked again, with the present reason.
 // Method: the real program with other settings; and services whose store fails before it was ever asked.
 import assert from "node:assert/strict";
 import { mkdirSync, renameSync, rmSync, writeFileSync } from "node:fs";

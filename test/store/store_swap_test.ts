@@ -296,7 +296,7 @@ for (const make of MAKES) {
     );
   });
 
-  test(`${make}: a database of schema version 2 takes its store by the marker, or by its objects where none was written`, async (t) => {
+  test(`${make}: a database of schema version 2 takes its store by the marker, or by its objects if none was written`, async (t) => {
     const site = await openPlace(t, make);
     if (site === null) return;
     const uploads = await prepared(site);
