@@ -143,7 +143,7 @@ test("a renewal that hangs holds nobody up whose key is at hand", TEST_LIMIT, as
   await until(() => issuer.fetches() === 2, "the renewal in the background");
 });
 
-test("without keys and without an issuer the response is 503, from one question in each pause", TEST_LIMIT, async (t) => {
+test("without keys and without an issuer it is 503, with one request in each pause", TEST_LIMIT, async (t) => {
   const issuer = await startIssuer(t);
   const { verify } = issuer.sessions({ timeoutMs: 100 });
   issuer.answerWith(() => {});
