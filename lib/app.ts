@@ -97,9 +97,7 @@ export async function openApp(options: AppOptions): Promise<App> {
       onGroup: metrics.onGroup,
     });
     closers.push(() => books.db.close());
-    closers.push(() =>
-      books.unconfirmed.flushNotes().catch((error) => log.warn("staged_sizes_not_written", { error })),
-    );
+    closers.push(() => books.staging.flush().catch((error) => log.warn("staged_sizes_not_written", { error })));
     const { workspaces, rights, uploads, removals, idempotency, contexts, keys, users } = books;
     const installationId = workspaces.installationId();
 
@@ -132,7 +130,7 @@ export async function openApp(options: AppOptions): Promise<App> {
     const cleaner = createCleaner({
       removals,
       uploads,
-      noteStaged: books.unconfirmed.noteStaged,
+      staging: books.staging,
       times: books.times,
       idempotency,
       objects,

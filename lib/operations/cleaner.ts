@@ -3,6 +3,7 @@ import type { KeptTimes, TimesAtStart } from "../books/sqlite/clock.ts";
 import type { Idempotency } from "../books/sqlite/idempotency.ts";
 import type { Removals, TakenRemoval } from "../books/sqlite/removals.ts";
 import type { Uploads } from "../books/sqlite/uploads.ts";
+import type { Staging } from "../books/staging.ts";
 import { AppError } from "../errors.ts";
 import { uploadIdOfKey } from "../ids.ts";
 import type { Log } from "../log.ts";
@@ -54,8 +55,7 @@ export interface CleanerCounts {
 export interface CleanerOptions {
   removals: Removals;
   uploads: Uploads;
-  /** Told of every object in staging that a look through it finds; false if no pending upload names it. */
-  noteStaged: (objectKey: string, sizeBytes: number) => boolean;
+  staging: Pick<Staging, "noteStaged">;
   idempotency: Pick<Idempotency, "expire">;
   times: KeptTimes;
   objects: ObjectStore;
@@ -90,7 +90,7 @@ export type Cleaner = ReturnType<typeof createCleaner>;
  * after its entry is durable and marked as taken (ROW-FIRST), and its entry goes only after the object has.
  */
 export function createCleaner(options: CleanerOptions) {
-  const { removals, uploads, noteStaged, idempotency, times, objects, guard, stagingPrefix, uploadUrlTtlMs } = options;
+  const { removals, uploads, staging, idempotency, times, objects, guard, stagingPrefix, uploadUrlTtlMs } = options;
   const { log, now } = options;
   const { onRemovals = () => {} } = options;
   const monotonicNow = options.monotonicNow ?? (() => performance.now());
@@ -365,7 +365,7 @@ export function createCleaner(options: CleanerOptions) {
     nextLookMs = monotonicNow() + LOOK_INTERVAL_MS;
     if (!(await guard.isCurrent())) return 0;
     const found = await enterLateArrivals({
-      ...{ objects, removals, noteStaged, stagingPrefix, uploadUrlTtlMs, now },
+      ...{ objects, removals, staging, stagingPrefix, uploadUrlTtlMs, now },
       isStopping: () => state === "stopping",
     });
     if (found > 0) log.info("late_arrivals_entered", { found });

@@ -1,4 +1,5 @@
 import type { Removals } from "../books/sqlite/removals.ts";
+import type { Staging } from "../books/staging.ts";
 import type { ObjectStore } from "../store/objects.ts";
 
 /** A staging object younger than its URL's life and this may belong to a PUT that is still under way. */
@@ -9,11 +10,8 @@ const UNDER_PREFIX = /^([0-9a-f-]{36})\/[0-9a-f]{32}$/;
 export interface LateArrivalsOptions {
   objects: ObjectStore;
   removals: Removals;
-  /**
-   * Told of every object: on an S3 server nothing else says what was PUT for a pending upload. Returns false if no pending
-   * upload names it.
-   */
-  noteStaged: (objectKey: string, sizeBytes: number) => boolean;
+  /** Told of every object: on an S3 server nothing else says what was PUT for a pending upload. */
+  staging: Pick<Staging, "noteStaged">;
   /** The staging prefix of this installation, ending in a slash. */
   stagingPrefix: string;
   uploadUrlTtlMs: number;
@@ -27,7 +25,7 @@ export interface LateArrivalsOptions {
  * after its row and its removal are gone (NO-ORPHAN). Resolves with their number; rejects where the store cannot be listed.
  */
 export async function enterLateArrivals(options: LateArrivalsOptions): Promise<number> {
-  const { objects, removals, noteStaged, stagingPrefix, uploadUrlTtlMs, now, isStopping } = options;
+  const { objects, removals, staging, stagingPrefix, uploadUrlTtlMs, now, isStopping } = options;
   let found = 0;
   for await (const { objectKey, modifiedAtMs, sizeBytes } of objects.list(stagingPrefix)) {
     if (isStopping()) break;
@@ -35,7 +33,7 @@ export async function enterLateArrivals(options: LateArrivalsOptions): Promise<n
     const [, uploadId] = UNDER_PREFIX.exec(objectKey.slice(stagingPrefix.length)) ?? [];
     // What someone else has put under our prefix stays: it is not ours to remove.
     if (uploadId === undefined) continue;
-    if (noteStaged(objectKey, sizeBytes)) continue;
+    if (await staging.noteStaged(objectKey, sizeBytes)) continue;
     // Nothing else tells what was PUT to a URL that has outlived its upload.
     await removals.noteFound(objectKey, sizeBytes);
     if (modifiedAtMs > nowMs - uploadUrlTtlMs - LATE_ARRIVAL_AGE_MS) continue;

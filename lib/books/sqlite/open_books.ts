@@ -12,6 +12,7 @@ import { createOutboxReader } from "./outbox.ts";
 import { createRemovals } from "./removals.ts";
 import { createRemovedObjects } from "./removed_objects.ts";
 import { createRights } from "./rights.ts";
+import { createStaging } from "./staging.ts";
 import { createStoreRecords } from "./stores.ts";
 import { createTotals } from "./totals.ts";
 import { createUnconfirmed } from "./unconfirmed.ts";
@@ -82,13 +83,7 @@ export function openBooks({ config, log, now, migrate, holdsLock, onFatal, onFul
   return {
     ...{ db, workspaces, rights, removals, idempotency, unconfirmed, uploads },
     deletions: createDeletions(db, { uploads, removed, installationId: workspaces.installationId() }),
-    /** What the embedded store asks about the uploads that it takes in and hands out. */
-    staging: {
-      ownerOf: uploads.ownerOfPendingKey,
-      isNamed: uploads.isNamedKey,
-      stagedBytes: (ownerId: string): number => unconfirmed.figuresOf(ownerId).stagedBytes,
-      beginPut: unconfirmed.beginPut,
-    },
+    staging: createStaging(db, unconfirmed),
     times: createKeptTimes(db),
     keys: createKeys(db, now),
     contexts: createContexts(db, { workspaces, rights, now, workflowsMax: config.workflowsPerWorkspaceMax }),

@@ -1,6 +1,7 @@
-import { AppError } from "../../errors.ts";
+import type { AppError } from "../../errors.ts";
 import { uploadIdOfKey } from "../../ids.ts";
 import type { Log } from "../../log.ts";
+import { noPendingUpload } from "../staging.ts";
 import { areFew, type Owner, tooManyByQuota, tooManyBySetting, tooManyUploads } from "../unconfirmed_bounds.ts";
 import type { Db } from "./db/db.ts";
 import { createPutsInFlight } from "./puts_in_flight.ts";
@@ -263,7 +264,7 @@ export function createUnconfirmed(db: Db, parts: { workspaces: Workspaces; log: 
   function beginPut(objectKey: string, announcedBytes: number | null): CountedPut {
     const uploadId = uploadIdOfKey(objectKey);
     const owner = selectPending.get(uploadId);
-    if (owner === undefined) throw new AppError("not_found", "There is no pending upload for this URL");
+    if (owner === undefined) throw noPendingUpload();
 
     const checkSize = (bytes: number): void => {
       const moreBytes = inFlight.moreBytes(uploadId, bytes);

@@ -1,5 +1,4 @@
 import { AppError } from "../../errors.ts";
-import { uploadIdOfKey } from "../../ids.ts";
 import { CHANGES_UPLOAD_SQL, SEES_UPLOAD_SQL, type SessionParams, sessionParams } from "../permissions.ts";
 import type { Principal } from "../principals.ts";
 import type { Db } from "./db/db.ts";
@@ -20,15 +19,6 @@ export function createUploadViews(db: Db) {
     SELECT ${UPLOAD_COLUMNS} FROM uploads WHERE id = :uploadId AND ${SEES_UPLOAD_SQL}`);
   const selectChangeable = db.prepare<SessionParams & { uploadId: string }, Upload>(`
     SELECT ${UPLOAD_COLUMNS} FROM uploads WHERE id = :uploadId AND ${CHANGES_UPLOAD_SQL}`);
-  // The rows of a deleted workspace go one after the other: until then they name nothing any more.
-  const named = `
-      FROM uploads
-     WHERE id = :uploadId AND object_key = :objectKey
-       AND NOT EXISTS (SELECT 1 FROM workspaces WHERE id = uploads.workspace_id AND deleted_at_ms IS NOT NULL)`;
-  const selectPendingKey = db.prepare<{ uploadId: string; objectKey: string }, { ownerId: string }>(`
-    SELECT coalesce(workspace_id, user_id) AS ownerId ${named} AND status = 'pending'`);
-  const selectNamedKey = db.prepare<{ uploadId: string; objectKey: string }, { found: number }>(`
-    SELECT 1 AS found ${named}`);
 
   /** The upload, as far as the caller can see it. Throws `not_found`, alike for unknown, foreign and deleted ids. */
   function find(principal: Principal, uploadId: string): Upload {
@@ -52,20 +42,7 @@ export function createUploadViews(db: Db) {
     );
   }
 
-  /**
-   * The workspace whose pending upload names this staging key, or the person if it is in none; null if none names it. The
-   * embedded store asks before it keeps a PUT.
-   */
-  function ownerOfPendingKey(objectKey: string): string | null {
-    return selectPendingKey.get({ uploadId: uploadIdOfKey(objectKey), objectKey })?.ownerId ?? null;
-  }
-
-  /** Whether an upload names this key. The embedded store asks before it hands an object out. */
-  function isNamedKey(objectKey: string): boolean {
-    return selectNamedKey.get({ uploadId: uploadIdOfKey(objectKey), objectKey }) !== undefined;
-  }
-
-  return { find, findOrNull, findToChange, ownerOfPendingKey, isNamedKey };
+  return { find, findOrNull, findToChange };
 }
 
 function found(upload: Upload | undefined): Upload {
