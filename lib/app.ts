@@ -98,7 +98,7 @@ export async function openApp(options: AppOptions): Promise<App> {
     });
     closers.push(() => books.db.close());
     closers.push(() => books.staging.flush().catch((error) => log.warn("staged_sizes_not_written", { error })));
-    const { workspaces, rights, uploads, removals, idempotency, contexts, keys, users } = books;
+    const { workspaces, uploads, removals, idempotency, keys, users } = books;
     const installationId = workspaces.installationId();
 
     // Known only once the port is, where it was left to the system.
@@ -155,7 +155,7 @@ export async function openApp(options: AppOptions): Promise<App> {
     });
 
     const confirm = createConfirm({
-      ...{ uploads, contexts, workspaces, rights, removals, idempotency, objects, guard, now, log },
+      ...{ uploads, removals, objects, guard, now, log },
       maxUploadBytes: config.maxUploadBytes,
       ...(options.leaseMs === undefined ? {} : { leaseMs: options.leaseMs }),
     });

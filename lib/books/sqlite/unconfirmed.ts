@@ -5,25 +5,13 @@ import { noPendingUpload } from "../staging.ts";
 import { areFew, type Owner, tooManyByQuota, tooManyBySetting, tooManyUploads } from "../unconfirmed_bounds.ts";
 import type { Db } from "./db/db.ts";
 import { createPutsInFlight } from "./puts_in_flight.ts";
+import type { RemovalEntries } from "./removals.ts";
 import { createStagedNotes } from "./staged_notes.ts";
+import { GONE_COLUMNS, type GoneRow, type UploadRows } from "./upload_rows.ts";
 import { noWorkspace, type Workspaces } from "./workspaces.ts";
 
 /** Owners whose figures are remembered. */
 const OWNERS_HELD_MAX = 10_000;
-
-/** A row as it was when it ceased to be pending. */
-export interface GoneRow {
-  uploadId: string;
-  /** The workspace, or the person if it was in none; null if the row was not pending. */
-  pendingOwnerId: string | null;
-  statedSizeBytes: number | null;
-  stagedSizeBytes: number | null;
-}
-
-/** The columns of a `GoneRow`. */
-export const GONE_COLUMNS = `
-    id AS uploadId, CASE status WHEN 'pending' THEN coalesce(workspace_id, user_id) END AS pendingOwnerId,
-    stated_size_bytes AS statedSizeBytes, staged_size_bytes AS stagedSizeBytes`;
 
 export interface UnconfirmedOptions {
   pendingUploadsMax: number;
@@ -33,6 +21,14 @@ export interface UnconfirmedOptions {
   defaultQuotaBytes: number;
   /** Whether the store takes a PUT to a URL that is still good although its upload is deleted or confirmed. */
   urlsOutliveUploads: boolean;
+}
+
+export interface UnconfirmedParts {
+  rows: Pick<UploadRows, "setStagedSize">;
+  entries: Pick<RemovalEntries, "setSize">;
+  workspaces: Pick<Workspaces, "find">;
+  log: Log;
+  options: UnconfirmedOptions;
 }
 
 /** What an owner has pending. */
@@ -75,8 +71,8 @@ export type Unconfirmed = ReturnType<typeof createUnconfirmed>;
  * Counting them each time would cost as much as there are. So they are counted once and then followed. They are counted
  * again only at the limit, and only if another process has written to the database: it may have deleted some.
  */
-export function createUnconfirmed(db: Db, parts: { workspaces: Workspaces; log: Log; options: UnconfirmedOptions }) {
-  const { workspaces, log, options } = parts;
+export function createUnconfirmed(db: Db, parts: UnconfirmedParts) {
+  const { workspaces, options } = parts;
   const counting = (whereSql: string) =>
     db.prepare<[string], Pending>(`
       SELECT count(*) AS uploads,
@@ -96,7 +92,7 @@ export function createUnconfirmed(db: Db, parts: { workspaces: Workspaces; log: 
       FROM uploads WHERE id = ? AND status = 'pending'`);
 
   const accounts = new Map<string, Account>();
-  const notes = createStagedNotes(db, log);
+  const notes = createStagedNotes(db, parts);
   const inFlight = createPutsInFlight((uploadId) => {
     const row = selectPending.get(uploadId);
     return row === undefined ? 0 : bytesOf(row);

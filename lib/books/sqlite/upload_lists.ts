@@ -1,11 +1,10 @@
 import { giveWay } from "../../pacer.ts";
-import type { Category } from "../file_types.ts";
 import { selectedWorkspace } from "../permissions.ts";
 import type { Principal } from "../principals.ts";
+import type { PageStart, Upload, UploadFilter, UploadPage, Uploads } from "../uploads.ts";
 import type { Db } from "./db/db.ts";
 import { type Counted, createKeptCounts, type KeptCountsOptions } from "./kept_counts.ts";
-import { UPLOAD_COLUMNS } from "./upload_views.ts";
-import type { Upload } from "./uploads.ts";
+import { UPLOAD_COLUMNS } from "./upload_rows.ts";
 
 /** Index entries that one statement reads: 0.5 ms or so. */
 const STEP_ROWS_MAX = 2_000;
@@ -14,26 +13,6 @@ const LOOK_COST = 8;
 /** Ids are made of hexadecimal digits and hyphens: none comes after this. */
 const AFTER_ALL_IDS = "g";
 const ID_FORM = /^[0-9a-f-]{36}$/;
-
-export interface UploadFilter {
-  status?: "pending" | "uploaded" | undefined;
-  category?: Category | undefined;
-  contextId?: string | undefined;
-}
-
-/** Where a page begins, in the order of the list: after this many uploads, of those with ids below `beforeId`. */
-export interface PageStart {
-  beforeId?: string | undefined;
-  offset: number;
-  limit: number;
-}
-
-export interface UploadPage {
-  uploads: Upload[];
-  total: number;
-  /** Where the next page begins; null if there is none. */
-  nextBeforeId: string | null;
-}
 
 interface UploadListsOptions extends KeptCountsOptions {
   stepRows?: number;
@@ -55,7 +34,10 @@ interface Scope {
  * in short steps, between which requests are answered: neither a place far down a long list nor a filter that few rows
  * match stalls anyone. Rows that come or go meanwhile are seen or not; a page's rows are read in its last step.
  */
-export function createUploadLists(db: Db, { stepRows = STEP_ROWS_MAX, ...options }: UploadListsOptions = {}) {
+export function createUploadLists(
+  db: Db,
+  { stepRows = STEP_ROWS_MAX, ...options }: UploadListsOptions = {},
+): Pick<Uploads, "list" | "listOfWorkflow"> {
   const filterSql = `
        AND (:status IS NULL OR status = :status)
        AND (:category IS NULL OR category = :category)`;
