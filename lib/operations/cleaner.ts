@@ -77,14 +77,10 @@ export function createCleaner(options: CleanerOptions): Cleaner {
   const clock = watchClock({ times, atStart, objects, log, now, monotonicNow });
   const permit = createRemovalPermit({ guard, onFirstGranted: () => clock.judgeStart(guard.markerAtMs()), log });
 
-  const clean = createCleaning(options, { clock, permit });
   const cleaning = createWorker({
-    async runPass(steps) {
-      const counts = await clean(steps);
+    runPass: createCleaning(options, { clock, permit }),
+    async planNext() {
       staging.wake();
-      return counts;
-    },
-    async sleepMs() {
       // Nothing may be due yet: the store is asked at its own pace.
       if (!permit.isGranted()) return permit.pauseMs();
       const untilDueMs = ((await removals.nextDueAtMs()) ?? Number.POSITIVE_INFINITY) - now();
@@ -128,7 +124,7 @@ function createCleaning(options: CleanerOptions, { clock, permit }: { clock: Clo
   const removeDue = createObjectRemoval({ ...options, permit, pauseReason, onRemovals });
 
   return async function clean(steps: Steps): Promise<CleanerCounts> {
-    if (!(await permit.ask())) return { removed: 0, failed: 0, expired: 0 };
+    if (!permit.isFresh() && !(await permit.ask())) return { removed: 0, failed: 0, expired: 0 };
     const expired = await expireRows(steps);
     const { removed, failed } = await removeDue(steps, () => emptyDeletedWorkspaces(uploads, steps, log));
     // Even if nothing was removed: the marker tells a database from before what was charged meanwhile.

@@ -26,11 +26,10 @@ export function createRemovalPermit({ guard, onFirstGranted, log }: RemovalPermi
   let pauseMs = 0;
 
   /**
-   * Asks before a pass, unless the permit is fresh. A decision by a person is noticed here too. If the store cannot be asked,
+   * To be asked before a pass, unless the permit is fresh. A decision by a person is noticed here too. If the store cannot be asked,
    * an earlier permit holds for work that needs no store; before a removal it is renewed.
    */
   async function ask(): Promise<boolean> {
-    if (isGranted && guard.isFresh()) return true;
     const wasGranted = isGranted;
     try {
       isGranted = await guard.isCurrent();
@@ -75,7 +74,9 @@ export function createRemovalPermit({ guard, onFirstGranted, log }: RemovalPermi
       isGranted = await guard.isStillThere();
       return isGranted;
     },
-    /** As far as was known a moment ago. */
+    /** Whether it was granted a moment ago, so that nobody needs to ask. */
+    isFresh: () => isGranted && guard.isFresh(),
+    /** As far as was last known. */
     isGranted: () => isGranted,
     /** How long to wait before the store is asked again, in milliseconds; 0 while all is well. */
     pauseMs: () => pauseMs,

@@ -52,7 +52,7 @@ export function createStagingScan(options: StagingScanOptions): StagingScan {
     async runPass() {
       if (untilDueMs() === 0 && mayScan() && (await scan()) > 0) onFound();
     },
-    sleepMs: async () => untilDueMs() || RETRY_MS,
+    planNext: async () => untilDueMs() || RETRY_MS,
     mayWake: () => untilDueMs() === 0,
     gapMs: 0,
     retryMs: SCAN_INTERVAL_MS,

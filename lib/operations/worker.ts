@@ -5,8 +5,8 @@ import { createPace, type Pace } from "./cleaner_pace.ts";
 export interface Work<Result> {
   /** One pass over everything that is due. Between its steps it asks `steps` whether to go on, and how fast. */
   runPass: (steps: Steps) => Promise<Result>;
-  /** How long to sleep after a pass that succeeded, in milliseconds. */
-  sleepMs: () => Promise<number>;
+  /** Called after a pass that succeeded, and the gap. Resolves with how long to sleep, in milliseconds. */
+  planNext: () => Promise<number>;
   /** Whether `wake` may end the sleep. While it may not, the work keeps its own pace. */
   mayWake: () => boolean;
   /** The shortest time between two passes, in milliseconds: what comes in meanwhile is done together. */
@@ -69,7 +69,7 @@ export function createWorker<Result>(work: Work<Result>): Worker<Result> {
     try {
       await runOnce();
       await pause(work.gapMs);
-      if (!isStopping()) sleepMs = await work.sleepMs();
+      if (!isStopping()) sleepMs = await work.planNext();
     } catch (error) {
       if (!isStopping()) work.onFailure(error);
     }
