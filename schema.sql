@@ -186,7 +186,6 @@ CREATE TABLE idempotency_keys (
   idempotency_key   TEXT NOT NULL CHECK (length(idempotency_key) BETWEEN 1 AND 255),
   -- Covers method, path, selected workspace and body.
   request_sha256    TEXT NOT NULL CHECK (length(request_sha256) = 64),
-  status            INTEGER NOT NULL,
   upload_id         TEXT NOT NULL,
   -- Only for a create: the row of a confirmed upload no longer names it, and the URL must stay the same while it is valid.
   staging_key       TEXT,

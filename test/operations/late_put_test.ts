@@ -243,8 +243,8 @@ test("the scan of staging enters what nothing names and is older than its URL's 
   const strangersPath = await putByHand(dataDir, `staging/${installationId}/${unknownId}/README`, isOldMs);
   await app.cleaner.runOnce();
 
-  assert.equal(await app.cleaner.lookForLateArrivals(), 2);
-  assert.equal(await app.cleaner.lookForLateArrivals(), 0);
+  assert.equal(await app.cleaner.scanStaging(), 2);
+  assert.equal(await app.cleaner.scanStaging(), 0);
   await app.cleaner.runOnce();
   assert.deepEqual(
     its
@@ -254,7 +254,7 @@ test("the scan of staging enters what nothing names and is older than its URL's 
     [its.keyOf(confirmed.id), ...[youngKey, its.keyOf(pending.id)].sort()],
   );
   clock.advance(61_000);
-  assert.equal(await app.cleaner.lookForLateArrivals(), 1);
+  assert.equal(await app.cleaner.scanStaging(), 1);
   await app.cleaner.runOnce();
   assert.ok(!its.files().includes(youngKey));
   assert.equal((await its.confirm(pending.id)).status, 200);

@@ -2,6 +2,7 @@ import { createHash, randomBytes } from "node:crypto";
 import { renameSync } from "node:fs";
 import { type FileHandle, open, unlink } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { noPendingUpload, type Staging } from "../../books/staging.ts";
 import { AppError } from "../../errors.ts";
 import type { Log } from "../../log.ts";
 import type { ObjectStat } from "../objects.ts";
@@ -57,8 +58,7 @@ export interface IntakeOptions {
   paths: ObjectPaths;
   folders: Folders;
   admit: Admission;
-  /** The workspace or person whose pending upload names this key now; null if none does. */
-  ownerOf: (objectKey: string) => string | null;
+  staging: Pick<Staging, "findOwner" | "whilePending">;
   now: () => number;
   log: Log;
 }
@@ -69,20 +69,20 @@ interface OwnedPut extends Admitted {
 }
 
 /** Takes uploads in: see `Receive`. */
-export function createIntake({ paths, folders, admit, ownerOf, now, log }: IntakeOptions): Receive {
+export function createIntake({ paths, folders, admit, staging, now, log }: IntakeOptions): Receive {
   const writers = createFairGate(WRITERS_MAX);
   let lastStampUs = 0;
 
   return async function receive(objectKey, body, options) {
     const path = paths.pathOf(objectKey);
-    const ownerId = path === null ? null : ownerOf(objectKey);
-    if (path === null || ownerId === null) throw nothingPending();
+    if (path === null) throw noPendingUpload();
+    const ownerId = await staging.findOwner(objectKey);
     const { sizeBytes, contentLength } = options;
     if (contentLength !== null) checkLength(contentLength, options, "announces");
 
     const temporaryPath = join(paths.temporaryFolder, randomBytes(16).toString("hex"));
     // Outside of what discards the file: a flood of refused uploads must cost no call of the file system.
-    const admitted = admitOrRefuse(objectKey, ownerId, contentLength ?? sizeBytes);
+    const admitted = await admitOrRefuse(objectKey, ownerId, contentLength ?? sizeBytes);
     try {
       const stored = await write(temporaryPath, body, options, { ...admitted, ownerId });
       await place(objectKey, temporaryPath, path);
@@ -96,9 +96,9 @@ export function createIntake({ paths, folders, admit, ownerOf, now, log }: Intak
     }
   };
 
-  function admitOrRefuse(objectKey: string, ownerId: string, announcedBytes: number | null): Admitted {
+  async function admitOrRefuse(objectKey: string, ownerId: string, announcedBytes: number | null): Promise<Admitted> {
     try {
-      return admit(objectKey, ownerId, announcedBytes);
+      return await admit(objectKey, ownerId, announcedBytes);
     } catch (error) {
       // It asks the file system how much is free.
       throw toUploadError(error);
@@ -139,7 +139,7 @@ export function createIntake({ paths, folders, admit, ownerOf, now, log }: Intak
     for await (const chunk of tellApart(body)) {
       if (writtenBytes + chunk.length > options.maxBytes) throw tooLarge(options);
       const chunkBytes = chunk.length;
-      put.take(chunkBytes);
+      await put.take(chunkBytes);
       hash?.update(chunk);
       await writers(put.ownerId, () => writeWhole(file, chunk));
       if (options.ownsChunks === true) freeMemory(chunk);
@@ -160,11 +160,8 @@ export function createIntake({ paths, folders, admit, ownerOf, now, log }: Intak
   async function place(objectKey: string, temporaryPath: string, path: string): Promise<void> {
     const folder = dirname(path);
     for (let attempt = 1; ; attempt++) {
-      // One step: nothing may come between the look at the row and the rename. A delete that commits before finds us
-      // here, one that commits after enters the key for removal and finds the file.
-      if (ownerOf(objectKey) === null) throw nothingPending();
       try {
-        renameSync(temporaryPath, path);
+        await staging.whilePending(objectKey, () => renameSync(temporaryPath, path));
         break;
       } catch (error) {
         if (!isMissing(error) || attempt === PLACE_ATTEMPTS_MAX) throw error;
@@ -241,13 +238,6 @@ function otherBytes(foundSha256: string, checksumSha256: string | null): AppErro
   return new AppError(
     "bad_request",
     `Cannot store the upload: the SHA-256 of its bytes is ${foundSha256} and not ${checksumSha256}, as was stated, and nothing of it was kept. Send the file that was meant, or create a new upload`,
-  );
-}
-
-function nothingPending(): AppError {
-  return new AppError(
-    "not_found",
-    "There is no pending upload for this URL: it was deleted, has expired, or is confirmed already. Create a new one",
   );
 }
 

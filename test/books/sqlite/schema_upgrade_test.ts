@@ -87,7 +87,7 @@ function shapeOf(path: string): unknown {
   }
 }
 
-for (const version of [1, 2]) {
+for (const version of [1, 2, 3]) {
   test(`a file of version ${version} becomes what a fresh one is, and keeps its rows`, async (t) => {
     const dataDir = temporaryFolder(t);
     const path = makeFile(
