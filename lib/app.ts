@@ -96,7 +96,7 @@ export async function openApp(options: AppOptions): Promise<App> {
       onFull: reserve.release,
       onGroup: metrics.onGroup,
     });
-    closers.push(() => books.db.close());
+    closers.push(() => books.close());
     closers.push(() =>
       books.unconfirmed.flushNotes().catch((error) => log.warn("staged_sizes_not_written", { error })),
     );
@@ -125,7 +125,7 @@ export async function openApp(options: AppOptions): Promise<App> {
       ...{ directory: directoryIdOf(config.dataDir), log, now, monotonicNow },
     });
     // Before anyone can create an upload: from then on a store without a record is another.
-    await guard.noteIntended().catch((error) => log.warn("store_not_noted", { error }));
+    await guard.recordIntended().catch((error) => log.warn("store_not_noted", { error }));
     if (config.store === "disk") await takeFolder({ config, guard, log });
 
     const uploadUrlTtlMs = config.uploadUrlTtlSeconds * 1000;
@@ -133,7 +133,8 @@ export async function openApp(options: AppOptions): Promise<App> {
       removals,
       uploads,
       noteStaged: books.unconfirmed.noteStaged,
-      times: books.times,
+      times: books.clock,
+      atStart: await books.clock.read(),
       idempotency,
       objects,
       backgroundMs: books.backgroundMs,
@@ -164,7 +165,7 @@ export async function openApp(options: AppOptions): Promise<App> {
     const sessions = openSessions({ config, log, now });
     closers.push(() => sessions?.close());
     const metricsPage = metricsRoutes({
-      ...{ metrics, totals: books.totals, logFigures: books.db.logFigures, log, now },
+      ...{ metrics, totals: books.totals, log, now },
       isPaused: () => cleaner.pauseReason() !== null,
     });
     const routes = createRoutes({

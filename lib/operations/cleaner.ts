@@ -1,5 +1,5 @@
 import { setTimeout as delay } from "node:timers/promises";
-import type { KeptTimes, TimesAtStart } from "../books/sqlite/clock.ts";
+import type { ClockRecords, TimesAtStart } from "../books/clock.ts";
 import type { Idempotency } from "../books/sqlite/idempotency.ts";
 import type { Removals, TakenRemoval } from "../books/sqlite/removals.ts";
 import type { Uploads } from "../books/sqlite/uploads.ts";
@@ -57,7 +57,9 @@ export interface CleanerOptions {
   /** Told of every object in staging that a look through it finds; false if no pending upload names it. */
   noteStaged: (objectKey: string, sizeBytes: number) => boolean;
   idempotency: Pick<Idempotency, "expire">;
-  times: KeptTimes;
+  times: ClockRecords;
+  /** Read before this process has dated any row. */
+  atStart: TimesAtStart;
   objects: ObjectStore;
   /** How long the event loop has worked for the writes that are made here. */
   backgroundMs: () => number;
@@ -90,13 +92,13 @@ export type Cleaner = ReturnType<typeof createCleaner>;
  * after its entry is durable and marked as taken (ROW-FIRST), and its entry goes only after the object has.
  */
 export function createCleaner(options: CleanerOptions) {
-  const { removals, uploads, noteStaged, idempotency, times, objects, guard, stagingPrefix, uploadUrlTtlMs } = options;
+  const { removals, uploads, noteStaged, idempotency, times, atStart, objects, guard, stagingPrefix, uploadUrlTtlMs } =
+    options;
   const { log, now } = options;
   const { onRemovals = () => {} } = options;
   const monotonicNow = options.monotonicNow ?? (() => performance.now());
-  const atStart = times.read();
   const pace = createPace({ workedMs: options.backgroundMs, pause });
-  const clock = watchClock({ times, atStart, objects, log, now, monotonicNow });
+  const clock = watchClock({ records: times, atStart, objects, log, now, monotonicNow });
 
   let pass: Promise<CleanerCounts> | null = null;
   /** The loop's pass with what follows it, while it is under way. */
@@ -173,7 +175,7 @@ export function createCleaner(options: CleanerOptions) {
     // Taken before the clock is asked, and once: it may be set while rows are being expired.
     const nowMs = now();
     if (clock.isTrusted()) {
-      await clock.noteTrust();
+      await clock.recordTrust();
       counts.expired = await expireAll(nowMs);
       await expireIdempotencyKeys(nowMs);
     }
@@ -354,7 +356,7 @@ export function createCleaner(options: CleanerOptions) {
       if ((await lookForLateArrivals()) > 0) wake();
     } catch (error) {
       // The listing failed. What it would have found lies there at the next look too.
-      log.error("look_failed", { error });
+      log.error("staging_scan_failed", { error });
     } finally {
       look = null;
     }
@@ -370,7 +372,7 @@ export function createCleaner(options: CleanerOptions) {
     });
     if (found > 0) log.info("late_arrivals_entered", { found });
     // Only a whole one counts: one that was broken off is begun again at the next start.
-    if (state !== "stopping") await times.noteLooked(now());
+    if (state !== "stopping") await times.recordScanned(now());
     return found;
   }
 
@@ -401,8 +403,8 @@ async function both<T>(removal: Promise<T>, booking: Promise<void>): Promise<T> 
  * How long the first look through staging waits. The last may have been made by an earlier process: a service that is
  * restarted often still looks. A time in the future was written by a wrong clock, and says nothing.
  */
-function firstLookInMs({ lookedAtMs, createdAtMs }: TimesAtStart, nowMs: number): number {
+function firstLookInMs({ scannedAtMs, createdAtMs }: TimesAtStart, nowMs: number): number {
   // Before there was an installation nothing can have been staged.
-  const sinceMs = nowMs - (lookedAtMs ?? createdAtMs);
+  const sinceMs = nowMs - (scannedAtMs ?? createdAtMs);
   return sinceMs < 0 ? 0 : Math.max(0, LOOK_INTERVAL_MS - sinceMs);
 }

@@ -1,10 +1,11 @@
+import type { ContextType } from "../books/contexts.ts";
 import { PERMISSIONS } from "../books/permissions.ts";
 import type { Principal } from "../books/principals.ts";
+import type { Contexts } from "../books/sqlite/contexts.ts";
 import type { Idempotency, RepeatableRequest } from "../books/sqlite/idempotency.ts";
 import type { EndedLease, Removals } from "../books/sqlite/removals.ts";
 import type { Rights } from "../books/sqlite/rights.ts";
 import type { Upload, Uploads } from "../books/sqlite/uploads.ts";
-import type { Contexts, ContextType } from "../books/sqlite/workflows.ts";
 import type { Workspaces } from "../books/sqlite/workspaces.ts";
 import { countText, type TextCounts } from "../books/text_counts.ts";
 import { orAfter } from "../deadline.ts";

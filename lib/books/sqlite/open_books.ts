@@ -1,10 +1,13 @@
 import type { Config } from "../../config/config.ts";
 import type { Log } from "../../log.ts";
-import { createKeptTimes } from "./clock.ts";
+import type { Books as Contract } from "../books.ts";
+import { createAudit } from "./audit.ts";
+import { createContexts } from "./contexts.ts";
 import { type DbOptions, openDb } from "./db/db.ts";
 import { measuredDb } from "./db/measured_db.ts";
 import { createDeletions } from "./deletions.ts";
 import { createIdempotency } from "./idempotency.ts";
+import { createInstallation } from "./installation.ts";
 import { createKeys } from "./keys.ts";
 import { createLedger } from "./ledger.ts";
 import { createMembers } from "./members.ts";
@@ -12,13 +15,12 @@ import { createOutboxReader } from "./outbox.ts";
 import { createRemovals } from "./removals.ts";
 import { createRemovedObjects } from "./removed_objects.ts";
 import { createRights } from "./rights.ts";
-import { createStoreRecords } from "./stores.ts";
 import { createTotals } from "./totals.ts";
 import { createUnconfirmed } from "./unconfirmed.ts";
 import { createUploads } from "./uploads.ts";
 import { createUsage } from "./usage.ts";
 import { createUsers } from "./users.ts";
-import { createContexts } from "./workflows.ts";
+import { createWorkflows } from "./workflows.ts";
 import { createWorkspaces } from "./workspaces.ts";
 
 export interface BooksOptions {
@@ -64,6 +66,7 @@ export function openBooks({ config, log, now, migrate, holdsLock, onFatal, onFul
   const removed = createRemovedObjects(db);
   const removals = createRemovals(background, { releaseUrl: unconfirmed.releaseUrl, recordRemoved: removed.record });
   const outbox = createOutboxReader(db);
+  const installation = createInstallation(db, now);
   const idempotency = createIdempotency(db, { background, now, keysMax: config.idempotencyKeysMax });
   const rights = createRights(db, { workspaces, now });
   const uploads = createUploads(db, {
@@ -79,7 +82,21 @@ export function openBooks({ config, log, now, migrate, holdsLock, onFatal, onFul
       pendingTtlMs: config.pendingTtlSeconds * 1000,
     },
   });
+  const contract: Contract = {
+    installationId: installation.id,
+    workflows: createWorkflows(db, { rights, now, workflowsMax: config.workflowsPerWorkspaceMax }),
+    ledger: createLedger(db),
+    usage: createUsage(db, { urlsOutliveUploads }),
+    outbox,
+    totals: createTotals(db, { outbox }),
+    stores: installation.stores,
+    clock: installation.clock,
+    audit: createAudit(db),
+    checkWritable: installation.checkWritable,
+    close: db.close,
+  };
   return {
+    ...contract,
     ...{ db, workspaces, rights, removals, idempotency, unconfirmed, uploads },
     deletions: createDeletions(db, { uploads, removed, installationId: workspaces.installationId() }),
     /** What the embedded store asks about the uploads that it takes in and hands out. */
@@ -89,16 +106,10 @@ export function openBooks({ config, log, now, migrate, holdsLock, onFatal, onFul
       stagedBytes: (ownerId: string): number => unconfirmed.figuresOf(ownerId).stagedBytes,
       beginPut: unconfirmed.beginPut,
     },
-    times: createKeptTimes(db),
     keys: createKeys(db, now),
-    contexts: createContexts(db, { workspaces, rights, now, workflowsMax: config.workflowsPerWorkspaceMax }),
+    contexts: createContexts(db, { workspaces }),
     users: createUsers(db, now),
     members: createMembers(db, { workspaces, now }),
-    usage: createUsage(db, { urlsOutliveUploads }),
-    outbox,
     backgroundMs: background.workedMs,
-    totals: createTotals(db, { outbox }),
-    ledger: createLedger(db),
-    stores: createStoreRecords(db),
   };
 }

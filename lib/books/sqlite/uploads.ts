@@ -1,6 +1,7 @@
 import { AppError } from "../../errors.ts";
 import { newId, newObjectKey } from "../../ids.ts";
 import type { ObjectStat } from "../../store/objects.ts";
+import type { ContextType } from "../contexts.ts";
 import type { Category, FileType } from "../file_types.ts";
 import { CHANGES_UPLOAD_SQL, PERMISSIONS, type SessionParams, sessionParams } from "../permissions.ts";
 import type { Principal } from "../principals.ts";
@@ -14,7 +15,6 @@ import type { Rights } from "./rights.ts";
 import { GONE_COLUMNS, type GoneRow, type Unconfirmed } from "./unconfirmed.ts";
 import { createUploadLists } from "./upload_lists.ts";
 import { createUploadViews, noUpload, UPLOAD_COLUMNS } from "./upload_views.ts";
-import type { ContextType } from "./workflows.ts";
 import { noWorkspace, storageLimitExceeded, type Workspaces } from "./workspaces.ts";
 
 export interface Upload {
