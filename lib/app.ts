@@ -96,7 +96,7 @@ export async function openApp(options: AppOptions): Promise<App> {
       onFull: reserve.release,
       onGroup: metrics.onGroup,
     });
-    closers.push(() => books.db.close());
+    closers.push(() => books.close());
     closers.push(() => books.staging.flush().catch((error) => log.warn("staged_sizes_not_written", { error })));
     const { workspaces, uploads, removals, idempotency, keys, users } = books;
     const installationId = workspaces.installationId();
@@ -123,7 +123,7 @@ export async function openApp(options: AppOptions): Promise<App> {
       ...{ directory: directoryIdOf(config.dataDir), log, now, monotonicNow },
     });
     // Before anyone can create an upload: from then on a store without a record is another.
-    await guard.noteIntended().catch((error) => log.warn("store_not_noted", { error }));
+    await guard.recordIntended().catch((error) => log.warn("store_not_noted", { error }));
     if (config.store === "disk") await takeFolder({ config, guard, log });
 
     const uploadUrlTtlMs = config.uploadUrlTtlSeconds * 1000;
@@ -131,7 +131,8 @@ export async function openApp(options: AppOptions): Promise<App> {
       removals,
       uploads,
       staging: books.staging,
-      times: books.times,
+      clockRecords: books.clock,
+      atStart: await books.clock.read(),
       idempotency,
       objects,
       backgroundMs: books.backgroundMs,
@@ -162,7 +163,7 @@ export async function openApp(options: AppOptions): Promise<App> {
     const sessions = openSessions({ config, log, now });
     closers.push(() => sessions?.close());
     const metricsPage = metricsRoutes({
-      ...{ metrics, totals: books.totals, logFigures: books.db.logFigures, log, now },
+      ...{ metrics, totals: books.totals, log, now },
       isPaused: () => cleaner.pauseReason() !== null,
     });
     const routes = createRoutes({

@@ -1,11 +1,10 @@
-import type { LogFigures } from "../books/sqlite/db/checkpoints.ts";
-import type { Totals, TotalsReader } from "../books/sqlite/totals.ts";
+import type { Totals, TotalsReader } from "../books/totals.ts";
 import { orAfter } from "../deadline.ts";
 import type { Route } from "../http/route.ts";
 import type { Log } from "../log.ts";
 import type { Metrics } from "../metrics/metrics.ts";
 
-/** A scrape waits no longer for the tables to be added up: usually it has 10 s in all. */
+/** How long a scrape waits for the totals; it usually has 10 s in all. */
 const TOTALS_MS_MAX = 3_000;
 
 export const METRICS_PATH = "/metrics";
@@ -13,7 +12,6 @@ export const METRICS_PATH = "/metrics";
 export interface MetricsRouteOptions {
   metrics: Metrics;
   totals: TotalsReader;
-  logFigures: () => LogFigures;
   /** Whether the cleaner waits for a person's decision. */
   isPaused: () => boolean;
   log: Log;
@@ -21,9 +19,9 @@ export interface MetricsRouteOptions {
   totalsMsMax?: number;
 }
 
-/** The page that Prometheus reads. It asks for no credential: it names no user, and has a port of its own where that matters. */
+/** The page that Prometheus reads. It needs no credential: it names no user, and can have a port of its own. */
 export function metricsRoutes(options: MetricsRouteOptions): Route[] {
-  const { metrics, totals, logFigures, isPaused, log, now, totalsMsMax = TOTALS_MS_MAX } = options;
+  const { metrics, totals, isPaused, log, now, totalsMsMax = TOTALS_MS_MAX } = options;
   let latest: Totals = {
     bytesUsed: Number.NaN,
     uploadsPending: Number.NaN,
@@ -35,13 +33,13 @@ export function metricsRoutes(options: MetricsRouteOptions): Route[] {
   };
 
   /**
-   * Reads the totals anew, unless that takes too long or fails: the rest of the page is worth having also while the
-   * database is in trouble. Then the latest ones stand in for them, at first "not a number".
+   * Reads the totals. If that fails or takes too long, the latest ones stand in for them, at first "not a number": the rest
+   * of the page is worth having while the database is in trouble too.
    */
   async function readTotals(): Promise<Totals> {
     const read = totals.read(now()).then(
-      (found) => {
-        latest = found;
+      (totals) => {
+        latest = totals;
       },
       (error) => log.warn("totals_not_read", { error }),
     );
@@ -59,7 +57,7 @@ export function metricsRoutes(options: MetricsRouteOptions): Route[] {
       async handle(_req, res) {
         const text = await metrics.render({
           totals: await readTotals(),
-          log: logFigures(),
+          log: await totals.readLog(),
           isPaused: isPaused(),
           nowMs: now(),
         });

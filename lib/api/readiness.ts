@@ -1,5 +1,4 @@
-import { whyUnusable } from "../books/sqlite/db/sqlite_errors.ts";
-import { OVERDUE_MS } from "../books/sqlite/outbox.ts";
+import { OVERDUE_MS } from "../books/outbox.ts";
 import { orAfter } from "../deadline.ts";
 import { AppError } from "../errors.ts";
 import { WHAT_TO_DO } from "../operations/store_complaints.ts";
@@ -7,16 +6,16 @@ import { timestamp } from "../timestamp.ts";
 import { VERSION } from "../version.ts";
 import type { RouteParts } from "./table.ts";
 
-/** A check is not repeated within this time: a flood of probes costs two writes a second. */
+/** The result of a check is kept this long, so that a flood of probes costs two writes a second. */
 const KEPT_MS = 500;
-/** A response waits this long for a check under way; after that it tells what was known before. */
+/** A response waits this long for a check that is under way; after that it repeats the result before it. */
 const WAIT_MS_MAX = 250;
-/** A store that has not answered by then counts as unavailable. */
+/** A store that has not responded by then counts as unavailable. */
 const STORE_PROBE_MS_MAX = 2_000;
 
-/** What was known longer ago than this is not told any more: then the check is waited for. */
+/** An older result is not repeated: the response waits for the check. */
 const KNOWN_MS_MAX = 10_000;
-/** How often the outbox is looked through for entries that are overdue: with many that is work. */
+/** How often the outbox is counted: that is work if it has many entries. */
 const OUTBOX_KEPT_MS = 10_000;
 
 interface State {
@@ -27,9 +26,9 @@ interface State {
 
 /**
  * Tells whether the service is ready. The database and the store are checked when somebody asks, at most twice a second,
- * for all who ask together. Nobody waits for a store that hangs: then the response is what was known last, and the next
- * one tells the difference. Throws `storage_unavailable` if the database cannot be written, or the store is not the one that
- * holds the objects: by itself that does not end.
+ * for all callers together. Nobody waits for a store that hangs: the response is then the last result, and a later response
+ * has the new one. Throws `storage_unavailable` if the database cannot be written, or if the store is not the one that holds
+ * the objects, which does not end by itself.
  */
 export function createReadiness({ books, objects, guard }: Pick<RouteParts, "books" | "objects" | "guard">) {
   let known: State | null = null;
@@ -52,11 +51,11 @@ export function createReadiness({ books, objects, guard }: Pick<RouteParts, "boo
 
   async function checkAll(nowMs: number): Promise<State> {
     const [database, store] = await Promise.allSettled([
-      books.workspaces.checkWritable(),
+      books.checkWritable(),
       orAfter(STORE_PROBE_MS_MAX, objects.probe(), () => {
-        throw new Error(`The store did not answer within ${STORE_PROBE_MS_MAX} ms`);
+        throw new Error(`The store did not respond within ${STORE_PROBE_MS_MAX} ms`);
       }),
-      lookAtOutbox(nowMs),
+      readOutbox(nowMs),
     ]);
     return {
       checkedAtMs: performance.now(),
@@ -65,7 +64,7 @@ export function createReadiness({ books, objects, guard }: Pick<RouteParts, "boo
     };
   }
 
-  async function lookAtOutbox(nowMs: number): Promise<void> {
+  async function readOutbox(nowMs: number): Promise<void> {
     if (performance.now() - outboxReadAtMs < OUTBOX_KEPT_MS) return;
     ({ oldestDueSinceMs } = await books.outbox.read(nowMs));
     outboxReadAtMs = performance.now();
@@ -77,14 +76,8 @@ export function createReadiness({ books, objects, guard }: Pick<RouteParts, "boo
     const { databaseFailure, storeIsUp } = await (before === null
       ? checking
       : orAfter(WAIT_MS_MAX, checking, () => before));
-    if (databaseFailure !== null) {
-      throw new AppError(
-        "storage_unavailable",
-        `The database cannot be written at the moment${describeCause(databaseFailure)}`,
-        { cause: databaseFailure },
-      );
-    }
-    // There only while a person has to decide: see `store_guard.ts`.
+    if (databaseFailure !== null) throw databaseFailure;
+    // There is a reason only while a person has to decide: see `store_guard.ts`.
     const paused = guard.pauseReason();
     if (paused !== null && guard.isElsewhere()) {
       throw new AppError("storage_unavailable", `No upload can be taken: ${paused}`, { hint: WHAT_TO_DO.other });
@@ -99,13 +92,4 @@ export function createReadiness({ books, objects, guard }: Pick<RouteParts, "boo
       ...(nowMs - sinceMs > OVERDUE_MS ? { removals: `overdue since ${timestamp(sinceMs)}` } : {}),
     };
   };
-}
-
-/** Why, as far as SQLite says: it may be the cause of what the write was told. */
-function describeCause(failure: unknown): string {
-  for (let error = failure; error instanceof Error; error = error.cause) {
-    const why = whyUnusable(error);
-    if (why !== null) return `: ${why}`;
-  }
-  return "";
 }

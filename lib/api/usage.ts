@@ -1,6 +1,6 @@
+import type { StorageEvent } from "../books/ledger.ts";
 import { PERMISSIONS, selectedWorkspace } from "../books/permissions.ts";
-import type { StorageEvent } from "../books/sqlite/ledger.ts";
-import type { ScriptFigures, StorageFigures } from "../books/sqlite/usage.ts";
+import type { ScriptFigures, StorageFigures } from "../books/usage.ts";
 import { type ActivityPeriod, activityPeriod, rangeDays, type Span, spanOf } from "../books/usage_periods.ts";
 import { AppError } from "../errors.ts";
 import { type Route, route } from "../http/route.ts";
@@ -61,9 +61,9 @@ export function usageRoutes({ books, config }: RouteParts): Route[] {
       summary: "List the workspace's activity; the published kinds of it never happen here, so the list is empty",
       access: READ,
       query: UsageActivityQuery,
-      handle({ principal, query: { user_id, limit } }) {
+      async handle({ principal, query: { user_id, limit } }) {
         const workspaceId = selectedWorkspace(principal);
-        if (user_id !== undefined && !usage.isMember(workspaceId, user_id)) {
+        if (user_id !== undefined && (await workspaces.roleOf(workspaceId, user_id)) === undefined) {
           const message = "user_id names no member of this workspace";
           throw new AppError("not_found", message, { details: [{ field: "user_id", message }] });
         }

@@ -14,7 +14,7 @@ const WRITE = PERMISSIONS.writeWorkflows;
 
 /** Workflows, as far as uploads need them: they are never run here. */
 export function workflowRoutes({ books, objects, config }: RouteParts): Route[] {
-  const { contexts, uploads } = books;
+  const { workflows, uploads } = books;
 
   return [
     route({
@@ -24,7 +24,7 @@ export function workflowRoutes({ books, objects, config }: RouteParts): Route[] 
       access: WRITE,
       body: CreateWorkflowBody,
       async handle({ principal, body }) {
-        const workflow = await contexts.createWorkflow(principal, body);
+        const workflow = await workflows.create(principal, body);
         return { status: 201, data: presentWorkflow(workflow, { withDefinition: true }) };
       },
     }),
@@ -38,16 +38,14 @@ export function workflowRoutes({ books, objects, config }: RouteParts): Route[] 
       async handle({ principal, query }) {
         const { offset, limit, search, include_definition: withDefinitions = false } = query;
         const filter = { search, order: orderOf(query.sort, query.order), offset, limit, withDefinitions };
-        const { workflows, total } = asksForRuns(query)
-          ? { workflows: [], total: 0 }
-          : await contexts.listWorkflows(principal, filter);
+        const page = asksForRuns(query) ? { workflows: [], total: 0 } : await workflows.list(principal, filter);
         const data: unknown[] = [];
-        for (const workflow of workflows) {
+        for (const workflow of page.workflows) {
           data.push(presentWorkflow(workflow, { withDefinition: withDefinitions }));
           // A definition may take a millisecond to parse.
           if (withDefinitions) await giveWay(principal.workspaceId ?? principal.userId);
         }
-        return { data, pagination: paginate(WORKFLOWS, query, { offset, limit, total }) };
+        return { data, pagination: paginate(WORKFLOWS, query, { offset, limit, total: page.total }) };
       },
     }),
 
@@ -57,8 +55,8 @@ export function workflowRoutes({ books, objects, config }: RouteParts): Route[] 
       summary: "Show a workflow",
       access: READ,
       params: WorkflowParams,
-      handle({ principal, params }) {
-        const workflow = contexts.findWorkflow(principal, params.workflow_id);
+      async handle({ principal, params }) {
+        const workflow = await workflows.find(principal, params.workflow_id);
         return { data: presentWorkflow(workflow, { withDefinition: true }) };
       },
     }),
@@ -71,7 +69,7 @@ export function workflowRoutes({ books, objects, config }: RouteParts): Route[] 
       params: WorkflowParams,
       body: PatchWorkflowBody,
       async handle({ principal, params, body }) {
-        const workflow = await contexts.patchWorkflow(principal, params.workflow_id, body);
+        const workflow = await workflows.patch(principal, params.workflow_id, body);
         return { data: presentWorkflow(workflow, { withDefinition: true }) };
       },
     }),
@@ -83,7 +81,7 @@ export function workflowRoutes({ books, objects, config }: RouteParts): Route[] 
       access: WRITE,
       params: WorkflowParams,
       async handle({ principal, params }) {
-        await contexts.removeWorkflow(principal, params.workflow_id);
+        await workflows.remove(principal, params.workflow_id);
         return { data: {} };
       },
     }),
@@ -96,7 +94,7 @@ export function workflowRoutes({ books, objects, config }: RouteParts): Route[] 
       params: WorkflowParams,
       query: WorkflowUploadsQuery,
       async handle({ principal, params, query, nowMs }) {
-        const workflow = contexts.findWorkflow(principal, params.workflow_id);
+        const workflow = await workflows.find(principal, params.workflow_id);
         const page = await uploads.listOfWorkflow(principal, workflow, pageStart(query));
         const urlExpiresAtMs = nowMs + config.downloadUrlTtlSeconds * 1000;
         return {

@@ -1,13 +1,12 @@
-import { createDoctorQueries } from "../books/sqlite/audit.ts";
 import { AppError } from "../errors.ts";
 import {
   compareMarker,
   contestedReason,
   type Marker,
   type MarkerVerdict,
-  markerIn,
   markerKeyOf,
   newStoreId,
+  parseMarker,
   writeMarker,
 } from "../operations/ledger_marker.ts";
 import { timestamp } from "../timestamp.ts";
@@ -15,33 +14,33 @@ import { type DoctorParts, markerPartsOf } from "./doctor.ts";
 import { counted, type Tally } from "./report.ts";
 import { type Walk, walkStore } from "./walk.ts";
 
-/** What going on costs, as far as store and database tell. */
+/** What going on would cost, as far as store and database show. */
 export interface Losses {
-  /** Objects that this database does not know: uploads that were begun or confirmed after it. */
+  /** Objects that this database does not know, of uploads that were created or confirmed after it. */
   unknownObjects: Tally;
-  /** Objects that are there and that it would remove: entered, in its time, as leases or as deleted. */
+  /** Objects that are there and that it would remove: in its time they were leased or their uploads deleted. */
   removedObjects: Tally;
-  /** Confirmed uploads whose object is not there, or another. */
+  /** Confirmed uploads whose object is not there, or is another. */
   ghosts: Tally;
   /** Uploads that were pending in its time and would expire at once. */
   expiringUploads: number;
 }
 
-/** What a person has to decide: to go on with this database, or with the store given. */
+/** What a person has to decide: whether to go on with this database, or with the given store. */
 export type Decision = "older-database" | "store";
 
 export interface Question {
-  /** What stops it, and why. */
+  /** The verdict that stops the service. */
   kind: "older" | "copied" | "other";
   reason: string;
-  /** When the ledger was last written; null where it is empty. */
+  /** When the ledger was last written; null if it is empty. */
   lastBookedAt: string | null;
   losses: Losses;
 }
 
 /**
- * What there is to decide, or null where nothing of that kind stops anything. Rejects with the `StoreError`, or the
- * `ListingError`, where the store cannot tell.
+ * What there is to decide; null if nothing of that kind stops the service. Throws a `StoreError` or a `ListingError` if the
+ * store cannot be read, and `conflict` if it belongs to another installation.
  */
 export async function findQuestion(
   parts: DoctorParts,
@@ -52,20 +51,20 @@ export async function findQuestion(
   const verdict = await compareMarker(markerPartsOf(parts));
   const stopped = stoppedBy(verdict);
   if (stopped === null || (stopped.kind === "other") !== (decision === "store")) return null;
-  // A bucket or folder that is not there has no objects, and cannot be gone on with either: this says so.
-  checkIsOurs(markerIn(await objects.readMarker(markerKeyOf(installationId))), installationId);
-  const queries = createDoctorQueries(books.db);
-  // Of whatever age: an upload of an hour ago counts too.
-  const walk = await walkStore({ objects, queries, installationId, now, graceMs: Number.NEGATIVE_INFINITY });
-  const last = books.ledger.last();
+  // It throws if the bucket or folder is not there: without one nobody can go on.
+  checkIsOurs(parseMarker(await objects.readMarker(markerKeyOf(installationId))), installationId);
+  // Objects of any age count: an upload of an hour ago would be lost too.
+  const graceMs = Number.NEGATIVE_INFINITY;
+  const walk = await walkStore({ objects, audit: books.audit, installationId, now, graceMs });
+  const last = await books.ledger.findLast();
   return {
     ...stopped,
     lastBookedAt: last === null ? null : timestamp(last.atMs),
-    losses: { ...lossesOf(walk), expiringUploads: queries.expiring(now()) },
+    losses: { ...lossesOf(walk), expiringUploads: await books.audit.countExpiring(now()) },
   };
 }
 
-/** Another installation's store is nobody's to accept: what lies in it would be taken for leftovers. */
+/** Nobody may accept another installation's store: its objects would be taken for leftovers. */
 function checkIsOurs(marker: Marker | null, installationId: string): void {
   if (marker === null || marker.installationId === installationId) return;
   throw new AppError(
@@ -82,17 +81,14 @@ function stoppedBy(verdict: MarkerVerdict): Pick<Question, "kind" | "reason"> | 
   return reason === null ? null : { kind: "copied", reason };
 }
 
-/**
- * Records the decision: from now on the marker says what this database says, in the store given. A running server takes
- * the store then.
- */
+/** Records the decision: the marker in the given store now agrees with this database, so a running server takes the store. */
 export async function acceptAsItIs(parts: DoctorParts, decision: Decision, now: () => number): Promise<void> {
   const { books, objects, installationId, place } = parts;
-  const { record, generation } = books.stores.read();
+  const { record, generation } = await books.stores.read();
   const stored = await objects.readMarker(markerKeyOf(installationId));
-  const replaced = markerIn(stored);
+  const replaced = parseMarker(stored);
   const owner = {
-    // A store that was accepted is another one than any from which it may have been copied.
+    // An accepted store must differ from any store that it may have been copied from.
     storeId: decision === "store" ? newStoreId() : (replaced?.storeId ?? record?.storeId ?? newStoreId()),
     generation: Math.max(generation, replaced?.generation ?? 0),
     runId: null,
@@ -104,10 +100,10 @@ export async function acceptAsItIs(parts: DoctorParts, decision: Decision, now: 
     nowMs: now(),
   });
   const { storeId, runId } = owner;
-  await books.stores.noteMarked({ place, storeId, runId, ledgerSeq }, owner.generation, now());
+  await books.stores.recordMarked({ place, storeId, runId, ledgerSeq }, owner.generation, now());
 }
 
-/** What there is to decide, for people. */
+/** The question as it is printed for people. */
 export function describeQuestion(decision: Decision, { kind, reason, lastBookedAt, losses }: Question): string {
   const { unknownObjects, removedObjects, ghosts, expiringUploads } = losses;
   const booked =

@@ -1,7 +1,6 @@
-import { createDoctorQueries } from "../books/sqlite/audit.ts";
 import { findServer } from "../books/sqlite/db/serve_lock.ts";
 import { type Books, openBooks } from "../books/sqlite/open_books.ts";
-import type { StorePlace } from "../books/sqlite/stores.ts";
+import type { StorePlace } from "../books/stores.ts";
 import type { Config } from "../config/config.ts";
 import { checkInitialised } from "../data_dir.ts";
 import type { Log } from "../log.ts";
@@ -16,50 +15,49 @@ import { checkLog } from "./log.ts";
 import { checkObjects, checkStore } from "./objects.ts";
 import { createReport, type Report } from "./report.ts";
 
-/** The cleaner itself enters what it finds in staging within 25 hours of the URL's end: only what is older was missed. */
+/** Within 25 hours of a URL's end the cleaner itself enters what it finds in staging, so only what is older was missed. */
 const GRACE_MS = 25 * 60 * 60_000;
 
 export interface DoctorOptions {
   config: Config;
   log: Log;
   now?: () => number;
-  /** Enters orphans in the outbox and adjusts counters. Without it nothing is changed. */
+  /** Whether to enter orphans in the outbox and adjust counters. If not, nothing is changed. */
   fix: boolean;
   /** Wraps the store, for tests that make it fail. */
   wrapStore?: (objects: ObjectStore) => ObjectStore;
 }
 
-/**
- * Looks the whole installation over, beside a running server or without one. Removes nothing and deletes no row, also with
- * `fix`.
- */
+/** Checks the whole installation, beside a running server or without one. Even with `fix` it removes no object and no row. */
 export async function runDoctor(options: DoctorOptions): Promise<Report> {
   const { config, fix, now = Date.now } = options;
   const report = createReport();
   const { dataDir } = config;
   await guarded(report, "opening", () => checkInitialised(dataDir));
-  // Of what is not there, or belongs to someone else, there is nothing more to say.
+  // The other checks need a data directory that is there and belongs to this user.
   if (!report.isFine()) return report;
   await guarded(report, "settings", () => checkSettings(report, config));
   await guarded(report, "files", () => checkFiles(report, config));
   await guarded(report, "opening", () =>
     withDatabase(options, async (books) => {
-      const queries = createDoctorQueries(books.db);
+      const { audit, ledger, outbox } = books;
       const server = findServer(dataDir);
       let isSound = false;
-      await guarded(report, "database file", () => {
-        isSound = checkIntegrity(report, queries, { isServed: server !== null });
+      await guarded(report, "database file", async () => {
+        isSound = await checkIntegrity(report, audit, { isServed: server !== null });
       });
       await guarded(report, "log", () => checkLog(report, dataDir, server?.processId ?? null));
-      await guarded(report, "BOOKS", () => checkBooks(report, queries, { fix: fix && isSound, nowMs: now() }));
-      await guarded(report, "outbox", () => checkOutbox(report, { queries, outbox: books.outbox, nowMs: now() }));
+      await guarded(report, "BOOKS", () =>
+        checkBooks(report, { audit, ledger }, { fix: fix && isSound, nowMs: now() }),
+      );
+      await guarded(report, "outbox", () => checkOutbox(report, { audit, outbox, nowMs: now() }));
       await guarded(report, "store", () =>
         withStore(options, books, async (parts) => {
           const { objects, installationId } = parts;
           const reasons = await checkStore(report, objects, markerPartsOf(parts));
           if (reasons === null) return;
           await checkObjects(report, {
-            ...{ objects, queries, installationId, now, fix, removals: books.removals },
+            ...{ objects, audit, installationId, now, fix, removals: books.removals },
             graceMs: Math.max(config.uploadUrlTtlSeconds, config.downloadUrlTtlSeconds) * 1_000 + GRACE_MS,
             reasonsAgainstFix: isSound ? reasons : [...reasons, "the database is damaged"],
           });
@@ -95,13 +93,13 @@ async function withDatabase<T>(options: PartsOptions, work: (books: Books) => Pr
   try {
     return await work(books);
   } finally {
-    await books.db.close();
+    await books.close();
   }
 }
 
 async function withStore<T>(options: PartsOptions, books: Books, work: (parts: DoctorParts) => Promise<T>): Promise<T> {
   const { config, log, now = Date.now, wrapStore = (objects) => objects } = options;
-  const installationId = books.workspaces.installationId();
+  const { installationId } = books;
   const store = await openStore({
     ...{ config, installationId, log, now, serves: false },
     publicUrl: () => config.publicUrl ?? "",

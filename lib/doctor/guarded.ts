@@ -2,11 +2,11 @@ import { hintOn, whyUnusable } from "../books/sqlite/db/sqlite_errors.ts";
 import { AppError } from "../errors.ts";
 import type { Report } from "./report.ts";
 
-const ADVICE = "put this right and run `stowage doctor` again: this was not looked at";
+const ADVICE = "put this right and run `stowage doctor` again: this was not checked";
 
 /**
- * Runs one check. Whatever keeps it from looking, such as a damaged database, a full disk or a folder of another user, is a
- * finding of this check, and the others are run all the same. Only a defect of ours passes through.
+ * Runs one check. If something prevents it, such as a damaged database, a full disk or another user's folder, that is a
+ * finding of this check, and the other checks run all the same. Only a defect of ours is thrown.
  */
 export async function guarded(report: Report, check: string, run: () => Promise<void> | void): Promise<void> {
   try {

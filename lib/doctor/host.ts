@@ -7,12 +7,12 @@ import { isThere } from "../file_access.ts";
 import { freeBytesOf } from "../free_space.ts";
 import type { Report } from "./report.ts";
 
-/** With less than this a database in daily use soon fails to commit. */
+/** With less room than this a database in daily use soon fails to commit. */
 const DATABASE_FREE_BYTES_MIN = 256 * 1024 * 1024;
 /** Permission bits of everyone but the owner. */
 const OTHERS_BITS = 0o077;
 
-/** Settings that are valid, and yet seldom meant. */
+/** Reports settings that are valid but seldom intended. */
 export function checkSettings(report: Report, config: Config): void {
   const check = "settings";
   const before = report.findings.length;
@@ -22,7 +22,7 @@ export function checkSettings(report: Report, config: Config): void {
   ] as const;
   for (const [name, url] of plain) {
     if (url === null || !url.startsWith("http:") || isLoopback(url)) continue;
-    report.note(check, `${name} is ${url}: keys and files travel in the clear`, {
+    report.note(check, `${name} is ${url}: keys and files travel unencrypted`, {
       advice: "put TLS in front, and let the setting begin with https:// (README, operation)",
     });
   }
@@ -35,14 +35,14 @@ export function checkSettings(report: Report, config: Config): void {
   }
   if (config.corsOrigins.includes("*")) {
     report.note(check, "STOWAGE_CORS_ORIGINS is *: pages of every origin may call the API with a key they have", {
-      advice: "name your own origins, separated by commas, if only your pages are to call it",
+      advice: "if only your own pages call it, name their origins, separated by commas",
     });
   }
   if (report.findings.length === before)
     report.ok(check, `STOWAGE_STORE is ${config.store}, data in "${config.dataDir}"`);
 }
 
-/** Who may read what lies in the data directory, and whether there is room left. */
+/** Checks who may read the files of the data directory, and whether there is room left. */
 export function checkFiles(report: Report, config: Config): void {
   const check = "files";
   const before = report.findings.length;
@@ -66,7 +66,7 @@ export function checkFiles(report: Report, config: Config): void {
   if (config.store === "disk" && !isThere(join(dataDir, SIGNING_KEY_FILE))) {
     report.problem(check, `there is no "${join(dataDir, SIGNING_KEY_FILE)}"`, {
       advice:
-        "put it back from a backup; else `stowage serve` makes a new one when it starts, and all URLs that are out are void",
+        "put it back from a backup; else `stowage serve` makes a new one when it starts, and every URL given out so far is void",
     });
   }
   const freeBytes = freeBytesOf(dataDir);

@@ -5,7 +5,7 @@ import { DATABASE_FILE } from "../books/sqlite/db/db.ts";
 import { describeReader, readersOf } from "../books/sqlite/db/log_readers.ts";
 import type { Report } from "./report.ts";
 
-/** Whether the database's log keeps the size that is promised, and who keeps it from that. */
+/** Checks that the database's log keeps the promised size, and names the processes that keep it from that. */
 export function checkLog(report: Report, dataDir: string, serverProcessId: number | null): void {
   const check = "log";
   const path = join(dataDir, DATABASE_FILE);

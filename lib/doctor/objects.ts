@@ -6,17 +6,17 @@ import { describePlace } from "../store/place.ts";
 import { counted, type Report, type Tally } from "./report.ts";
 import { ListingError, type Orphan, type Walk, type WalkOptions, walkStore } from "./walk.ts";
 
-/** Clocks further apart than this make an object's age unknown. */
+/** If the clocks differ by more than this, the age of an object is unknown. */
 export const CLOCK_SKEW_MS_MAX = 5 * 60_000;
-/** More than this share of the objects is never entered for removal: so many orphans are a mistake of another kind. */
+/** A larger share of the objects is never entered for removal: so many orphans have another cause. */
 const FIX_PERCENT_MAX = 5;
 const OLDER_DATABASE = "the database is older than the store";
-/** So many may go whatever their share: in a small store one object is more than a few percent. */
+/** This many may be entered whatever their share: in a small store one object is more than a few percent. */
 const FIX_OBJECTS_MIN = 10;
 
 /**
- * Whether this is the store that holds the objects, it can be used, and its clock and ours agree. Null where there is
- * nothing to compare; else reasons against a fix.
+ * Checks that this is the store that holds the objects, that it can be used, and that its clock agrees with ours. Resolves
+ * with reasons against a fix, or with null if there is nothing to compare.
  */
 export async function checkStore(report: Report, objects: ObjectStore, marker: MarkerParts): Promise<string[] | null> {
   const check = "store";
@@ -37,7 +37,7 @@ export async function checkStore(report: Report, objects: ObjectStore, marker: M
     const skewMs = objects.clockSkewMs();
     if (skewMs !== null && Math.abs(skewMs) > CLOCK_SKEW_MS_MAX) {
       report.problem("clock", describeSkew(skewMs), { advice: "set both clocks by NTP (`timedatectl set-ntp true`)" });
-      reasons.push("the clocks differ, so that the age of an object is not known");
+      reasons.push("the clocks differ, so the age of an object is not known");
     }
     if (verdict.kind === "fresh") report.ok("ledger marker", "nothing was ever stored");
     else reasons.push(...reportMarker(report, verdict));
@@ -49,7 +49,7 @@ export async function checkStore(report: Report, objects: ObjectStore, marker: M
   }
 }
 
-/** What the marker says of the database, and of other copies of it. Returns reasons against a fix. */
+/** Reports what the marker says about the database and about other copies of it. Returns reasons against a fix. */
 function reportMarker(
   report: Report,
   verdict: Extract<MarkerVerdict, { kind: "older" | "copied" | "current" }>,
@@ -74,14 +74,14 @@ function reportMarker(
   return [];
 }
 
-export interface ObjectsCheck extends Pick<WalkOptions, "objects" | "queries" | "installationId" | "graceMs" | "now"> {
+export interface ObjectsCheck extends Pick<WalkOptions, "objects" | "audit" | "installationId" | "graceMs" | "now"> {
   removals: Removals;
   fix: boolean;
-  /** Why nothing may be entered for removal, whatever is found. */
+  /** Why nothing may be entered for removal, whatever the comparison finds. */
   reasonsAgainstFix: readonly string[];
 }
 
-/** NO-ORPHAN and NO-GHOST. With `fix` enters orphans in the outbox; an upload's row is never touched. */
+/** NO-ORPHAN and NO-GHOST. With `fix` it enters orphans in the outbox; it never touches an upload's row. */
 export async function checkObjects(report: Report, options: ObjectsCheck): Promise<void> {
   let walk: Walk;
   try {
@@ -112,13 +112,13 @@ export async function checkObjects(report: Report, options: ObjectsCheck): Promi
   }
 }
 
-/** What in a walk makes its orphans doubtful. */
+/** Why the orphans that a walk has found are doubtful. */
 function reasonsIn({ orphans, objects, entered, confirmed, found }: Walk): string[] {
   const reasons: string[] = [];
   if ((confirmed > 0 && found === 0) || isTooMany(confirmed - found, confirmed)) {
     reasons.push(`${confirmed - found} of ${confirmed} confirmed uploads have no object: is this the right store`);
   }
-  // A long outbox must not make many orphans look few.
+  // A long outbox must not make many orphans look like few.
   const staying = objects - entered.staging.count - entered.final.count;
   if (isTooMany(orphans.count, staying)) {
     reasons.push(`${orphans.count} of ${staying} objects would go, more than ${FIX_PERCENT_MAX} percent`);
@@ -142,7 +142,7 @@ function reportGhosts(report: Report, walk: Walk, { isOlder }: { isOlder: boolea
     return;
   }
   if (confirmed > 0 && found === 0) {
-    // One finding and no list: it is the store that is wrong, not each upload.
+    // One finding without a list: the store is wrong, not each upload.
     report.problem(
       check,
       `none of ${counted(confirmed, "confirmed upload")} has its object here: is this the wrong bucket or folder?`,
@@ -195,7 +195,7 @@ async function reportOrphans(
     report.ok(check, `${counted(objects, "object")}, each named or entered for removal, or young (${walk.young})`);
     return;
   }
-  const what = `${counted(count, "object")} with ${bytes} bytes that nothing names`;
+  const what = `${counted(count, "orphaned object")} (${counted(bytes, "byte")})`;
   if (reasons.length > 0) {
     report.problem(check, what, {
       count,
@@ -213,19 +213,19 @@ async function reportOrphans(
     return;
   }
   let entered = 0;
-  async function enter(found: readonly Orphan[]): Promise<void> {
+  async function enter(batch: readonly Orphan[]): Promise<void> {
     const nowMs = options.now();
-    const results = await Promise.all(found.map((orphan) => removals.enterFound({ ...orphan, nowMs })));
+    const results = await Promise.all(batch.map((orphan) => removals.enterFound({ ...orphan, nowMs })));
     entered += results.filter(Boolean).length;
   }
-  // A second walk rather than a list kept from the first: there may be a million, and each is judged anew.
+  // A second walk instead of a list from the first: there may be a million orphans, and each is judged anew.
   await walkStore({ ...options, onOrphans: enter });
   report.add({ check, result: "fixed", what: `${what}; ${entered} entered for removal`, count, examples });
 }
 
 /** What an administrator can do about a store that fails as a whole. */
 export function adviceOn({ failure, message }: StoreError): string {
-  // The message says what to do itself.
+  // The message itself says what to do.
   if (message.includes("NODE_EXTRA_CA_CERTS")) return "set it where `stowage serve` is started, then start it again";
   switch (failure) {
     case "bucket_missing":

@@ -1,4 +1,4 @@
-/** Examples that are kept of one finding: enough to act on, and memory stays flat whatever is found. */
+/** Examples that are kept of one finding: enough to act on, while memory stays flat. */
 export const EXAMPLES_MAX = 1_000;
 /** Examples that are printed for people. */
 const EXAMPLES_PRINTED_MAX = 10;
@@ -9,12 +9,12 @@ export type Result =
   | "note"
   /** Something is wrong, and the exit code says so. */
   | "problem"
-  /** Was a problem until now. */
+  /** It was a problem until now. */
   | "fixed"
-  /** Could not be looked at, which the exit code tells too. */
+  /** It could not be checked, and the exit code says so. */
   | "unknown";
 
-/** What one check found. */
+/** The result of one check. */
 export interface Finding {
   check: string;
   result: Result;
@@ -31,13 +31,13 @@ export interface Report {
   ok: (check: string, what: string) => void;
   note: (check: string, what: string, more?: FindingMore) => void;
   problem: (check: string, what: string, more: FindingMore & { advice: string }) => void;
-  /** Whether everything was looked at and nothing is wrong, or nothing is wrong any more. */
+  /** Whether everything was checked and nothing is wrong any more. */
   isFine: () => boolean;
 }
 
 export type FindingMore = Pick<Finding, "advice" | "count" | "examples">;
 
-/** Collects what the checks find, in their order. */
+/** Collects the findings of the checks, in their order. */
 export function createReport(): Report {
   const findings: Finding[] = [];
   const add = (finding: Finding): void => void findings.push(finding);
@@ -61,12 +61,12 @@ export function reportText({ findings }: Report): string {
   const width = Math.max(...findings.map(({ check }) => check.length));
   const lines = findings.map(({ check, result, what, advice, count = 0, examples = [] }) => {
     const indent = " ".repeat(9);
-    const shown = examples.slice(0, EXAMPLES_PRINTED_MAX);
-    const more = Math.max(count, examples.length) - shown.length;
+    const printed = examples.slice(0, EXAMPLES_PRINTED_MAX);
+    const more = Math.max(count, examples.length) - printed.length;
     return [
       `${result.padEnd(8)} ${check.padEnd(width)}  ${what}`,
-      ...shown.map((example) => `${indent}  ${example}`),
-      ...(shown.length > 0 && more > 0 ? [`${indent}  and ${more} more; --json names up to ${EXAMPLES_MAX}`] : []),
+      ...printed.map((example) => `${indent}  ${example}`),
+      ...(printed.length > 0 && more > 0 ? [`${indent}  and ${more} more; --json names up to ${EXAMPLES_MAX}`] : []),
       ...(advice === undefined
         ? []
         : advice.split("\n").map((line, i) => `${indent}${i === 0 ? "do: " : "    "}${line}`)),
@@ -76,7 +76,7 @@ export function reportText({ findings }: Report): string {
   const counts = [
     `${problems} ${problems === 1 ? "problem" : "problems"}`,
     ...(fixed > 0 ? [`${fixed} fixed`] : []),
-    ...(unknown > 0 ? [`${unknown} not looked at`] : []),
+    ...(unknown > 0 ? [`${unknown} not checked`] : []),
     ...(notes > 0 ? [`${notes} ${notes === 1 ? "note" : "notes"}`] : []),
   ];
   return `${lines.join("\n")}\n\n${counts.join(", ")}`;
@@ -87,7 +87,7 @@ function countsOf(findings: readonly Finding[]) {
   return { problems: count("problem"), fixed: count("fixed"), unknown: count("unknown"), notes: count("note") };
 }
 
-/** Things that were counted, with the first of them as examples. */
+/** A number of things, with the first of them as examples. */
 export interface Tally {
   count: number;
   bytes: number;
@@ -104,7 +104,7 @@ export function addTo(tally: Tally, example: string, bytes = 0): void {
   if (tally.examples.length < EXAMPLES_MAX) tally.examples.push(example);
 }
 
-/** A number of things with the right form of their name: "1 object", "2 objects". */
+/** A number with the right form of a noun: "1 object", "2 objects". */
 export function counted(count: number, one: string, many = `${one}s`): string {
   return `${count} ${count === 1 ? one : many}`;
 }

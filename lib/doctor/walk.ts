@@ -1,72 +1,72 @@
-import type { ConfirmedRow, DoctorQueries } from "../books/sqlite/audit.ts";
+import type { Audit, ConfirmedRow } from "../books/audit.ts";
 import { markerKeyOf } from "../operations/ledger_marker.ts";
 import { eachOf } from "../store/disk/each_of.ts";
 import { uploadIdOf } from "../store/disk/object_paths.ts";
 import type { ListedObject, ObjectStat, ObjectStore } from "../store/objects.ts";
 import { addTo, createTally, type Tally } from "./report.ts";
 
-/** Objects, and rows, that are held at a time. */
+/** Objects, and rows, that are held at once. */
 const BATCH_MAX = 1_000;
-/** Suspects that are looked at once more, one by one. Beyond that many something is wrong with the whole store anyway. */
-const SECOND_LOOKS_MAX = 1_000;
+/** Suspects that are checked a second time, one by one. If there are more, the whole store is wrong anyway. */
+const SECOND_CHECKS_MAX = 1_000;
 /** Comes after every id. */
 const LAST_ID = "g";
 
-/** An object that nothing names, and old enough to be nobody's. */
+/** An object that no row names, and that is too old for a PUT or a copy that is still under way. */
 export interface Orphan {
   objectKey: string;
   uploadId: string;
   sizeBytes: number;
 }
 
-/** What the store holds beside what the database says. */
+/** The objects in the store compared with the rows of the database. */
 export interface Walk {
   objects: number;
   bytes: number;
-  /** Objects that are entered for removal, by place: they are on their way out. */
+  /** Objects that are entered for removal, by place. */
   entered: { staging: Tally; final: Tally };
   /** NO-ORPHAN. */
   orphans: Tally;
-  /** Objects that nothing names yet, or any more: a PUT or a copy may be under way. */
+  /** Objects that no row names, but that are young: a PUT or a copy may be under way. */
   young: number;
-  /** Under our prefixes, and not of the form that ours have. */
+  /** Objects under our prefixes whose keys do not have the form of ours. */
   foreign: Tally;
   confirmed: number;
-  /** Confirmed uploads whose object is there, of whatever size. */
+  /** Confirmed uploads whose object is there, whatever its size. */
   found: number;
   /** NO-GHOST. */
   ghosts: Tally;
   wrongSize: Tally;
-  /** Of the right size, and with another ETag than was charged. */
+  /** Objects of the right size with another ETag than was charged. */
   otherEtag: Tally;
 }
 
 export interface WalkOptions {
   objects: Pick<ObjectStore, "list" | "stat">;
-  queries: DoctorQueries;
+  audit: Pick<Audit, "listConfirmed" | "isNamed" | "isEntered">;
   installationId: string;
-  /** An object that nothing names is an orphan once it is older than this. */
+  /** An object that no row names is an orphan if it is older than this. */
   graceMs: number;
   now: () => number;
-  /** Told of each batch of orphans as they are found. */
+  /** Called with each batch of orphans. */
   onOrphans?: (orphans: readonly Orphan[]) => Promise<void>;
 }
 
-/** The listing cannot be relied on: nothing may be concluded from it. */
+/** The listing cannot be relied on, so nothing may be concluded from it. */
 export class ListingError extends Error {
   override readonly name = "ListingError";
 }
 
 /**
- * Goes through the whole store and all confirmed uploads side by side, both in the order of their ids, a batch at a time.
- * What happens meanwhile beside it is not mistaken for a fault. Rejects with a `ListingError` where the listing shows
- * itself to be incomplete, and with the store's own error.
+ * Compares the whole store with all confirmed uploads, both in the order of their ids, a batch at a time. Changes that happen
+ * meanwhile are not mistaken for faults. Throws a `ListingError` if the listing proves to be incomplete, and the store's own
+ * `StoreError`.
  */
 export async function walkStore(options: WalkOptions): Promise<Walk> {
-  const { objects, queries, installationId, graceMs, now, onOrphans } = options;
+  const { objects, audit, installationId, graceMs, now, onOrphans } = options;
   const startedAtMs = now();
   const markerKey = markerKeyOf(installationId);
-  let secondLooks = 0;
+  let secondChecks = 0;
   const walk: Walk = {
     objects: 0,
     bytes: 0,
@@ -100,7 +100,7 @@ export async function walkStore(options: WalkOptions): Promise<Walk> {
 
     for await (const object of objects.list(prefix)) {
       const { objectKey } = object;
-      // Not ours to judge: another installation's, or what a store that ignores the prefix adds.
+      // It belongs to another installation, or the store ignores the prefix.
       if (!objectKey.startsWith(prefix) || objectKey === markerKey) continue;
       const uploadId = uploadIdOf(objectKey, installationId);
       if (uploadId === null) {
@@ -108,7 +108,7 @@ export async function walkStore(options: WalkOptions): Promise<Walk> {
         continue;
       }
       if (objectKey <= last.objectKey) throw new ListingError("the store does not list its keys in order");
-      // Between two ids, never between two objects of one upload.
+      // The objects of one upload stay in one batch.
       if (batch.length >= BATCH_MAX && uploadId !== last.uploadId) await flush(last.uploadId);
       batch.push({ ...object, uploadId });
       last = { objectKey, uploadId };
@@ -118,11 +118,11 @@ export async function walkStore(options: WalkOptions): Promise<Walk> {
     await flush(LAST_ID);
   }
 
-  /** NO-GHOST, for the uploads between two ids. `batch` holds all objects that were listed there. */
+  /** NO-GHOST, for the uploads between two ids. `batch` holds all objects that were listed between them. */
   async function compareRows(batch: readonly ListedOurs[], after: string, through: string): Promise<void> {
     const listed = new Map(batch.map((object) => [object.objectKey, object]));
     for (let from = after; ; ) {
-      const rows = queries.confirmedBetween(from, through, BATCH_MAX);
+      const rows = await audit.listConfirmed(from, through, BATCH_MAX);
       const missing: ConfirmedRow[] = [];
       for (const row of rows) {
         walk.confirmed++;
@@ -144,17 +144,17 @@ export async function walkStore(options: WalkOptions): Promise<Walk> {
     } else if (etag !== row.etag) addTo(walk.otherEtag, `${row.uploadId} (${row.objectKey})`);
   }
 
-  /** Uploads whose objects were not listed. They may have been confirmed, or deleted, after their place was passed. */
+  /** Judges uploads whose objects were not listed. They may have been confirmed or deleted after the listing passed them. */
   async function judgeMissing(rows: readonly ConfirmedRow[]): Promise<void> {
     const isNew = ({ confirmedAtMs }: ConfirmedRow): boolean => confirmedAtMs >= startedAtMs;
-    const stats = await lookAgain(rows.filter((row) => isNew(row) || secondLooks++ < SECOND_LOOKS_MAX));
+    const stats = await statAgain(rows.filter((row) => isNew(row) || secondChecks++ < SECOND_CHECKS_MAX));
     for (const row of rows) {
       const stat = stats.get(row.objectKey) ?? null;
       if (stat !== null && !isNew(row)) {
         throw new ListingError(`the store has "${row.objectKey}" and does not list it: its listing ends too early`);
       }
       if (stat !== null) compare(row, stat);
-      else if (queries.names(row.uploadId, row.objectKey)) {
+      else if (await audit.isNamed(row.uploadId, row.objectKey)) {
         addTo(walk.ghosts, `${row.uploadId} (${row.objectKey}, ${row.sizeBytes} bytes)`, row.sizeBytes);
       } else walk.confirmed--;
     }
@@ -165,14 +165,14 @@ export async function walkStore(options: WalkOptions): Promise<Walk> {
     const suspects: ListedOurs[] = [];
     const oldBeforeMs = startedAtMs - graceMs;
     for (const object of batch) {
-      if (queries.names(object.uploadId, object.objectKey)) continue;
-      if (queries.isEntered(object.objectKey)) addTo(walk.entered[place], object.objectKey, object.sizeBytes);
+      if (await audit.isNamed(object.uploadId, object.objectKey)) continue;
+      if (await audit.isEntered(object.objectKey)) addTo(walk.entered[place], object.objectKey, object.sizeBytes);
       else if (object.modifiedAtMs > oldBeforeMs) walk.young++;
       else suspects.push(object);
     }
-    const stats = await lookAgain(suspects.filter(() => secondLooks++ < SECOND_LOOKS_MAX));
+    const stats = await statAgain(suspects.filter(() => secondChecks++ < SECOND_CHECKS_MAX));
     for (const { objectKey, uploadId, sizeBytes } of suspects) {
-      // Its upload may have been deleted, and its removal settled, since it was listed.
+      // Since it was listed, its upload may have been deleted and its removal completed.
       if (stats.get(objectKey) === null) continue;
       addTo(walk.orphans, `${objectKey} (${sizeBytes} bytes)`, sizeBytes);
       orphans.push({ objectKey, uploadId, sizeBytes });
@@ -180,8 +180,8 @@ export async function walkStore(options: WalkOptions): Promise<Walk> {
     if (orphans.length > 0) await onOrphans?.(orphans);
   }
 
-  /** What the store says of single objects now; null for those that are not there. */
-  async function lookAgain(suspects: readonly { objectKey: string }[]): Promise<Map<string, ObjectStat | null>> {
+  /** Asks the store for single objects; null stands for those that are not there. */
+  async function statAgain(suspects: readonly { objectKey: string }[]): Promise<Map<string, ObjectStat | null>> {
     const stats = new Map<string, ObjectStat | null>();
     await eachOf(suspects, async ({ objectKey }) => void stats.set(objectKey, await objects.stat(objectKey)));
     return stats;

@@ -1,7 +1,7 @@
 import type { Metric, Registry } from "@prometheus-io/client";
 import type { AnsweredRequest } from "../http/refusals.ts";
 
-/** Upper bounds in seconds: from an answer out of memory to a file of gigabytes. */
+/** Upper bounds in seconds: from a response out of memory to a file of gigabytes. */
 const BOUNDS_SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60];
 
 /** Methods with a label of their own. A client may send some thirty more. */
@@ -11,7 +11,7 @@ interface Series {
   method: string;
   route: string;
   byStatus: Map<number, number>;
-  /** How many took up to each bound and longer than the one before; the last: longer than all bounds. */
+  /** Requests that took longer than the bound before and no longer than this one; the last: longer than all bounds. */
   counts: number[];
   sumSeconds: number;
 }
@@ -23,8 +23,8 @@ interface Value {
 }
 
 /**
- * Counts and times requests. Kept by hand and only written by the library, because this is done for every request: a tenth
- * of a microsecond, where its own counter and histogram, which look each label up, take two or three.
+ * Counts and times requests. It runs for every request, so it keeps its own numbers, in a tenth of a microsecond: the
+ * library's counter and histogram look up each label, which takes two or three. The library only prints them.
  */
 export function createRequestMetrics(registry: Registry) {
   const byRoute = new Map<string, Map<string, Series>>();
@@ -103,12 +103,12 @@ export function createRequestMetrics(registry: Registry) {
   return { onAnswered };
 }
 
-/** Registers a metric whose values are made when they are asked for. */
+/** Registers a metric whose values are computed for each scrape. */
 function registerValues(
   registry: Registry,
   { values, ...metric }: { name: string; help: string; type: "counter" | "histogram"; values: () => Value[] },
 ): void {
   const written = { ...metric, get: async () => ({ ...metric, aggregator: "sum", values: values() }) };
-  // The registry asks a metric for its name and for get() alone. The type wants one of the library's own classes.
+  // The registry only uses a metric's name and get(), but its type wants one of the library's own classes.
   registry.registerMetric(written as unknown as Metric);
 }

@@ -1,15 +1,14 @@
 import { performance } from "node:perf_hooks";
 import { Counter, Gauge, Histogram, Registry } from "@prometheus-io/client";
-import type { LogFigures } from "../books/sqlite/db/checkpoints.ts";
-import type { Totals } from "../books/sqlite/totals.ts";
-import type { StoreFailure } from "../store/objects.ts";
+import type { LogFigures, Totals } from "../books/totals.ts";
+import type { StoreCall } from "../store/objects.ts";
 import { VERSION } from "../version.ts";
 import { createRequestMetrics } from "./http_metrics.ts";
 
-/** How often it is looked how late the event loop is: a stall longer than this is always seen. */
-const LAG_LOOK_MS = 100;
+/** How often the lag of the event loop is measured: a longer stall is always seen. */
+const LAG_INTERVAL_MS = 100;
 
-/** Upper bounds of how many writes one COMMIT made durable; 1,024 is the most. */
+/** Upper bounds of the number of writes that one COMMIT makes durable; 1,024 is the most. */
 const GROUP_BOUNDS = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1_024];
 const COMMIT_BOUNDS_SECONDS = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1];
 const CALL_BOUNDS_SECONDS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60];
@@ -18,21 +17,14 @@ const LAG_BOUNDS_SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 
 /** One transaction with the writes that it held. */
 export interface WriteGroup {
   writes: number;
-  /** How long the COMMIT took; null where the group failed. */
+  /** How long the COMMIT took; null if the group failed. */
   commitMs: number | null;
 }
 
-/** One request to the object store. */
-export interface StoreCall {
-  operation: string;
-  durationMs: number;
-  failure: StoreFailure | null;
-}
-
-/** What became of a removal: `postponed` where the store as a whole could not be used. */
+/** The outcome of a removal: `postponed` if the store as a whole could not be used. */
 export type RemovalResult = "done" | "failed" | "postponed";
 
-/** What the page tells beside what was counted. */
+/** What the page shows besides the counters of this process. */
 interface Page {
   totals: Totals;
   log: LogFigures;
@@ -44,7 +36,7 @@ export type Metrics = ReturnType<typeof createMetrics>;
 
 /**
  * What the process counts about itself, in the text format of Prometheus. No label grows with users, uploads or keys.
- * What the parts report goes through the `on…` functions; what lies in the tables is handed to `render`.
+ * Parts report through the `on…` functions; `render` is given the figures from the tables.
  */
 export function createMetrics({ store, now }: { store: string; now: () => number }) {
   const registry = new Registry();
@@ -108,7 +100,7 @@ export function createMetrics({ store, now }: { store: string; now: () => number
     registers,
   });
 
-  // A series that begins at its first event would hide that event from whoever asks for the increase.
+  // A series that began at its first event would hide that event from a query for the increase.
   for (const kind of ["staging", "final"]) {
     for (const result of ["done", "failed", "postponed"]) removalsEnded.inc({ kind, result }, 0);
   }
@@ -169,12 +161,12 @@ export function createMetrics({ store, now }: { store: string; now: () => number
     return startedAtSeconds;
   });
 
-  let lookDueMs = performance.now() + LAG_LOOK_MS;
-  const look = setInterval(() => {
+  let measureDueMs = performance.now() + LAG_INTERVAL_MS;
+  const lagTimer = setInterval(() => {
     const nowMs = performance.now();
-    lagSeconds.observe(Math.max(0, nowMs - lookDueMs) / 1000);
-    lookDueMs = nowMs + LAG_LOOK_MS;
-  }, LAG_LOOK_MS).unref();
+    lagSeconds.observe(Math.max(0, nowMs - measureDueMs) / 1000);
+    measureDueMs = nowMs + LAG_INTERVAL_MS;
+  }, LAG_INTERVAL_MS).unref();
 
   function counterFrom(name: string, help: string, value: () => number): void {
     new Counter({
@@ -210,14 +202,14 @@ export function createMetrics({ store, now }: { store: string; now: () => number
     if (failure !== null) callFailures.inc({ operation, failure });
   }
 
-  /** Keys of one batch, by what became of them. */
+  /** Counts the keys of one batch by the result. */
   function onRemovals(result: RemovalResult, objectKeys: readonly string[]): void {
     const staged = objectKeys.filter((key) => key.startsWith("staging/")).length;
     if (staged > 0) removalsEnded.inc({ kind: "staging", result }, staged);
     if (staged < objectKeys.length) removalsEnded.inc({ kind: "final", result }, objectKeys.length - staged);
   }
 
-  /** The page, with what the tables held at `nowMs`. */
+  /** The page, with the figures that the tables held at `nowMs`. */
   function render({ totals, log, isPaused, nowMs }: Page): Promise<string> {
     logBytes.set(log.logBytes);
     logHeldUpSeconds.set(log.heldUpMs / 1000);
@@ -233,7 +225,7 @@ export function createMetrics({ store, now }: { store: string; now: () => number
   }
 
   function close(): void {
-    clearInterval(look);
+    clearInterval(lagTimer);
   }
 
   return { onAnswered, onGroup, onStoreCall, onRemovals, render, contentType: registry.contentType, close };

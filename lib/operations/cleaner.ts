@@ -1,6 +1,6 @@
+import type { ClockRecords, TimesAtStart } from "../books/clock.ts";
 import type { Idempotency } from "../books/idempotency.ts";
 import type { Removals } from "../books/removals.ts";
-import type { KeptTimes } from "../books/sqlite/clock.ts";
 import type { Staging } from "../books/staging.ts";
 import type { Uploads } from "../books/uploads.ts";
 import type { Log } from "../log.ts";
@@ -35,7 +35,9 @@ export interface CleanerOptions {
   uploads: Pick<Uploads, "expire" | "removeOfDeletedWorkspaces">;
   staging: Pick<Staging, "noteStaged">;
   idempotency: Idempotency;
-  times: KeptTimes;
+  clockRecords: ClockRecords;
+  /** Read before this process has written anything: rows that this clock has dated say nothing about it. */
+  atStart: TimesAtStart;
   objects: ObjectStore;
   /** How long the event loop has worked for the writes that are made here, in milliseconds. */
   backgroundMs: () => number;
@@ -71,10 +73,9 @@ export interface Cleaner {
 
 /** Cleans in the background: the one part of the service that removes objects. */
 export function createCleaner(options: CleanerOptions): Cleaner {
-  const { removals, guard, times, objects, log, now, backgroundMs } = options;
+  const { removals, guard, clockRecords, atStart, objects, log, now, backgroundMs } = options;
   const { monotonicNow = () => performance.now() } = options;
-  const atStart = times.read();
-  const clock = watchClock({ times, atStart, objects, log, now, monotonicNow });
+  const clock = watchClock({ records: clockRecords, atStart, objects, log, now, monotonicNow });
   const permit = createRemovalPermit({ guard, onFirstGranted: () => clock.judgeStart(guard.markerAtMs()), log });
 
   const cleaning = createWorker({
@@ -96,7 +97,7 @@ export function createCleaner(options: CleanerOptions): Cleaner {
   });
 
   const staging: StagingScan = createStagingScan({
-    ...{ ...options, monotonicNow, atStart },
+    ...{ ...options, monotonicNow },
     mayScan: () => permit.isGranted() && clock.isTrusted(),
     onFound: cleaning.wake,
   });
@@ -139,7 +140,7 @@ function createCleaning(options: CleanerOptions, { clock, permit }: { clock: Clo
     // Read before the clock is judged, and once: it may be set while rows are being expired.
     const nowMs = now();
     if (!clock.isTrusted()) return 0;
-    await clock.noteTrust();
+    await clock.recordTrust();
     const expired = await expireUploads(uploads, nowMs, steps);
     await expireIdempotencyKeys(idempotency, nowMs, steps);
     return expired;

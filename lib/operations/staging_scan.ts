@@ -1,4 +1,4 @@
-import type { KeptTimes, TimesAtStart } from "../books/sqlite/clock.ts";
+import type { ClockRecords, TimesAtStart } from "../books/clock.ts";
 import type { Log } from "../log.ts";
 import { enterLateArrivals, type LateArrivalsOptions } from "./late_arrivals.ts";
 import type { StoreGuard } from "./store_guard.ts";
@@ -11,7 +11,7 @@ const RETRY_MS = 60_000;
 
 export interface StagingScanOptions extends Omit<LateArrivalsOptions, "isStopping"> {
   guard: Pick<StoreGuard, "isCurrent">;
-  times: Pick<KeptTimes, "noteLooked">;
+  clockRecords: Pick<ClockRecords, "recordScanned">;
   atStart: TimesAtStart;
   /** Whether a scan may begin: the store is ours, and the clock can be trusted with what is old. */
   mayScan: () => boolean;
@@ -33,7 +33,7 @@ export interface StagingScan {
 
 /** Scans staging once an hour for objects that nothing names, and enters them for removal. */
 export function createStagingScan(options: StagingScanOptions): StagingScan {
-  const { guard, times, mayScan, onFound, log, now, monotonicNow } = options;
+  const { guard, clockRecords, mayScan, onFound, log, now, monotonicNow } = options;
   let dueMs = monotonicNow() + firstScanInMs(options.atStart, now());
   let isStopped = false;
   const untilDueMs = (): number => Math.max(0, dueMs - monotonicNow());
@@ -44,7 +44,7 @@ export function createStagingScan(options: StagingScanOptions): StagingScan {
     const found = await enterLateArrivals({ ...options, isStopping: () => isStopped });
     if (found > 0) log.info("late_arrivals_entered", { found });
     // A scan that was broken off does not count: the next start makes another.
-    if (!isStopped) await times.noteLooked(now());
+    if (!isStopped) await clockRecords.recordScanned(now());
     return found;
   }
 
@@ -76,8 +76,8 @@ export function createStagingScan(options: StagingScanOptions): StagingScan {
  * How long the first scan waits. A service that is restarted often still scans every hour, because the time of the last
  * scan is kept. A time in the future was written by a wrong clock and says nothing.
  */
-function firstScanInMs({ lookedAtMs, createdAtMs }: TimesAtStart, nowMs: number): number {
+function firstScanInMs({ scannedAtMs, createdAtMs }: TimesAtStart, nowMs: number): number {
   // Before there was an installation nothing can have been staged.
-  const sinceMs = nowMs - (lookedAtMs ?? createdAtMs);
+  const sinceMs = nowMs - (scannedAtMs ?? createdAtMs);
   return sinceMs < 0 ? 0 : Math.max(0, SCAN_INTERVAL_MS - sinceMs);
 }

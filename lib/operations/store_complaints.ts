@@ -1,4 +1,5 @@
 import type { Log } from "../log.ts";
+import { createLogThrottle } from "../log_throttle.ts";
 import type { MarkerVerdict } from "./ledger_marker.ts";
 
 /** How often the log repeats what a person has to decide. */
@@ -16,14 +17,13 @@ export const WHAT_TO_DO = {
 
 export type PausedVerdict = Extract<MarkerVerdict, { kind: keyof typeof WHAT_TO_DO }>;
 
-/** Tells the log what a person has to decide: once for each kind, and then from time to time. */
-export function createComplaints({ log, monotonicNow }: { log: Log; monotonicNow: () => number }) {
-  /** By its kind: the reasons have numbers in them that change. */
-  let told: { kind: PausedVerdict["kind"]; atMs: number } | null = null;
+/** Logs what a person has to decide: at once, and then once in each interval while it lasts. */
+export function createStoreComplaints({ log, monotonicNow }: { log: Log; monotonicNow: () => number }) {
+  const throttle = createLogThrottle({ intervalMs: COMPLAINT_INTERVAL_MS, monotonicNow });
 
-  function tell({ kind, reason }: PausedVerdict): void {
-    if (told?.kind === kind && monotonicNow() - told.atMs < COMPLAINT_INTERVAL_MS) return;
-    told = { kind, atMs: monotonicNow() };
+  function complain({ kind, reason }: PausedVerdict): void {
+    // By the kind, because the reasons contain numbers that change.
+    if (!throttle.isDue(kind)) return;
     const hint = WHAT_TO_DO[kind];
     if (kind === "other") {
       const effect = "no upload is taken, no object is removed, no upload expires; lists, usage and deletes go on";
@@ -37,11 +37,5 @@ export function createComplaints({ log, monotonicNow }: { log: Log; monotonicNow
     });
   }
 
-  return {
-    tell,
-    /** What was told is over: it is told again if it comes back. */
-    forget: () => {
-      told = null;
-    },
-  };
+  return { complain, forget: throttle.forget };
 }

@@ -1,109 +1,79 @@
-import { randomBytes } from "node:crypto";
-import type { StoreRecord } from "../books/sqlite/stores.ts";
 import { AppError } from "../errors.ts";
-import type { Log } from "../log.ts";
-import { type ObjectStore, type StoredMarker, StoreError } from "../store/objects.ts";
-import { describePlace, isSamePlace } from "../store/place.ts";
-import {
-  compareMarker,
-  contestedReason,
-  contestMarker,
-  type MarkerOwner,
-  type MarkerParts,
-  type MarkerVerdict,
-  mayBeInUse,
-  newStoreId,
-  writeMarker,
-} from "./ledger_marker.ts";
-import { createComplaints, type PausedVerdict } from "./store_complaints.ts";
+import { StoreError } from "../store/objects.ts";
+import { compareMarker, contestedReason, contestMarker, type MarkerVerdict } from "./ledger_marker.ts";
+import { createStoreClaim, type StoreClaimOptions } from "./store_claim.ts";
+import { createStoreComplaints, type PausedVerdict } from "./store_complaints.ts";
 
-/** Between two rewrites: what a restored database lacks of the last minute may go unnoticed, no more. */
+/** How often the marker is brought up to date: a restored database may lack the events of this last minute unnoticed. */
 const REWRITE_INTERVAL_MS = 60_000;
 /**
- * A marker that was compared this lately is not read again. Passes of the cleaner may follow each other 20 times a second,
- * so for this long it may go on after another copy has taken the store, or after the store was swapped.
+ * A marker that was compared this recently is not read again, because passes of the cleaner may follow each other 20 times a
+ * second. The cleaner may go on for this long after another copy has taken the store, or after the store was swapped.
  */
 const COMPARE_INTERVAL_MS = 1_000;
-/** How often an idle run looks whether another has taken the store. */
-const LOOK_INTERVAL_MS = 10_000;
-/** For so long a run removes nothing if the one before may still be at work: it has looked by then, and objected. */
-const HOLD_MS = 20_000;
-/** Someone else may write the marker between our look and our write; not this often in a row. */
+/** How often an idle run checks whether another has taken the store. */
+const WATCH_INTERVAL_MS = 10_000;
+/** Another process may write the marker between the read and the write of this one, but not this often in a row. */
 const TAKE_ATTEMPTS_MAX = 3;
-
-export interface StoreGuardOptions extends MarkerParts {
-  objects: Pick<ObjectStore, "readMarker" | "writeMarker" | "stat" | "prepare">;
-  /** Names this data directory; null where that cannot be told. */
-  directory: string | null;
-  log: Log;
-  now: () => number;
-  monotonicNow: () => number;
-}
 
 export type StoreGuard = ReturnType<typeof createStoreGuard>;
 
 /**
  * Knows whether the store is the one that holds this installation's objects, and whether this process may change it.
  *
- * - A restored old database does harm: to it, today's charged objects look like orphans and abandoned copies.
+ * - A restored old database does harm: today's charged objects look to it like orphans and abandoned copies.
  * - In another store everything seems to be removed already, and every upload seems to be lost.
  * - Another copy of the data directory removes what this one still names.
  *
- * Until the store's marker is known to agree, nothing may be removed, expired or entered; in another store nothing may
- * be created or confirmed either. Taking the store writes the marker, so that no object is confirmed before it is there.
+ * Until the store's marker is known to agree, nothing may be removed, expired or entered; in another store nothing may be
+ * created or confirmed either. Taking the store writes the marker, so no object is confirmed before it is there.
  */
-export function createStoreGuard(options: StoreGuardOptions) {
-  const { objects, ledger, stores, place, log, now, monotonicNow } = options;
-  const { directory } = options;
-  const complaints = createComplaints({ log, monotonicNow });
-  const runId = randomBytes(16).toString("hex");
+export function createStoreGuard(options: StoreClaimOptions) {
+  const { ledger, place, log, monotonicNow } = options;
+  const claim = createStoreClaim(options);
+  const complaints = createStoreComplaints({ log, monotonicNow });
   /** The verdict that stops something; null while there is none. */
   let paused: PausedVerdict | null = null;
-  /** The store as this run has taken it, and the marker in it. */
-  let held: { record: StoreRecord; generation: number; stored: StoredMarker | null } | null = null;
-  let check: Promise<boolean> | null = null;
+  let comparison: Promise<boolean> | null = null;
   let comparedAtMs = Number.NEGATIVE_INFINITY;
-  let writtenSeq: number | null = null;
-  let foundAtMs: number | null = null;
-  /** Whether this run has ever had the store. */
-  let hasTaken = false;
-  let writtenAtMs = Number.NEGATIVE_INFINITY;
-  /** Until then nothing is removed, because the run before may still be at work. Infinite while the store is being taken. */
-  let holdUntilMs: number | null = null;
+  let rewrittenAtMs = Number.NEGATIVE_INFINITY;
 
   /** Whether everything may go on, as far as was known a moment ago. */
   function isFresh(): boolean {
-    return holdUntilMs === null && isCompared();
+    return !claim.isWaiting() && isCompared();
   }
 
-  /** Whether the store is this run's, as far as was known a moment ago. Whoever was held back has to look once more. */
+  /** Whether the store was this run's a moment ago. After a wait it has to be compared once more. */
   function isCompared(): boolean {
-    const nowMs = monotonicNow();
-    return (
-      held !== null && nowMs - comparedAtMs < COMPARE_INTERVAL_MS && !(holdUntilMs !== null && nowMs >= holdUntilMs)
-    );
+    return claim.held() !== null && monotonicNow() - comparedAtMs < COMPARE_INTERVAL_MS && !claim.isWaitOver();
   }
 
-  /** Whether everything may go on. Asked of the store, if not just now; rejects where it cannot be asked. */
+  /** Whether everything may go on. Compares the marker, unless that was done just now; throws if the store does not respond. */
   async function isCurrent(): Promise<boolean> {
     if (!isCompared()) {
-      check ??= compare().finally(() => {
-        check = null;
+      comparison ??= compare().finally(() => {
+        comparison = null;
       });
-      if (!(await check)) return false;
+      if (!(await comparison)) return false;
     }
-    return holdUntilMs === null;
+    return !claim.isWaiting();
   }
 
-  /** Whether the store is this run's. */
+  function mustCompare(): void {
+    comparedAtMs = Number.NEGATIVE_INFINITY;
+  }
+
+  /** Compares the marker, and takes the store if it may. Resolves with whether the store is this run's. */
   async function compare(): Promise<boolean> {
-    await noteIntended();
+    await claim.recordIntended();
     for (let attempt = 1; ; attempt++) {
       try {
         return await compareOnce();
       } catch (error) {
         if (!isChanged(error)) {
-          noteFailure(error);
+          // A store that is back but cannot be used is no longer paused for the old reason.
+          const isLasting = error instanceof AppError || (error instanceof StoreError && error.isRefusal);
+          if (paused !== null && isLasting) paused = { ...paused, reason: error.message };
           throw error;
         }
         if (attempt === TAKE_ATTEMPTS_MAX) throw contended(error);
@@ -113,127 +83,62 @@ export function createStoreGuard(options: StoreGuardOptions) {
 
   async function compareOnce(): Promise<boolean> {
     const startedAtMs = monotonicNow();
-    const own = held;
-    const verdict = judgedByRun(await compareMarker(options));
-    if (verdict.kind === "older" || verdict.kind === "copied" || verdict.kind === "other") {
+    const own = claim.held();
+    const verdict = judge(await compareMarker(options));
+    if (verdict.kind !== "fresh" && verdict.kind !== "current") {
       await pause(verdict);
       return false;
     }
-    const marker = verdict.kind === "current" ? verdict.marker : null;
-    // What an earlier run was told is no concern of this one.
-    const contested = marker?.runId === runId ? contestedReason(marker) : null;
-    if (contested !== null && verdict.kind === "current" && verdict.marker !== null) {
-      await pause({ ...verdict, kind: "copied", reason: contested });
-      return false;
-    }
-    // What was set back, by a store that lost its last writes, or written over, by one that knows no conditions, is taken anew.
-    const isOwn = marker?.runId === runId && marker.seq >= (own?.record.ledgerSeq ?? 0);
-    if (verdict.kind === "current" && own !== null && isOwn) {
-      own.stored = verdict.stored;
-      if (holdUntilMs !== null && startedAtMs >= holdUntilMs) await endHold(own);
+    // A marker that was set back, by a store that lost its last writes, or overwritten, by one without conditional writes, is
+    // no longer this run's: the store is taken again.
+    if (
+      own !== null &&
+      verdict.kind === "current" &&
+      verdict.marker !== null &&
+      verdict.marker.runId === claim.runId &&
+      verdict.marker.seq >= own.record.ledgerSeq
+    ) {
+      await claim.keep(own, verdict.stored, startedAtMs);
     } else await take(verdict);
     comparedAtMs = startedAtMs;
     return true;
   }
 
-  /** A store that is back and cannot be used is no longer paused for what it was. */
-  function noteFailure(error: unknown): void {
-    if (paused === null) return;
-    const isLasting = error instanceof AppError || (error instanceof StoreError && error.isRefusal);
-    if (isLasting) paused = { ...paused, reason: error.message };
+  /** The verdict on the marker, in view of what this run has done itself. */
+  function judge(verdict: MarkerVerdict): MarkerVerdict {
+    const isOwn = "marker" in verdict && verdict.marker?.runId === claim.runId;
+    // This run has used the database, so it is not a restored one: another copy has booked what it lacks.
+    if (verdict.kind === "older" && claim.hasTaken() && !isOwn) {
+      const reason = `another copy of this data directory has used the store since: ${verdict.reason}`;
+      return { ...verdict, kind: "copied", reason };
+    }
+    // An objection to an earlier run is no concern of this one.
+    if (verdict.kind === "current" && verdict.marker !== null && isOwn) {
+      const reason = contestedReason(verdict.marker);
+      if (reason !== null) return { ...verdict, kind: "copied", reason };
+    }
+    return verdict;
   }
 
-  /** Nobody has objected. From now on a start on this directory, also after a crash, has no one to wait for. */
-  async function endHold(own: NonNullable<typeof held>): Promise<void> {
-    await write(own, { directory });
-    holdUntilMs = null;
-    log.info("removals_go_on");
-  }
-
-  /**
-   * Before the first upload is made it is written down where its object is to go, whether or not that store answers yet:
-   * it may be made later, because nothing can be in another.
-   */
-  async function noteIntended(): Promise<void> {
-    const { record, hasLedger, hasUploads, generation } = stores.read();
-    if (record !== null || hasLedger() || hasUploads()) return;
-    await noted(stores.note({ place, storeId: newStoreId(), runId: null, ledgerSeq: 0 }, generation));
-  }
-
-  /** A database that this run has used is no restored one: what the marker has beyond it another copy has booked. */
-  function judgedByRun(verdict: MarkerVerdict): MarkerVerdict {
-    if (verdict.kind !== "older" || !hasTaken || verdict.marker.runId === runId) return verdict;
-    const reason = `another copy of this data directory has used the store since: ${verdict.reason}`;
-    return { ...verdict, kind: "copied", reason };
-  }
-
-  /** Makes the store this run's. The database knows of it first: after a crash the marker is never ahead of it. */
   async function take(verdict: Extract<MarkerVerdict, { kind: "fresh" | "current" }>): Promise<void> {
-    const { record: known, generation: before, markerWrittenAtMs } = stores.read();
-    const marker = verdict.kind === "current" ? verdict.marker : null;
-    const stored = verdict.kind === "current" ? verdict.stored : null;
-    const generation = before + 1;
-    const record: StoreRecord = {
-      place,
-      // The database may remember another, which nothing was put in.
-      storeId: marker?.storeId ?? (verdict.kind === "fresh" ? null : known?.storeId) ?? newStoreId(),
-      runId,
-      ledgerSeq: known?.ledgerSeq ?? 0,
-    };
-    if (marker?.runId !== runId) {
-      holdUntilMs = marker !== null && mayBeInUse(marker, directory) ? Number.POSITIVE_INFINITY : null;
-    }
-    await objects.prepare({ makes: verdict.kind === "fresh" });
-    await noted(stores.note(record, generation));
-    await write({ record, generation, stored });
-    if (holdUntilMs === Number.POSITIVE_INFINITY) {
-      // From here on the other can see that the store was taken.
-      holdUntilMs = monotonicNow() + HOLD_MS;
-      log.info("removals_held_back", {
-        why: "the run before did not end in good order, or was one of another copy of this data directory, which may still run",
-        for_ms: HOLD_MS,
-      });
-    }
-    if (!hasTaken) {
-      hasTaken = true;
-      foundAtMs = marker === null ? null : Date.parse(marker.writtenAt) || null;
-    }
-    // What was written just now says how far the ledger is; the first removal brings it up to date all the same.
-    writtenAtMs = Number.NEGATIVE_INFINITY;
-    if (known !== null && markerWrittenAtMs !== null && !isSamePlace(known.place, place)) {
-      log.warn("store_moved", { from: describePlace(known.place), to: describePlace(place) });
-    }
-    if (paused !== null) log.warn("cleaner_goes_on", { accepted: paused.reason });
+    await claim.take(verdict);
+    // The marker says how far the ledger is; the first removal brings it up to date all the same.
+    rewrittenAtMs = Number.NEGATIVE_INFINITY;
+    if (paused !== null) log.warn("cleaner_resumed", { accepted: paused.reason });
     paused = null;
     complaints.forget();
   }
 
-  /** Whoever starts after a run that was held back has to wait as well: so that one names no directory. */
-  async function write(
-    own: NonNullable<typeof held>,
-    marks: Partial<Pick<MarkerOwner, "directory" | "isReleased">> = {},
-  ): Promise<void> {
-    const { record, generation, stored } = own;
-    const isHeldBack = holdUntilMs !== null;
-    const owner: MarkerOwner = {
-      ...{ storeId: record.storeId, generation, runId, isReleased: false },
-      ...{ directory: isHeldBack ? null : directory, ...marks },
-    };
-    const ledgerSeq = await writeMarker(options, owner, { replaces: stored, nowMs: now() });
-    const marked = { ...record, ledgerSeq };
-    await noted(stores.noteMarked(marked, generation, now()));
-    held = { record: marked, generation, stored: null };
-    writtenSeq = ledgerSeq;
-  }
-
   async function pause(verdict: PausedVerdict): Promise<void> {
-    held = null;
+    claim.drop();
     paused = verdict;
-    complaints.tell(verdict);
-    // Only who has used the store itself says so: a stale copy that never came that far must not stop anyone.
-    if (verdict.kind !== "copied" || !hasTaken || verdict.marker.contestedBy !== null) return;
+    complaints.complain(verdict);
+    // Only a run that has used the store itself objects: a stale copy that never came that far must not stop anyone.
+    if (verdict.kind !== "copied" || !claim.hasTaken() || verdict.marker.contestedBy !== null) return;
     if (verdict.marker.runId === null) return;
-    await contestMarker(options, verdict.stored, runId).catch((error) => log.warn("contest_not_written", { error }));
+    await contestMarker(options, verdict.stored, claim.runId).catch((error) =>
+      log.warn("contest_not_written", { error }),
+    );
   }
 
   /**
@@ -241,106 +146,99 @@ export function createStoreGuard(options: StoreGuardOptions) {
    * with whether that is allowed.
    */
   async function keepUp(): Promise<boolean> {
-    if (held === null || !(await isStillThere())) return false;
-    if ((ledger.last()?.seq ?? 0) === writtenSeq) return true;
+    if (claim.held() === null || !(await isStillThere())) return false;
+    if (((await ledger.findLast())?.seq ?? 0) === claim.markedSeq()) return true;
     const startedAtMs = monotonicNow();
-    if (startedAtMs - writtenAtMs < REWRITE_INTERVAL_MS) return true;
-    // A store that knows no conditions overwrites whatever is there: so what is there is read just before.
-    comparedAtMs = Number.NEGATIVE_INFINITY;
-    if (!(await isCurrent()) || held === null) return false;
+    if (startedAtMs - rewrittenAtMs < REWRITE_INTERVAL_MS) return true;
+    // A store without conditional writes overwrites whatever is there, so it is read just before.
+    mustCompare();
+    if (!(await isCurrent())) return false;
+    const own = claim.held();
+    if (own === null) return false;
     try {
-      await write(held);
+      await claim.writeOwn(own);
     } catch (error) {
       if (!isChanged(error)) throw error;
-      // Ours, whose answer was lost, or another's: the next look tells.
-      comparedAtMs = Number.NEGATIVE_INFINITY;
+      // The marker is ours, if only the response was lost, or another's: the next comparison tells.
+      mustCompare();
       return await isCurrent();
     }
-    writtenAtMs = startedAtMs;
+    rewrittenAtMs = startedAtMs;
     return true;
   }
 
   /**
-   * Whether the store is there and may be changed. To be asked before and after something is removed from the embedded store: in
-   * a folder that was unmounted a moment ago every file seems to be removed already. There asking costs next to nothing.
+   * Whether the store is there and may be changed. To be called before and after something is removed from the embedded
+   * store: in a folder that was unmounted a moment ago every file seems to be removed already. A comparison there costs next
+   * to nothing.
    */
   async function isStillThere(): Promise<boolean> {
-    if (place.kind === "disk") comparedAtMs = Number.NEGATIVE_INFINITY;
+    if (place.kind === "disk") mustCompare();
     return await isCurrent();
   }
 
-  /** Writes down how far the ledger has come, and that this run removes nothing any more. The next need not wait for it. */
+  /** Writes how far the ledger has come, and that this run removes nothing any more: the next need not wait for it. */
   async function release(): Promise<void> {
-    if (held === null) return;
-    comparedAtMs = Number.NEGATIVE_INFINITY;
-    if (!(await isCurrent()) || held === null) return;
-    await write(held, { isReleased: true });
+    if (claim.held() === null) return;
+    mustCompare();
+    if (!(await isCurrent())) return;
+    const own = claim.held();
+    if (own !== null) await claim.writeOwn(own, { isReleased: true });
   }
 
-  /** Looks at the marker from time to time, so that an idle run notices too that another has taken the store. */
+  /** Compares the marker from time to time, so that an idle run also notices that another has taken the store. */
   function watch(): { close: () => void } {
     const timer = setInterval(() => {
-      // What is paused, and a store that does not answer, the cleaner looks at itself.
-      if (held !== null) void isCurrent().catch(() => {});
-    }, LOOK_INTERVAL_MS).unref();
+      // If something is paused, or the store does not respond, the cleaner checks it itself.
+      if (claim.held() !== null) void isCurrent().catch(() => {});
+    }, WATCH_INTERVAL_MS).unref();
     return { close: () => clearInterval(timer) };
   }
 
   /**
-   * Resolves where an upload may be confirmed: in a store that was swapped a second ago it would be charged for what is
-   * lost when the right one is back. Throws `storage_unavailable` in another store; rejects where it cannot be asked.
+   * Resolves if an upload may be confirmed now: in a store that was swapped a second ago it would be charged for an object
+   * that is lost when the right store is back. Throws `storage_unavailable` in another store, and a `StoreError` if the store
+   * does not respond.
    */
   async function admitConfirm(): Promise<void> {
-    // Once something is paused the cleaner asks again, at its own pace.
+    // Once something is paused the cleaner compares again, at its own pace.
     if (paused === null) await isCurrent();
     checkTakesUploads();
   }
 
-  /** Throws `storage_unavailable` where this is not the store that holds the objects. */
+  /** Throws `storage_unavailable` if this is not the store that holds the objects. */
   function checkTakesUploads(): void {
-    if (paused?.kind === "other") throw elsewhere("take uploads");
+    if (isElsewhere()) throw elsewhere("take uploads");
   }
 
+  /** Throws as `checkTakesUploads`. */
   function checkServesDownloads(): void {
-    if (paused?.kind === "other") throw elsewhere("read the file");
+    if (isElsewhere()) throw elsewhere("read the file");
+  }
+
+  /** Whether this is not the store that holds the objects. */
+  function isElsewhere(): boolean {
+    return paused?.kind === "other";
   }
 
   return {
-    ...{
-      noteIntended,
-      isFresh,
-      isCurrent,
-      isStillThere,
-      keepUp,
-      release,
-      watch,
-      admitConfirm,
-      checkTakesUploads,
-      checkServesDownloads,
-    },
-    /** Why the cleaner is paused, or null where it is not. */
+    ...{ isFresh, isCurrent, isStillThere, keepUp, release, watch },
+    ...{ admitConfirm, checkTakesUploads, checkServesDownloads, isElsewhere },
+    recordIntended: claim.recordIntended,
+    /** Why the cleaner is paused; null if it is not. */
     pauseReason: (): string | null => paused?.reason ?? null,
-    /** Whether this is not the store that holds the objects. */
-    isElsewhere: (): boolean => paused?.kind === "other",
-    /** When the marker that an earlier process has left was written; null if there was none, or it does not say. */
-    markerAtMs: (): number | null => foundAtMs,
+    /** When the marker that an earlier process left was written; null if there was none, or it does not say. */
+    markerAtMs: claim.formerMarkerAtMs,
   };
 }
 
-/** For users. `/ready` has the rest, for whoever looks after the service; it names both stores, and is open to all. */
+/** For users: `/ready` and the log name the stores. */
 function elsewhere(doing: string): AppError {
   return new AppError(
     "storage_unavailable",
     `Cannot ${doing} at the moment: this service does not have the store that holds its files. Its administrator finds the reason at /ready and in the log`,
     { retryAfterSeconds: 60 },
   );
-}
-
-/** A database that cannot be written is a state that ends, as one of the store is. */
-async function noted(write: Promise<void>): Promise<void> {
-  await write.catch((error) => {
-    throw new StoreError("unavailable", "Cannot write down which store is used: the database cannot be written", error);
-  });
 }
 
 function contended(cause: unknown): StoreError {

@@ -1,8 +1,9 @@
 import { orAfter } from "../deadline.ts";
 import type { Log } from "../log.ts";
+import { createLogThrottle } from "../log_throttle.ts";
 import { StoreError } from "../store/objects.ts";
 
-/** A store that cannot be used at start is asked again, for ever, after pauses that grow from the first to the second. */
+/** A store that cannot be used at the start is tried for ever, after pauses that grow from the first to the second. */
 const RETRY_MS_MIN = 1_000;
 const RETRY_MS_MAX = 60_000;
 /** How often the log repeats why the store cannot be used. */
@@ -11,38 +12,34 @@ const COMPLAINT_INTERVAL_MS = 60 * 60_000;
 const START_MS_MAX = 2_000;
 
 export interface StoreWatch {
-  /** Asks no more. */
+  /** Ends the retries. */
   close: () => void;
 }
 
 /**
- * Asks an S3 store until it can be used, and resolves after the first time, whatever came of it: one that does not answer,
- * or refuses us, stops nothing. Deletes go on without it, and somebody may set a clock or a key right.
+ * Checks an S3 store until it can be used. Resolves after the first check, or after 2 s, whatever the result: a store that
+ * does not respond, or refuses us, stops nothing. Deletes go on without it, and somebody may correct a clock or a key.
  */
 export async function watchStore({ check, log }: { check: () => Promise<void>; log: Log }): Promise<StoreWatch> {
+  const complaints = createLogThrottle({ intervalMs: COMPLAINT_INTERVAL_MS });
   let timer: NodeJS.Timeout | null = null;
   let isClosed = false;
   let retryMs = RETRY_MS_MIN;
-  let complaint: { text: string; atMs: number } | null = null;
 
-  async function ask(): Promise<void> {
+  async function attempt(): Promise<void> {
     try {
       await check();
-      if (complaint !== null) log.info("store_ready");
+      if (complaints.forget()) log.info("store_ready");
     } catch (error) {
       if (isClosed) return;
       complain(error);
-      timer = setTimeout(() => void ask(), retryMs).unref();
+      timer = setTimeout(() => void attempt(), retryMs).unref();
       retryMs = Math.min(RETRY_MS_MAX, retryMs * 2);
     }
   }
 
-  /** Once for each reason, and then from time to time. */
   function complain(error: unknown): void {
-    const text = error instanceof Error ? error.message : String(error);
-    const nowMs = performance.now();
-    if (complaint?.text === text && nowMs - complaint.atMs < COMPLAINT_INTERVAL_MS) return;
-    complaint = { text, atMs: nowMs };
+    if (!complaints.isDue(error instanceof Error ? error.message : String(error))) return;
     const failure = error instanceof StoreError ? error.failure : "unknown";
     const isRefused = error instanceof StoreError && error.isRefusal;
     log[isRefused ? "error" : "warn"](isRefused ? "store_refused" : "store_unavailable", {
@@ -52,7 +49,7 @@ export async function watchStore({ check, log }: { check: () => Promise<void>; l
     });
   }
 
-  await orAfter(START_MS_MAX, ask(), () => {});
+  await orAfter(START_MS_MAX, attempt(), () => {});
   return {
     close() {
       isClosed = true;

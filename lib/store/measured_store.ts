@@ -1,9 +1,8 @@
-import type { StoreCall } from "../metrics/metrics.ts";
-import { type ObjectStore, StoreError } from "./objects.ts";
+import { type ObjectStore, type StoreCall, StoreError } from "./objects.ts";
 
 /**
- * Reports the calls of a store that does not do so itself: the embedded one. Clients' own PUTs and GETs are not among
- * them, they are requests.
+ * Reports the calls of the embedded store, which does not do so itself. The PUTs and GETs of clients are not among them:
+ * they are requests.
  */
 export function measuredStore(objects: ObjectStore, onCall: (call: StoreCall) => void): ObjectStore {
   async function timed<T>(operation: string, work: () => Promise<T>): Promise<T> {

@@ -72,6 +72,14 @@ export class StoreError extends Error {
   }
 }
 
+/** One call to the object store, for metrics. */
+export interface StoreCall {
+  operation: string;
+  durationMs: number;
+  /** Null if it succeeded. */
+  failure: StoreFailure | null;
+}
+
 /**
  * What the service asks of an object store. Every method rejects with a `StoreError`, and with nothing else (but for
  * `prepare`), where the store failed.

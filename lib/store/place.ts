@@ -1,4 +1,4 @@
-import type { StorePlace } from "../books/sqlite/stores.ts";
+import type { StorePlace } from "../books/stores.ts";
 import type { Config } from "../config/config.ts";
 import { OBJECTS_FOLDER } from "../data_dir.ts";
 

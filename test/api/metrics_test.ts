@@ -339,8 +339,7 @@ test("a scrape does not wait for tables that take too long; before there are fig
   t.after(metrics.close);
   const [route] = metricsRoutes({
     metrics,
-    totals: { read: () => new Promise(() => {}) },
-    logFigures: () => ({ logBytes: 0, heldUpMs: 0 }),
+    totals: { read: () => new Promise(() => {}), readLog: async () => ({ logBytes: 0, heldUpMs: 0 }) },
     isPaused: () => true,
     log: silentLog,
     now: Date.now,

@@ -1,8 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { createReadiness } from "../../lib/api/readiness.ts";
-import { createDoctorQueries } from "../../lib/books/sqlite/audit.ts";
-import { DELETED_OVERDUE_MS, OVERDUE_MS } from "../../lib/books/sqlite/outbox.ts";
+import { DELETED_OVERDUE_MS, OVERDUE_MS } from "../../lib/books/outbox.ts";
 import { checkOutbox } from "../../lib/doctor/database.ts";
 import { createReport } from "../../lib/doctor/report.ts";
 import { DAY_MS, type FaultyApp, startFaultyApp } from "../help/faulty_app.ts";
@@ -17,7 +16,7 @@ const HOUR_MS = 3_600_000;
 async function toldBy({ app, clock }: FaultyApp) {
   const report = createReport();
   const nowMs = clock.now();
-  await checkOutbox(report, { queries: createDoctorQueries(app.books.db), outbox: app.books.outbox, nowMs });
+  await checkOutbox(report, { audit: app.books.audit, outbox: app.books.outbox, nowMs });
   const doctor = report.findings.map(({ what }) => /the oldest for (\S+) hours/.exec(what)?.[1]).find(Boolean) ?? null;
   const page = await scrape(app.metricsUrl);
   // Each time a new one, because it keeps what it has seen for some seconds of real time.

@@ -146,6 +146,6 @@ async function addOwner(config: ReturnType<typeof testConfig>): Promise<Owner> {
     const { apiKeyId, apiKey: key } = await books.keys.create(workspace);
     return { ...workspace, apiKeyId, key };
   } finally {
-    await books.db.close();
+    await books.close();
   }
 }

@@ -42,13 +42,13 @@ export function createBooksOperator({ its, whileStopped, model, random, disk }: 
   const [older, newest] = [join(kept, "older.db"), join(kept, "newest.db")];
   let olderSeq = 0;
 
-  const ledgerSeq = (): number => its().app.books.ledger.last()?.seq ?? 0;
+  const ledgerSeq = async (): Promise<number> => (await its().app.books.ledger.findLast())?.seq ?? 0;
   const objectKeys = async (): Promise<string[]> =>
     (await its().raw.objects()).map(({ objectKey }) => objectKey).sort();
 
   /** A copy of the file, made as the README says. */
   async function copyAside(): Promise<void> {
-    olderSeq = ledgerSeq();
+    olderSeq = await ledgerSeq();
     await whileStopped(() => copyFileSync(db, older));
   }
 
@@ -57,7 +57,7 @@ export function createBooksOperator({ its, whileStopped, model, random, disk }: 
    * afterwards everything is as before.
    */
   async function restoreOlderCopy(): Promise<void> {
-    if (!existsSync(older) || olderSeq >= ledgerSeq()) return copyAside();
+    if (!existsSync(older) || olderSeq >= (await ledgerSeq())) return copyAside();
     its().clock.advance(MARKER_MS);
     model.expire(its().clock.now());
     await its().app.cleaner.runOnce();

@@ -369,7 +369,7 @@ test("accept-older-database shows the losses, does nothing unasked, and a runnin
   const told = JSON.parse(accepted.stdout);
   assert.deepEqual([told.older, told.accepted], [true, true]);
   assert.deepEqual(told.losses.removedObjects.examples, [todaysKey]);
-  await server.says("cleaner_goes_on");
+  await server.says("cleaner_resumed");
   assert.equal((await server.call("GET", "/ready")).json.cleaner, undefined);
   assert.ok(logLines(server.stderr()).some(({ msg, level }) => msg === "cleaner_paused" && level === "error"));
   const again = await runProgram(t, ["doctor", "--accept-older-database"], env);

@@ -82,7 +82,7 @@ for (const make of ["minio", "versitygw"] as const satisfies readonly PlaceMake[
     assert.ok(await isThere(site, a.id));
     const accepted = await runProgram(t, ["doctor", "--accept-older-database", "--yes"], settings);
     assert.equal(accepted.exitCode, 0, accepted.stderr);
-    await original.says("cleaner_goes_on");
+    await original.says("cleaner_resumed");
     await until(async () => !(await isThere(site, a.id)), "what waited is removed");
 
     // A copy that was left behind stops itself, and disturbs no one. To it the store is simply ahead.
@@ -233,7 +233,7 @@ function startGuard(
 ) {
   const config = testConfig(dataDir);
   const books = openBooks({ config, log: silentLog, now: Date.now, migrate: false, onFatal: () => {} });
-  afterwards(t, () => books.db.close());
+  afterwards(t, () => books.close());
   let nowMs = 0;
   const guard = createStoreGuard({
     ...{ ledger: books.ledger, stores: books.stores, installationId: books.workspaces.installationId() },
@@ -277,7 +277,7 @@ async function openCopies(t: TestContext, make: "disk" | S3Make) {
   const shared: Shared = { objects, beforeWrite: null, losesAnswer: null, knowsConditions: true };
   const { guard, books } = startGuard(t, one, shared);
   assert.equal(await guard.isCurrent(), true);
-  await books.db.close();
+  await books.close();
   db.exec(`VACUUM INTO '${join(two, DATABASE_FILE)}'`);
   db.close();
   return { one, two, shared };
@@ -305,7 +305,7 @@ for (const make of ["disk", "minio", "versitygw"] as const) {
       const { guard, books } = startGuard(t, one, shared);
       if (lost === null) assert.equal(await guard.isCurrent(), true);
       else await assert.rejects(guard.isCurrent(), StoreError);
-      await books.db.close();
+      await books.close();
     }
   });
 }
@@ -329,7 +329,7 @@ test("a store that knows no conditions: who was written over has lost at its nex
   assert.match(first.guard.pauseReason() ?? "", /was still running/);
   second.pass();
   assert.equal(await second.guard.isCurrent(), false, "and it stays so");
-  await first.books.db.close();
+  await first.books.close();
   const again = startGuard(t, one, shared);
   assert.equal(await again.guard.isCurrent(), false, "a new start of the one that has the store takes it, and waits");
   assert.equal(again.guard.pauseReason(), null);
@@ -346,7 +346,7 @@ for (const make of ["disk", "minio", "versitygw"] as const) {
     const { one, two, shared } = copies;
     const own = startGuard(t, one, shared);
     assert.equal(await own.guard.isCurrent(), true, "after a crash on this very directory");
-    await own.books.db.close();
+    await own.books.close();
 
     const { log, events } = collectLog();
     const db = new Database(join(one, DATABASE_FILE));
@@ -359,7 +359,7 @@ for (const make of ["disk", "minio", "versitygw"] as const) {
     copy.guard.checkTakesUploads();
     assert.equal(copy.guard.pauseReason(), null, "uploads go on");
     await copy.guard.release();
-    await copy.books.db.close();
+    await copy.books.close();
 
     // Neither a good end nor a crash makes the next wait less.
     const next = startGuard(t, two, shared, { log, directory: "two" });
@@ -369,7 +369,7 @@ for (const make of ["disk", "minio", "versitygw"] as const) {
     assert.equal(await next.guard.keepUp(), false);
     next.pass(1_000);
     assert.equal(await next.guard.keepUp(), true);
-    await next.books.db.close();
+    await next.books.close();
     assert.deepEqual(
       events.map(({ msg }) => msg),
       ["removals_held_back", "removals_held_back", "removals_go_on"],
@@ -378,10 +378,10 @@ for (const make of ["disk", "minio", "versitygw"] as const) {
     const crashed = startGuard(t, two, shared, { directory: "two" });
     assert.equal(await crashed.guard.isCurrent(), true, "once it was its own, a crash costs nothing");
     await crashed.guard.release();
-    await crashed.books.db.close();
+    await crashed.books.close();
     const elsewhere = startGuard(t, two, shared, { directory: null });
     assert.equal(await elsewhere.guard.isCurrent(), true, "nor does a good end, wherever the next starts");
-    await elsewhere.books.db.close();
+    await elsewhere.books.close();
     const booted = startGuard(t, two, shared, { directory: null });
     assert.equal(await booted.guard.isCurrent(), false, "after a crash of a machine that cannot tell it waits");
   });

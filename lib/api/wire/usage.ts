@@ -1,5 +1,5 @@
 import * as z from "zod";
-import { STORAGE_EVENT_KINDS } from "../../books/sqlite/ledger.ts";
+import { STORAGE_EVENT_KINDS } from "../../books/ledger.ts";
 import { ACTIVITY_VIEWS, isTimeZone, USAGE_RANGES } from "../../books/usage_periods.ts";
 import { oneOf, PAGE_LIMIT_MAX, queryInteger, uuid } from "./common.ts";
 

@@ -1,38 +1,12 @@
 import { giveWay } from "../../pacer.ts";
+import { isLedgerSound, type Ledger, type StorageEvent, type StorageEventKind, type WorkspaceSums } from "../ledger.ts";
 import type { Db } from "./db/db.ts";
 
-export const STORAGE_EVENT_KINDS = ["charge", "release", "adjust"] as const;
-export type StorageEventKind = (typeof STORAGE_EVENT_KINDS)[number];
-
-/** Index entries that are looked through in one turn of the event loop, in search of one kind: 0.5 ms or so. */
+/** Index entries that one step of a search for one kind reads, in about 0.5 ms. */
 const STEP_ROWS_MAX = 2_000;
 
-export interface StorageEvent {
-  /** The place in the ledger: events are ordered by it, never by time. */
-  seq: number;
-  workspaceId: string;
-  /** Null for an `adjust`. */
-  uploadId: string | null;
-  kind: StorageEventKind;
-  /** Signed: a release is negative. */
-  bytes: number;
-  /** What the workspace used after this event. */
-  balanceBytes: number;
-  atMs: number;
-}
-
-export interface StorageEventFilter {
-  uploadId?: string | undefined;
-  kind?: StorageEventKind | undefined;
-  /** Only events before this one. */
-  beforeSeq?: number | undefined;
-  limit: number;
-}
-
-export type Ledger = ReturnType<typeof createLedger>;
-
-/** Reads the ledger of storage. It is written by the schema's triggers alone. */
-export function createLedger(db: Db, { stepRows = STEP_ROWS_MAX }: { stepRows?: number } = {}) {
+/** The only writer of `storage_events` beside the schema's triggers, which book charges and releases. */
+export function createLedger(db: Db, { stepRows = STEP_ROWS_MAX }: { stepRows?: number } = {}): Ledger {
   const columns = `
     seq, workspace_id AS workspaceId, upload_id AS uploadId, kind, bytes, balance_bytes AS balanceBytes, at_ms AS atMs`;
   const selectNewest = db.prepare<Page, StorageEvent>(`
@@ -56,26 +30,21 @@ export function createLedger(db: Db, { stepRows = STEP_ROWS_MAX }: { stepRows?: 
   const selectLast = db.prepare<[], StorageEvent>(`SELECT ${columns} FROM storage_events ORDER BY seq DESC LIMIT 1`);
   const selectAt = db.prepare<[number], StorageEvent>(`SELECT ${columns} FROM storage_events WHERE seq = ?`);
 
-  /** The newest event of all, or null where nothing was booked yet. */
-  function last(): StorageEvent | null {
-    return selectLast.get() ?? null;
-  }
+  // One statement, so one moment: a confirm between two of them could make a sound workspace look wrong.
+  const selectSums = db.prepare<[string], WorkspaceSums>(`
+    SELECT id AS workspaceId, storage_bytes_used AS counterBytes,
+           (SELECT coalesce(sum(bytes), 0) FROM storage_events e WHERE e.workspace_id = w.id) AS ledgerBytes,
+           (SELECT coalesce(sum(size_bytes), 0) FROM uploads u
+             WHERE u.workspace_id = w.id AND u.status = 'uploaded') AS uploadsBytes,
+           coalesce((SELECT balance_bytes FROM storage_events e WHERE e.workspace_id = w.id
+                      ORDER BY seq DESC LIMIT 1), 0) AS balanceBytes
+      FROM workspaces w
+     WHERE id = ?`);
+  const insertAdjust = db.prepare<{ workspaceId: string; bytes: number; balanceBytes: number; nowMs: number }>(`
+    INSERT INTO storage_events (workspace_id, kind, bytes, balance_bytes, at_ms)
+    VALUES (:workspaceId, 'adjust', :bytes, :balanceBytes, :nowMs)`);
 
-  /** The event with this number, of whatever workspace. */
-  function at(seq: number): StorageEvent | null {
-    return selectAt.get(seq) ?? null;
-  }
-
-  /** The events of a workspace, newest first. An upload of another workspace has none. */
-  async function list(workspaceId: string, filter: StorageEventFilter): Promise<StorageEvent[]> {
-    const { uploadId, kind, beforeSeq = Number.MAX_SAFE_INTEGER, limit } = filter;
-    const page = { workspaceId, beforeSeq, limit };
-    if (uploadId !== undefined) return selectOfUpload.all({ ...page, uploadId, kind: kind ?? null });
-    if (kind === undefined) return selectNewest.all(page);
-    return listKind({ ...page, kind });
-  }
-
-  /** Adjustments are rare, and a million charges may lie before the first: so the search is made in steps. */
+  /** Adjustments are rare, and a million charges may lie before the first, so the search is made in steps. */
   async function listKind({ kind, limit, ...from }: Page & { kind: StorageEventKind }): Promise<StorageEvent[]> {
     const { workspaceId } = from;
     const found: StorageEvent[] = [];
@@ -89,7 +58,26 @@ export function createLedger(db: Db, { stepRows = STEP_ROWS_MAX }: { stepRows?: 
     }
   }
 
-  return { list, last, at };
+  return {
+    async list(workspaceId, { uploadId, kind, beforeSeq = Number.MAX_SAFE_INTEGER, limit }) {
+      const page = { workspaceId, beforeSeq, limit };
+      if (uploadId !== undefined) return selectOfUpload.all({ ...page, uploadId, kind: kind ?? null });
+      if (kind === undefined) return selectNewest.all(page);
+      return await listKind({ ...page, kind });
+    },
+    findLast: async () => selectLast.get() ?? null,
+    find: async (seq) => selectAt.get(seq) ?? null,
+    sumsOf: async (workspaceId) => selectSums.get(workspaceId),
+
+    adjust: (workspaceId, nowMs) =>
+      db.write(() => {
+        const sums = selectSums.get(workspaceId);
+        if (sums === undefined || sums.counterBytes === sums.uploadsBytes || !isLedgerSound(sums)) return false;
+        const { counterBytes, uploadsBytes } = sums;
+        insertAdjust.run({ workspaceId, bytes: uploadsBytes - counterBytes, balanceBytes: uploadsBytes, nowMs });
+        return true;
+      }),
+  };
 }
 
 interface Page {

@@ -1,10 +1,13 @@
 import type { Config } from "../../config/config.ts";
 import type { Log } from "../../log.ts";
-import { createKeptTimes } from "./clock.ts";
+import type { Books as Contract } from "../books.ts";
+import { createAudit } from "./audit.ts";
+import { createContexts } from "./contexts.ts";
 import { type DbOptions, openDb } from "./db/db.ts";
 import { measuredDb } from "./db/measured_db.ts";
 import { createDeletions } from "./deletions.ts";
 import { createIdempotency, createIdempotencyMemory } from "./idempotency.ts";
+import { createInstallation } from "./installation.ts";
 import { createKeys } from "./keys.ts";
 import { createLedger } from "./ledger.ts";
 import { createMembers } from "./members.ts";
@@ -12,8 +15,6 @@ import { createOutboxReader } from "./outbox.ts";
 import { createRemovalEntries, createRemovals } from "./removals.ts";
 import { createRemovedObjects } from "./removed_objects.ts";
 import { createRights } from "./rights.ts";
-import { createStaging } from "./staging.ts";
-import { createStoreRecords } from "./stores.ts";
 import { createTotals } from "./totals.ts";
 import { createUnconfirmed } from "./unconfirmed.ts";
 import { createUploadRows } from "./upload_rows.ts";
@@ -21,7 +22,7 @@ import { createUploadViews } from "./upload_views.ts";
 import { createUploads } from "./uploads.ts";
 import { createUsage } from "./usage.ts";
 import { createUsers } from "./users.ts";
-import { createContexts } from "./workflows.ts";
+import { createWorkflows } from "./workflows.ts";
 import { createWorkspaces } from "./workspaces.ts";
 
 export interface BooksOptions {
@@ -55,7 +56,8 @@ export function openBooks({ config, log, now, migrate, holdsLock, onFatal, onFul
   // What goes on in the background steps aside for requests in proportion to what it has used itself.
   const background = measuredDb(db);
   const workspaces = createWorkspaces(db, now);
-  const installationId = workspaces.installationId();
+  const installation = createInstallation(db, now);
+  const installationId = installation.id;
   const rows = createUploadRows(db);
   const views = createUploadViews(db);
   const entries = createRemovalEntries(db);
@@ -77,7 +79,7 @@ export function openBooks({ config, log, now, migrate, holdsLock, onFatal, onFul
   const outbox = createOutboxReader(db);
   const memory = createIdempotencyMemory(db, { now, keysMax: config.idempotencyKeysMax });
   const rights = createRights(db, { workspaces, now });
-  const contexts = createContexts(db, { workspaces, rights, now, workflowsMax: config.workflowsPerWorkspaceMax });
+  const contexts = createContexts(db, { workspaces });
   const uploads = createUploads(db, {
     ...{ background, rows, views, entries, memory, unconfirmed, rights, contexts, workspaces, installationId, now },
     options: {
@@ -85,20 +87,28 @@ export function openBooks({ config, log, now, migrate, holdsLock, onFatal, onFul
       pendingTtlMs: config.pendingTtlSeconds * 1000,
     },
   });
+  const contract: Contract = {
+    installationId,
+    workflows: createWorkflows(db, { rights, now, workflowsMax: config.workflowsPerWorkspaceMax }),
+    ledger: createLedger(db),
+    usage: createUsage(db, { urlsOutliveUploads }),
+    outbox,
+    totals: createTotals(db, { outbox }),
+    stores: installation.stores,
+    clock: installation.clock,
+    audit: createAudit(db),
+    checkWritable: installation.checkWritable,
+    close: db.close,
+  };
   return {
-    ...{ db, workspaces, rights, removals, contexts, unconfirmed, uploads },
+    ...contract,
+    ...{ db, workspaces, removals, uploads },
     idempotency: createIdempotency(background),
     deletions: createDeletions(db, { views, removed, installationId }),
     staging: createStaging(db, unconfirmed),
-    times: createKeptTimes(db),
     keys: createKeys(db, now),
     users: createUsers(db, now),
     members: createMembers(db, { workspaces, now }),
-    usage: createUsage(db, { urlsOutliveUploads }),
-    outbox,
     backgroundMs: background.workedMs,
-    totals: createTotals(db, { outbox }),
-    ledger: createLedger(db),
-    stores: createStoreRecords(db),
   };
 }

@@ -1,15 +1,15 @@
-/** What took more than a few steps to read is kept this many times as long as that took: a hundredth of the process's work. */
+/** A result that took many steps is kept this many times as long as it took, so that reading is a hundredth of the work. */
 const KEPT_FACTOR = 99;
-/** Up to this many steps everything is read anew each time. */
+/** A result of up to this many steps is not kept: it is read anew each time. */
 const SHORT_STEPS_MAX = 8;
 
-/** What was read, and in how many steps. */
+/** A result, and the number of steps that it took. */
 export interface Reading<T> {
   value: T;
   steps: number;
 }
 
-/** A long reading that many ask for: those who ask while it is made share it, and one that took long is kept for a while. */
+/** Shares one long reading among all who ask while it is under way, and keeps its result for a while if it took long. */
 export function createSharedReading<Args extends unknown[], T>(
   readAnew: (...args: Args) => Promise<Reading<T>>,
   { keptFactor = KEPT_FACTOR, shortStepsMax = SHORT_STEPS_MAX }: { keptFactor?: number; shortStepsMax?: number } = {},

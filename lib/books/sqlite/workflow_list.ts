@@ -1,22 +1,12 @@
 import { giveWay } from "../../pacer.ts";
+import type { Workflow, WorkflowFilter } from "../workflows.ts";
 import type { Db } from "./db/db.ts";
-import type { Workflow } from "./workflows.ts";
 
-/** Index entries that one statement reads: 0.5 ms or so. */
+/** Index entries that one statement reads, in about 0.5 ms. */
 const STEP_ROWS_MAX = 500;
-/** Whole rows that are read in one step; SQLite passes over a row's definition to come to what follows it. */
+/** Whole rows that one step reads. SQLite has to pass over a row's definition to reach the columns behind it. */
 const PAGE_STEP_ROWS = 20;
 const DEFINITIONS_STEP_ROWS = 4;
-
-export interface WorkflowFilter {
-  search?: string | undefined;
-  /** Column and direction, the most important first; ties are broken by id. */
-  order: readonly { by: "name" | "updated_at"; direction: "asc" | "desc" }[];
-  offset: number;
-  limit: number;
-  /** Without it the definitions are left out: they are most of what there is to read. */
-  withDefinitions: boolean;
-}
 
 /** What a workflow is ordered by. */
 interface Entry {
@@ -26,16 +16,16 @@ interface Entry {
 }
 
 /**
- * Lists a workspace's workflows. Either of two columns may come first in their order, and a search looks at every name: so
- * the whole index is read, in short steps, and sorted here; of the rows only the page's are read.
+ * Lists a workspace's workflows. Either of two columns may come first in their order, and a search has to see every name, so
+ * the whole index is read, in short steps, and sorted here. Of the rows only the page's are read.
  */
 export function createWorkflowList(db: Db, { stepRows = STEP_ROWS_MAX }: { stepRows?: number } = {}) {
   const selectEntries = db.prepare<
     { workspaceId: string; afterMs: number; afterId: string; search: string | null; rows: number },
-    Entry & { isFound: number }
+    Entry & { isMatch: number }
   >(`
     SELECT id AS workflowId, updated_at_ms AS updatedAtMs, name,
-           :search IS NULL OR instr(lower(name), lower(:search)) > 0 AS isFound
+           :search IS NULL OR instr(lower(name), lower(:search)) > 0 AS isMatch
       FROM contexts
      WHERE workspace_id = :workspaceId AND type = 'workflow'
        AND (updated_at_ms, id) > (:afterMs, :afterId)
@@ -55,31 +45,31 @@ export function createWorkflowList(db: Db, { stepRows = STEP_ROWS_MAX }: { stepR
     for (const [i, { workflowId }] of entries.slice(offset, offset + limit).entries()) {
       if (i % pageStepRows === pageStepRows - 1) await giveWay(workspaceId);
       const workflow = selectRow.get({ workflowId, workspaceId, withDefinition: Number(withDefinitions) });
-      // Undefined if it was deleted a moment ago.
+      // It is undefined if it was deleted a moment ago.
       if (workflow !== undefined) workflows.push(workflow);
     }
     return { workflows, total: entries.length };
   };
 
-  /** All workflows that are found, in order. */
+  /** All workflows that match, in order. */
   async function entriesOf(workspaceId: string, { search, order }: WorkflowFilter): Promise<Entry[]> {
     const compare = comparison(order);
-    // By id: what is changed meanwhile moves to the end and is met once more.
-    const found = new Map<string, Entry>();
+    // By id, because a workflow that changes meanwhile moves to the end and is met a second time.
+    const matches = new Map<string, Entry>();
     let [afterMs, afterId] = [-1, ""];
     for (;;) {
       const rows = selectEntries.all({ workspaceId, afterMs, afterId, search: search ?? null, rows: stepRows });
-      // Each step's in order already: the whole is then soon sorted, because runs are merged.
+      // Each step is sorted by itself, so that the last sort has only runs to merge.
       for (const row of rows.toSorted(compare)) {
-        if (row.isFound === 1) found.set(row.workflowId, row);
-        else found.delete(row.workflowId);
+        if (row.isMatch === 1) matches.set(row.workflowId, row);
+        else matches.delete(row.workflowId);
       }
       const last = rows.at(-1);
       if (last === undefined || rows.length < stepRows) break;
       [afterMs, afterId] = [last.updatedAtMs, last.workflowId];
       await giveWay(workspaceId);
     }
-    return [...found.values()].sort(compare);
+    return [...matches.values()].sort(compare);
   }
 }
 

@@ -56,7 +56,6 @@ export type Workspaces = ReturnType<typeof createWorkspaces>;
 /** Workspaces and their quotas. */
 export function createWorkspaces(db: Db, now: () => number) {
   const selectInstallation = db.prepare<[], { id: string }>("SELECT id FROM installation");
-  const probe = db.prepare<[number]>("UPDATE installation SET probed_at_ms = ?");
   const insertUser = db.prepare<{ userId: string; name: string; nowMs: number }>(
     "INSERT INTO users (id, name, created_at_ms) VALUES (:userId, :name, :nowMs)",
   );
@@ -145,11 +144,6 @@ export function createWorkspaces(db: Db, now: () => number) {
     const row = selectInstallation.get();
     if (row === undefined) throw new Error("The database has no installation row");
     return row.id;
-  }
-
-  /** Resolves where the database can be written; `/ready` asks. */
-  function checkWritable(): Promise<void> {
-    return db.writeStatement(() => void probe.run(now()));
   }
 
   /**
@@ -314,7 +308,7 @@ export function createWorkspaces(db: Db, now: () => number) {
   }
 
   return {
-    ...{ installationId, checkWritable, insert, create, createOwned, find, findVisible, listVisible, roleOf, patch },
+    ...{ installationId, insert, create, createOwned, find, findVisible, listVisible, roleOf, patch },
     /** Whether there is a workspace at all. */
     hasAny: () => selectAny.get() !== undefined,
     list: () => selectAll.all().map(fromRow),

@@ -1,4 +1,4 @@
-import type { DoctorQueries } from "../../books/sqlite/audit.ts";
+import type { Audit } from "../../books/audit.ts";
 import type { Config } from "../../config/config.ts";
 import { newId, newObjectKey } from "../../ids.ts";
 import { CHECKSUM_HEADER } from "../../store/checksum.ts";
@@ -16,7 +16,7 @@ const CONTENT = "doctor of stowage";
 export interface DiskCheckOptions {
   config: Config;
   objects: ObjectStore;
-  queries: DoctorQueries;
+  audit: Pick<Audit, "createTrial" | "removeTrial">;
   installationId: string;
   /** What clients see of the server. */
   publicUrl: string;
@@ -28,11 +28,11 @@ export interface DiskCheckOptions {
  * work. The upload is deleted at the end, and its object removed by the server.
  */
 export async function checkDiskStorage(report: Report, options: DiskCheckOptions): Promise<void> {
-  const { config, objects, queries, installationId, publicUrl, now } = options;
+  const { config, objects, audit, installationId, publicUrl, now } = options;
   const uploadId = newId();
   const objectKey = newObjectKey("staging", installationId, uploadId);
   const expiresAtMs = now() + LIFE_MS;
-  const isMade = await queries.makeTrial({ uploadId, objectKey, expiresAtMs, nowMs: now() });
+  const isMade = await audit.createTrial({ uploadId, objectKey, expiresAtMs, nowMs: now() });
   if (!isMade) return report.note("upload", "there is no user yet that an upload could be made for");
 
   const putUrl = (sizeBytes: number | null = null, atMs = expiresAtMs): string =>
@@ -57,7 +57,7 @@ export async function checkDiskStorage(report: Report, options: DiskCheckOptions
       await checkCors();
     }
   } finally {
-    await queries.endTrial(uploadId);
+    await audit.removeTrial(uploadId);
   }
 
   function checkClock({ headers }: Got): void {

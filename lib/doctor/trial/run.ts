@@ -1,4 +1,3 @@
-import { createDoctorQueries } from "../../books/sqlite/audit.ts";
 import { findServer } from "../../books/sqlite/db/serve_lock.ts";
 import { StoreError } from "../../store/objects.ts";
 import { s3Options } from "../../store/open_store.ts";
@@ -25,9 +24,8 @@ export async function runDoctorStorage(options: Omit<DoctorOptions, "fix" | "wra
     }
     const withUrl = { ...options, config: { ...config, publicUrl } };
     await withParts(withUrl, async ({ books, objects, installationId }) => {
-      const queries = createDoctorQueries(books.db);
       try {
-        await checkDiskStorage(report, { config, objects, queries, installationId, publicUrl, now });
+        await checkDiskStorage(report, { config, objects, audit: books.audit, installationId, publicUrl, now });
       } catch (error) {
         if (!(error instanceof StoreError)) throw error;
         report.problem("store", error.message, { advice: adviceOn(error) });

@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import type { IncomingMessage } from "node:http";
 import { Client } from "minio";
-import type { ListedObject, ObjectStat, StoreFailure } from "../objects.ts";
+import type { ListedObject, ObjectStat, StoreCall, StoreFailure } from "../objects.ts";
 import { answerOf, S3AnswerError, S3NoAnswerError, toStoreError } from "./errors.ts";
 import { escapePath } from "./signing.ts";
 import { createS3Transport, readText } from "./transport.ts";
@@ -20,13 +20,6 @@ export interface S3Timeouts {
   readIdleMs: number;
 }
 
-/** One call to the store, for metrics. */
-export interface S3Call {
-  operation: string;
-  durationMs: number;
-  failure: StoreFailure | null;
-}
-
 export interface S3ClientOptions {
   /** The store as this process reaches it: scheme, host, port. */
   endpoint: URL;
@@ -39,7 +32,7 @@ export interface S3ClientOptions {
   socketsMax?: number | undefined;
   copySocketsMax?: number | undefined;
   onAnswer: (askedAtMs: number, date: string | undefined) => void;
-  onCall: (call: S3Call) => void;
+  onCall: (call: StoreCall) => void;
   now: () => number;
 }
 

@@ -7,11 +7,12 @@ import {
   type ObjectStat,
   type ObjectStore,
   type PromoteOptions,
+  type StoreCall,
   type StoredMarker,
   StoreError,
   type StoreFailure,
 } from "../objects.ts";
-import { createS3Client, type S3Call, type S3Client, type S3ClientOptions, type S3Timeouts } from "./client.ts";
+import { createS3Client, type S3Client, type S3ClientOptions, type S3Timeouts } from "./client.ts";
 import { answerOf, S3NoAnswerError, toStoreError, UncertainStoreError } from "./errors.ts";
 import { watchedBody } from "./reading.ts";
 import { createRemove } from "./removal.ts";
@@ -64,7 +65,7 @@ export interface S3StoreOptions {
   /** Connections at once for copies and reads. */
   copySocketsMax?: number | undefined;
   /** Told of every call to the store, for metrics. */
-  onCall?: ((call: S3Call) => void) | undefined;
+  onCall?: ((call: StoreCall) => void) | undefined;
 }
 
 /** A bucket on any S3-compatible server. */

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { test } from "node:test";
 import { DATABASE_FILE } from "../../../lib/books/sqlite/db/db.ts";
-import { createContexts } from "../../../lib/books/sqlite/workflows.ts";
+import { createWorkflows } from "../../../lib/books/sqlite/workflows.ts";
 import { createWorkspaces } from "../../../lib/books/sqlite/workspaces.ts";
 import { type Answer, startTestApp, type TestApp } from "../../help/app.ts";
 import { stillClock } from "../../help/faulty_app.ts";
@@ -80,9 +80,9 @@ test("a deleted workflow leaves no row; its uploads stay, charged, with its id",
 
 test("workflows, and the workspaces that someone owns, are counted by index alone", async (t) => {
   const app = await startTestApp(t);
-  const { workspaces, rights } = app.app.books;
+  const { rights } = app.app.books;
   const plans = queryPlans(join(app.dataDir, DATABASE_FILE), (db) => {
-    createContexts(db, { workspaces, rights, now: Date.now, workflowsMax: 1 });
+    createWorkflows(db, { rights, now: Date.now, workflowsMax: 1 });
     createWorkspaces(db, Date.now);
   });
   for (const [pattern, index] of [

@@ -1,6 +1,7 @@
 import { statSync } from "node:fs";
 import type Database from "better-sqlite3";
 import type { Log } from "../../../log.ts";
+import { createLogThrottle } from "../../../log_throttle.ts";
 import { describeReader, readersOf } from "./log_readers.ts";
 import { createLogStarts } from "./log_start.ts";
 
@@ -57,7 +58,7 @@ export function createCheckpoints(sqlite: Database.Database, { path, log, keepsL
   /** Whether only the timer looks, because each look was in vain. */
   let isWaiting = false;
   let heldUpSinceMs: number | null = null;
-  let complainedAtMs: number | null = null;
+  const complaints = createLogThrottle({ intervalMs: COMPLAINT_INTERVAL_MS, monotonicNow: monotonicMs });
 
   /** To be called after a group of writes. */
   function afterGroup(): void {
@@ -106,9 +107,8 @@ export function createCheckpoints(sqlite: Database.Database, { path, log, keepsL
   }
 
   function onFree(): void {
-    if (complainedAtMs !== null) log.info("log_free_again", { log_bytes: figures().logBytes });
+    if (complaints.forget()) log.info("log_free_again", { log_bytes: figures().logBytes });
     heldUpSinceMs = null;
-    complainedAtMs = null;
   }
 
   function onHeldUp(): void {
@@ -117,9 +117,7 @@ export function createCheckpoints(sqlite: Database.Database, { path, log, keepsL
     // A reader of a moment is not worth waiting for.
     isWaiting = nowMs - heldUpSinceMs >= HELD_UP_RETRY_MS;
     lookAgainLater();
-    const isDue = complainedAtMs === null || nowMs - complainedAtMs >= COMPLAINT_INTERVAL_MS;
-    if (nowMs - heldUpSinceMs < HELD_UP_TOLD_MS || !isDue) return;
-    complainedAtMs = nowMs;
+    if (nowMs - heldUpSinceMs < HELD_UP_TOLD_MS || !complaints.isDue("held_up")) return;
     const { logBytes, heldUpMs } = figures();
     const readers = readersOf(`${path}-shm`);
     log.warn("log_held_up", {
