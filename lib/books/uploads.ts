@@ -1,4 +1,5 @@
 import { AppError } from "../errors.ts";
+import type { ContextType } from "./contexts.ts";
 import type { Category, FileType } from "./file_types.ts";
 import type { RepeatableRequest } from "./idempotency.ts";
 import type { Principal } from "./principals.ts";
@@ -151,10 +152,6 @@ export interface CreatedUpload {
   /** The key to PUT the bytes to. If a repeated request finds the upload confirmed, `upload` has another key by then. */
   stagingKey: string;
 }
-
-/** What an upload can be bound to. `playground` and `workspace` are the workspace itself. */
-export const CONTEXT_TYPES = ["workflow", "playground", "assistant_session", "workspace"] as const;
-export type ContextType = (typeof CONTEXT_TYPES)[number];
 
 export interface ConfirmRequest {
   uploadId: string;

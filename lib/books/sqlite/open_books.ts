@@ -15,6 +15,7 @@ import { createOutboxReader } from "./outbox.ts";
 import { createRemovalEntries, createRemovals } from "./removals.ts";
 import { createRemovedObjects } from "./removed_objects.ts";
 import { createRights } from "./rights.ts";
+import { createStaging } from "./staging.ts";
 import { createTotals } from "./totals.ts";
 import { createUnconfirmed } from "./unconfirmed.ts";
 import { createUploadRows } from "./upload_rows.ts";
@@ -102,7 +103,7 @@ export function openBooks({ config, log, now, migrate, holdsLock, onFatal, onFul
   };
   return {
     ...contract,
-    ...{ db, workspaces, removals, uploads },
+    ...{ db, workspaces, rights, removals, contexts, unconfirmed, uploads },
     idempotency: createIdempotency(background),
     deletions: createDeletions(db, { views, removed, installationId }),
     staging: createStaging(db, unconfirmed),

@@ -2,6 +2,7 @@ import { newObjectKey } from "../../ids.ts";
 import { PERMISSIONS } from "../permissions.ts";
 import type { Principal } from "../principals.ts";
 import { type ConfirmRequest, confirmTookTooLong, noUpload, type Upload, type Uploads } from "../uploads.ts";
+import type { Contexts } from "./contexts.ts";
 import type { Db } from "./db/db.ts";
 import type { IdempotencyMemory } from "./idempotency.ts";
 import { isRefusal } from "./refusals.ts";
@@ -10,7 +11,6 @@ import type { Rights } from "./rights.ts";
 import type { Unconfirmed } from "./unconfirmed.ts";
 import type { UploadRows } from "./upload_rows.ts";
 import type { UploadViews } from "./upload_views.ts";
-import type { Contexts } from "./workflows.ts";
 import { noWorkspace, storageLimitExceeded, type Workspaces } from "./workspaces.ts";
 
 export interface ConfirmParts {
