@@ -52,7 +52,7 @@ export function createReadiness({ books, objects, guard }: Pick<RouteParts, "boo
 
   async function checkAll(nowMs: number): Promise<State> {
     const [database, store] = await Promise.allSettled([
-      books.workspaces.checkWritable(),
+      books.checkWritable(),
       orAfter(STORE_PROBE_MS_MAX, objects.probe(), () => {
         throw new Error(`The store did not answer within ${STORE_PROBE_MS_MAX} ms`);
       }),

@@ -7,9 +7,8 @@ import { runDoctorStorage } from "../doctor/trial/run.ts";
 import { ListingError } from "../doctor/walk.ts";
 import { AppError } from "../errors.ts";
 import { StoreError } from "../store/objects.ts";
-import { askYesNo } from "./ask.ts";
 import { type Arguments, type Command, type Terminal, UsageError } from "./command_line.ts";
-import { print, stderrLog } from "./work.ts";
+import { askYesNo, print, stderrLog } from "./work.ts";
 
 const USAGE = "[--fix | --accept-older-database [--yes] | --accept-store [--yes]] [--json]";
 

@@ -60,7 +60,7 @@ export async function runDoctor(options: DoctorOptions): Promise<Report> {
           if (reasons === null) return;
           await checkObjects(report, {
             ...{ objects, queries, installationId, now, fix, removals: books.removals },
-            graceMs: Math.max(config.uploadUrlTtlSeconds, config.downloadUrlTtlSeconds) * 1_000 + GRACE_MS,
+            graceMs: Math.max(config.uploadUrlTtlMs, config.downloadUrlTtlMs) + GRACE_MS,
             reasonsAgainstFix: isSound ? reasons : [...reasons, "the database is damaged"],
           });
         }),
@@ -101,7 +101,7 @@ async function withDatabase<T>(options: PartsOptions, work: (books: Books) => Pr
 
 async function withStore<T>(options: PartsOptions, books: Books, work: (parts: DoctorParts) => Promise<T>): Promise<T> {
   const { config, log, now = Date.now, wrapStore = (objects) => objects } = options;
-  const installationId = books.workspaces.installationId();
+  const { installationId } = books;
   const store = await openStore({
     ...{ config, installationId, log, now, serves: false },
     publicUrl: () => config.publicUrl ?? "",

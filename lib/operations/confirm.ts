@@ -5,7 +5,7 @@ import type { EndedLease, Removals } from "../books/sqlite/removals.ts";
 import type { Rights } from "../books/sqlite/rights.ts";
 import type { Upload, Uploads } from "../books/sqlite/uploads.ts";
 import type { Contexts, ContextType } from "../books/sqlite/workflows.ts";
-import type { Workspaces } from "../books/sqlite/workspaces.ts";
+import type { WorkspaceRows } from "../books/sqlite/workspace_rows.ts";
 import { countText, type TextCounts } from "../books/text_counts.ts";
 import { orAfter } from "../deadline.ts";
 import { AppError, invalidField } from "../errors.ts";
@@ -39,7 +39,7 @@ export interface ConfirmRequest {
 export interface ConfirmParts {
   uploads: Uploads;
   contexts: Contexts;
-  workspaces: Workspaces;
+  checkRoom: WorkspaceRows["checkRoom"];
   rights: Rights;
   removals: Removals;
   idempotency: Idempotency;
@@ -59,7 +59,7 @@ export interface ConfirmParts {
  * stands in the outbox while it is copied, so a crash at any point leaves at worst an entry there (NO-ORPHAN).
  */
 export function createConfirm(parts: ConfirmParts) {
-  const { uploads, contexts, workspaces, rights, removals, idempotency, objects, guard } = parts;
+  const { uploads, contexts, checkRoom, rights, removals, idempotency, objects, guard } = parts;
   const { maxUploadBytes, now, log } = parts;
   const leaseMs =
     parts.leaseMs ??
@@ -155,7 +155,7 @@ export function createConfirm(parts: ConfirmParts) {
     }
     if (source.sizeBytes > maxUploadBytes) throw tooLarge(source.sizeBytes, maxUploadBytes);
     // Asked before anything is copied; the schema asks again inside the transaction.
-    workspaces.checkRoom(workspaceId, source.sizeBytes);
+    checkRoom(workspaceId, source.sizeBytes);
 
     // Whoever waits, waits before the lease is taken: its time runs. The text's turn comes first, because those who wait
     // for it must not hold a connection.

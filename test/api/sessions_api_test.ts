@@ -77,7 +77,7 @@ test("a new address is kept; an older token, or one without an address, takes no
   for (const token of [before, without, before]) assert.equal((await app.callAs(token, "GET", WHOAMI)).status, 200);
   await until(() => nameOf() === "Ann", "the new name");
   // A write of the older token would be durable before this one.
-  await app.app.books.workspaces.checkWritable();
+  await app.app.books.checkWritable();
   assert.equal(emailOf(), "new@example.com");
 });
 

@@ -213,7 +213,7 @@ test("the time of a key's last use is not written with the request, and not lost
   const { id } = await app.createUpload();
   await app.call("DELETE", `${UPLOADS}/${id}`);
   assert.equal(lastUsed(), null);
-  await app.app.books.keys.flushUses();
+  await app.app.keyUses.flush();
   const first = lastUsed();
   assert.ok(typeof first === "number" && first >= before);
   app.clock.advance(5_000);

@@ -2,9 +2,10 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { test } from "node:test";
 import { DATABASE_FILE } from "../../lib/books/sqlite/db/db.ts";
-import { createMembers } from "../../lib/books/sqlite/members.ts";
+import { createMembershipRows } from "../../lib/books/sqlite/membership_rows.ts";
 import { createUploads } from "../../lib/books/sqlite/uploads.ts";
-import { createWorkspaces } from "../../lib/books/sqlite/workspaces.ts";
+import { createUserRows } from "../../lib/books/sqlite/user_rows.ts";
+import { createWorkspaceRows } from "../../lib/books/sqlite/workspace_rows.ts";
 import { newId } from "../../lib/ids.ts";
 import type { Answer, Json } from "../help/app.ts";
 import { type PeopleApp, type Person, startPeopleApp, wordsOf } from "../help/people.ts";
@@ -209,14 +210,15 @@ test("a workspace has so many members and no more", async (t) => {
 
 test("finding someone by address, a person's workspaces, or what is to be emptied, walks no table", async (t) => {
   const app = await startPeopleApp(t);
-  const { workspaces, rights, removals, idempotency, unconfirmed } = app.app.books;
+  const { installationId, rights, removals, idempotency, unconfirmed } = app.app.books;
   const options = { uploadUrlTtlMs: 1, pendingTtlMs: 1 };
   const plans = queryPlans(join(app.dataDir, DATABASE_FILE), (db) => {
-    createMembers(db, { workspaces, now: Date.now });
-    createWorkspaces(db, Date.now);
+    createUserRows(db);
     createUploads(db, {
       background: db,
-      workspaces,
+      installationId,
+      workspaces: createWorkspaceRows(db),
+      memberships: createMembershipRows(db),
       rights,
       removals,
       idempotency,
@@ -274,7 +276,7 @@ test("an administrator manages members with commands, beside a server or without
   for (const [args, exitCode, message] of [
     [["add", made.workspace_id, "--role", "viewer"], 2, /Either --user or --email/],
     [["add", made.workspace_id, "--email", "x@y", "--role", "owner"], 2, /viewer, editor, admin, not "owner"/],
-    [["add", made.workspace_id, "--email", "x@y", "--role", "viewer"], 1, /email names nobody/],
+    [["add", made.workspace_id, "--email", "x@y", "--role", "viewer"], 1, /No user with this email has signed in yet/],
     [["list", "nope"], 1, /There is no workspace "nope"\nstowage: hint/],
     [["remove", made.workspace_id, ann.userId], 1, /no such member/],
   ] as const) {

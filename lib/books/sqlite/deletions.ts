@@ -1,10 +1,10 @@
 import { AppError } from "../../errors.ts";
-import { CHANGES_UPLOAD_SQL, type SessionParams, sessionParams } from "../permissions.ts";
 import type { Principal } from "../principals.ts";
 import type { Db } from "./db/db.ts";
 import { OVERDUE_SINCE_SQL } from "./outbox.ts";
 import { CUT_OFF } from "./removals.ts";
 import type { RemovedObjectsRecord } from "./removed_objects.ts";
+import { CHANGES_UPLOAD_SQL, type SessionParams, sessionParams } from "./rights_sql.ts";
 import { noUpload } from "./upload_views.ts";
 import type { Uploads } from "./uploads.ts";
 

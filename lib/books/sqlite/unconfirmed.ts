@@ -2,10 +2,11 @@ import { AppError } from "../../errors.ts";
 import { uploadIdOfKey } from "../../ids.ts";
 import type { Log } from "../../log.ts";
 import { areFew, type Owner, tooManyByQuota, tooManyBySetting, tooManyUploads } from "../unconfirmed_bounds.ts";
+import { noWorkspace } from "../workspaces.ts";
 import type { Db } from "./db/db.ts";
 import { createPutsInFlight } from "./puts_in_flight.ts";
 import { createStagedNotes } from "./staged_notes.ts";
-import { noWorkspace, type Workspaces } from "./workspaces.ts";
+import type { WorkspaceRows } from "./workspace_rows.ts";
 
 /** Owners whose figures are remembered. */
 const OWNERS_HELD_MAX = 10_000;
@@ -74,7 +75,7 @@ export type Unconfirmed = ReturnType<typeof createUnconfirmed>;
  * Counting them each time would cost as much as there are. So they are counted once and then followed. They are counted
  * again only at the limit, and only if another process has written to the database: it may have deleted some.
  */
-export function createUnconfirmed(db: Db, parts: { workspaces: Workspaces; log: Log; options: UnconfirmedOptions }) {
+export function createUnconfirmed(db: Db, parts: { workspaces: WorkspaceRows; log: Log; options: UnconfirmedOptions }) {
   const { workspaces, log, options } = parts;
   const counting = (whereSql: string) =>
     db.prepare<[string], Pending>(`

@@ -1,8 +1,8 @@
 import { AppError } from "../../errors.ts";
 import { uploadIdOfKey } from "../../ids.ts";
-import { CHANGES_UPLOAD_SQL, SEES_UPLOAD_SQL, type SessionParams, sessionParams } from "../permissions.ts";
 import type { Principal } from "../principals.ts";
 import type { Db } from "./db/db.ts";
+import { CHANGES_UPLOAD_SQL, SEES_UPLOAD_SQL, type SessionParams, sessionParams } from "./rights_sql.ts";
 import type { Upload } from "./uploads.ts";
 
 /** The columns of an upload, by the names that it has in the program. */

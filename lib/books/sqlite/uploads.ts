@@ -2,20 +2,23 @@ import { AppError } from "../../errors.ts";
 import { newId, newObjectKey } from "../../ids.ts";
 import type { ObjectStat } from "../../store/objects.ts";
 import type { Category, FileType } from "../file_types.ts";
-import { CHANGES_UPLOAD_SQL, PERMISSIONS, type SessionParams, sessionParams } from "../permissions.ts";
+import { PERMISSIONS } from "../permissions.ts";
 import type { Principal } from "../principals.ts";
 import type { TextCounts } from "../text_counts.ts";
+import { noWorkspace, storageLimitExceeded } from "../workspaces.ts";
 import type { Db } from "./db/db.ts";
 import { isSqliteError } from "./db/sqlite_errors.ts";
 import { createEmptying } from "./emptying.ts";
 import type { Idempotency, RepeatableRequest } from "./idempotency.ts";
+import type { MembershipRows } from "./membership_rows.ts";
 import type { Removals } from "./removals.ts";
 import type { Rights } from "./rights.ts";
+import { CHANGES_UPLOAD_SQL, type SessionParams, sessionParams } from "./rights_sql.ts";
 import { GONE_COLUMNS, type GoneRow, type Unconfirmed } from "./unconfirmed.ts";
 import { createUploadLists } from "./upload_lists.ts";
 import { createUploadViews, noUpload, UPLOAD_COLUMNS } from "./upload_views.ts";
 import type { ContextType } from "./workflows.ts";
-import { noWorkspace, storageLimitExceeded, type Workspaces } from "./workspaces.ts";
+import type { WorkspaceRows } from "./workspace_rows.ts";
 
 export interface Upload {
   uploadId: string;
@@ -83,7 +86,9 @@ export function createUploads(
   parts: {
     /** For what the cleaner asks for. */
     background: Db;
-    workspaces: Workspaces;
+    installationId: string;
+    workspaces: WorkspaceRows;
+    memberships: MembershipRows;
     rights: Rights;
     removals: Removals;
     idempotency: Idempotency;
@@ -92,7 +97,8 @@ export function createUploads(
     options: UploadsOptions;
   },
 ) {
-  const { background, workspaces, rights, removals, idempotency, unconfirmed, now, options } = parts;
+  const { background, installationId, workspaces, memberships, rights, removals, idempotency, unconfirmed } = parts;
+  const { now, options } = parts;
   const insertPending = db.prepare<Upload>(`
     INSERT INTO uploads (id, user_id, workspace_id, filename, category, content_type, format, status, stated_size_bytes, checksum_sha256,
                          object_key, url_expires_at_ms, expires_at_ms, created_at_ms, updated_at_ms)
@@ -123,8 +129,7 @@ export function createUploads(
      WHERE id = :uploadId AND status = 'pending'
     RETURNING ${UPLOAD_COLUMNS}`);
   const views = createUploadViews(db);
-  const emptying = createEmptying(background, { unconfirmed, now });
-  const installationId = workspaces.installationId();
+  const emptying = createEmptying(background, { workspaces, memberships, unconfirmed, now });
 
   /**
    * Makes a pending upload; of a session that selects no workspace it is a personal one. Throws `rate_limited` where there

@@ -108,8 +108,6 @@ export function createUsage(db: Db, options: UsageOptions = {}) {
      GROUP BY +r.owner_id`);
   const selectSeqAfterStep = db.prepare<{ afterSeq: number; rows: number }, { seq: number }>(`
     SELECT seq FROM object_removals WHERE seq > :afterSeq ORDER BY seq LIMIT 1 OFFSET :rows`);
-  const selectMember = db.prepare<{ workspaceId: string; userId: string }, { found: number }>(`
-    SELECT 1 AS found FROM memberships WHERE workspace_id = :workspaceId AND user_id = :userId`);
 
   /**
    * What awaits removal, for all workspaces at once. A short outbox is read anew each time. After an outage of the store it
@@ -184,11 +182,7 @@ export function createUsage(db: Db, options: UsageOptions = {}) {
     return { value: sums, steps };
   }
 
-  function isMember(workspaceId: string, userId: string): boolean {
-    return selectMember.get({ workspaceId, userId }) !== undefined;
-  }
-
-  return { scriptFigures, storageFigures, isMember };
+  return { scriptFigures, storageFigures };
 }
 
 function together(a: Awaiting, b: Awaiting): Awaiting {

@@ -3,10 +3,10 @@ import { newId } from "../../ids.ts";
 import { checkRole, PERMISSIONS, selectedWorkspace } from "../permissions.ts";
 import type { Principal } from "../principals.ts";
 import type { Db } from "./db/db.ts";
+import type { MembershipRows } from "./membership_rows.ts";
 import { createPlaces } from "./places.ts";
 import type { Rights } from "./rights.ts";
 import { createWorkflowList, type WorkflowFilter } from "./workflow_list.ts";
-import type { Workspaces } from "./workspaces.ts";
 
 /** What an upload can be bound to. `playground` and `workspace` are the workspace itself. */
 export const CONTEXT_TYPES = ["workflow", "playground", "assistant_session", "workspace"] as const;
@@ -47,12 +47,12 @@ export type Contexts = ReturnType<typeof createContexts>;
 export function createContexts(
   db: Db,
   {
-    workspaces,
+    memberships,
     rights,
     now,
     workflowsMax,
   }: {
-    workspaces: Workspaces;
+    memberships: MembershipRows;
     rights: Rights;
     now: () => number;
     /** How many workflows a workspace may have. No quota counts them, so their number is bounded. */
@@ -187,7 +187,7 @@ export function createContexts(
     const isElsewhere = [selectedId, uploadWorkspaceId].some((id) => id !== null && id !== workspaceId);
     if (workspaceId === undefined || isElsewhere) throw noContext(contextType);
     if (authKind === "api_key") return workspaceId;
-    const role = workspaces.roleOf(workspaceId, userId);
+    const role = memberships.findRole(workspaceId, userId);
     if (role === undefined) throw noContext(contextType);
     checkRole(role, "editor");
     return workspaceId;

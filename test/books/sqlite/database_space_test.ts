@@ -2,8 +2,9 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { test } from "node:test";
 import { DATABASE_FILE } from "../../../lib/books/sqlite/db/db.ts";
+import { createMembershipRows } from "../../../lib/books/sqlite/membership_rows.ts";
 import { createContexts } from "../../../lib/books/sqlite/workflows.ts";
-import { createWorkspaces } from "../../../lib/books/sqlite/workspaces.ts";
+import { createWorkspaceRows } from "../../../lib/books/sqlite/workspace_rows.ts";
 import { type Answer, startTestApp, type TestApp } from "../../help/app.ts";
 import { stillClock } from "../../help/faulty_app.ts";
 import { FILE, startKeyedApp, UPLOADS } from "../../help/keyed_app.ts";
@@ -80,10 +81,10 @@ test("a deleted workflow leaves no row; its uploads stay, charged, with its id",
 
 test("workflows, and the workspaces that someone owns, are counted by index alone", async (t) => {
   const app = await startTestApp(t);
-  const { workspaces, rights } = app.app.books;
+  const { rights } = app.app.books;
   const plans = queryPlans(join(app.dataDir, DATABASE_FILE), (db) => {
-    createContexts(db, { workspaces, rights, now: Date.now, workflowsMax: 1 });
-    createWorkspaces(db, Date.now);
+    createContexts(db, { memberships: createMembershipRows(db), rights, now: Date.now, workflowsMax: 1 });
+    createWorkspaceRows(db);
   });
   for (const [pattern, index] of [
     [/count\(\*\) AS workflows/, "COVERING INDEX contexts_by_workspace"],
