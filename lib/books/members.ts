@@ -21,7 +21,7 @@ export interface NewMember {
 }
 
 /**
- * Who belongs to a workspace, and in which role. Every rule is checked inside the transaction that makes the change. The one
+ * The members of workspaces and their roles. Every rule is checked inside the transaction that makes the change. The one
  * who manages is a person with a role in the workspace, or an administrator.
  */
 export interface Members {

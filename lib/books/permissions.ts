@@ -1,14 +1,14 @@
 import { AppError } from "../errors.ts";
 import { type Principal, ROLES, type Role, type Scope } from "./principals.ts";
 
-/** What a route demands of its caller before it reads anything else of the request. */
+/** The demands of a route on its caller, checked before anything else of the request is read. */
 export interface Permission {
   /** The scope that an API key needs; null: any valid key will do. */
   scope: Scope | null;
   /** The role that a session needs in the workspace that its header selects; null: none. */
   role: Role | null;
   /**
-   * Whether a session's header must select the workspace, may select it, or is ignored because the path names the
+   * Tells whether a session's header must select the workspace, may select it, or is ignored because the path names the
    * workspace. In the last case only the verb that follows knows the role there.
    */
   workspace: "required" | "optional" | "in_path";
@@ -21,7 +21,7 @@ const inPath = { scope: null, role: null, workspace: "in_path" } as const;
 const management = { ...inPath, sessionsOnly: true } as const;
 
 /**
- * Who may do what, in one place. Rules that depend on a row (whose upload it is, what a confirm binds to) are decided by the
+ * All permissions, in one place. Rules that depend on a row (whose upload it is, what a confirm binds to) are decided by the
  * statement that reads or changes the row. `docs/permissions.md` shows both kinds.
  */
 export const PERMISSIONS = {

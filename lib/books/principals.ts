@@ -1,4 +1,4 @@
-/** What an API key may be allowed to do. `uploads:read` does not exist: a key with any scope may read its workspace's uploads. */
+/** The scopes of API keys. `uploads:read` does not exist: a key with any scope may read its workspace's uploads. */
 export const SCOPES = [
   "catalog:read",
   "dictionary:read",
@@ -47,11 +47,11 @@ export interface SessionPrincipal extends Checked {
   scopes: readonly string[];
 }
 
-/** Who makes a request. */
+/** The caller of a request. */
 export type Principal = ApiKeyPrincipal | SessionPrincipal;
 
 /**
- * Who manages workspaces and members: a person, within the rights of their role, or an administrator at the command line,
+ * The manager of workspaces and members: a person, within the rights of their role, or an administrator at the command line,
  * who may manage every workspace.
  */
 export type Manager = { userId: string } | "administrator";

@@ -1,4 +1,4 @@
-/** What a verified session token says about its user. */
+/** The claims of a verified session token. */
 export interface Session {
   /** The identity provider's own id of the user. */
   subject: string;

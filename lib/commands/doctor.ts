@@ -12,7 +12,7 @@ import { askYesNo, print, stderrLog } from "./work.ts";
 
 const USAGE = "[--fix | --accept-older-database [--yes] | --accept-store [--yes]] [--json]";
 
-/** What people are asked, and told, about what they may accept. */
+/** The questions and replies about a decision. */
 const TEXTS: Record<Decision, { question: string; nothing: string }> = {
   "older-database": {
     question: "Go on with this database?",
@@ -24,7 +24,7 @@ const TEXTS: Record<Decision, { question: string; nothing: string }> = {
   },
 };
 
-/** What looks after an installation. The longer name comes first: the first that fits what was typed is taken. */
+/** Checking an installation. The longer name comes first: the first match is taken. */
 export const DOCTOR_COMMANDS: readonly Command[] = [
   {
     name: "doctor storage",

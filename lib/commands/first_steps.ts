@@ -1,7 +1,7 @@
 import { hostInUrl } from "../addresses.ts";
 import type { Config } from "../config/config.ts";
 
-/** What `init` prints: the key, and lines to paste that take a first file through its life. */
+/** The text that `init` prints: the key, and lines to paste that take a first file through its life. */
 export function firstSteps(config: Config, made: { workspaceId: string; apiKey: string }): string {
   const url = config.publicUrl ?? `http://${hostInUrl(config.host)}:${config.port}`;
   return `Created the workspace ${made.workspaceId} and this API key. The key is shown only now:

@@ -89,7 +89,7 @@ function s3Problems(config: Record<string, unknown>): string[] {
   return problems;
 }
 
-/** Whether an address is a wildcard, in any spelling. */
+/** Tells whether an address is a wildcard, in any spelling. */
 function isWildcard(host: unknown): boolean {
   if (typeof host !== "string") return false;
   const url = `http://${hostInUrl(host)}`;

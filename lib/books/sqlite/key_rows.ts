@@ -91,7 +91,7 @@ export function createKeyRows(db: Db, now: () => number) {
 
   return {
     findByHash,
-    /** What decides whether a key holds; `isOfWorkspace` is 0 if its workspace was deleted. */
+    /** The fields that decide whether a key is valid; `isOfWorkspace` is 0 if its workspace was deleted. */
     findState: (apiKeyId: string) => selectState.get(apiKeyId),
     list: (): ApiKey[] =>
       selectAll.all().map(({ scopesJson, ...key }) => ({ ...key, scopes: parseScopes(scopesJson) })),
