@@ -75,7 +75,10 @@ export type Unconfirmed = ReturnType<typeof createUnconfirmed>;
  * Counting them each time would cost as much as there are. So they are counted once and then followed. They are counted
  * again only at the limit, and only if another process has written to the database: it may have deleted some.
  */
-export function createUnconfirmed(db: Db, parts: { workspaces: WorkspaceRows; log: Log; options: UnconfirmedOptions }) {
+export function createUnconfirmed(
+  db: Db,
+  parts: { workspaces: Pick<WorkspaceRows, "find">; log: Log; options: UnconfirmedOptions },
+) {
   const { workspaces, log, options } = parts;
   const counting = (whereSql: string) =>
     db.prepare<[string], Pending>(`
