@@ -1,6 +1,8 @@
+import { hostInUrl } from "./addresses.ts";
 import { METRICS_PATH, metricsRoutes } from "./api/metrics.ts";
 import { createRoutes } from "./api/table.ts";
 import { createAuth } from "./auth/auth.ts";
+import { createKeyUses, type KeyUses } from "./auth/key_uses.ts";
 import { createRateLimit } from "./auth/rate_limit.ts";
 import { createSessions, type Sessions } from "./auth/sessions.ts";
 import { createReserve } from "./books/sqlite/db/reserve.ts";
@@ -23,9 +25,6 @@ import { measuredStore } from "./store/measured_store.ts";
 import { type ObjectStore, StoreError } from "./store/objects.ts";
 import { openStore, type StoreOptions } from "./store/open_store.ts";
 import { placeOf } from "./store/place.ts";
-
-/** How often the times of keys' last use are written. */
-const KEY_USES_FLUSH_MS = 60_000;
 
 export interface AppOptions {
   config: Config;
@@ -50,6 +49,7 @@ export interface App {
   /** Where Prometheus finds its page. */
   metricsUrl: string;
   books: Books;
+  keyUses: KeyUses;
   objects: ObjectStore;
   cleaner: Cleaner;
   guard: StoreGuard;
@@ -96,10 +96,9 @@ export async function openApp(options: AppOptions): Promise<App> {
       onFull: reserve.release,
       onGroup: metrics.onGroup,
     });
-    closers.push(() => books.close());
+    closers.push(books.close);
     closers.push(() => books.staging.flush().catch((error) => log.warn("staged_sizes_not_written", { error })));
-    const { workspaces, uploads, removals, idempotency, keys, users } = books;
-    const installationId = workspaces.installationId();
+    const { installationId, uploads, removals, idempotency, keys, users, members } = books;
 
     // Known only once the port is, where it was left to the system.
     let url = config.publicUrl ?? "";
@@ -126,7 +125,6 @@ export async function openApp(options: AppOptions): Promise<App> {
     await guard.recordIntended().catch((error) => log.warn("store_not_noted", { error }));
     if (config.store === "disk") await takeFolder({ config, guard, log });
 
-    const uploadUrlTtlMs = config.uploadUrlTtlSeconds * 1000;
     const cleaner = createCleaner({
       removals,
       uploads,
@@ -138,7 +136,7 @@ export async function openApp(options: AppOptions): Promise<App> {
       backgroundMs: books.backgroundMs,
       guard,
       stagingPrefix: `staging/${installationId}/`,
-      uploadUrlTtlMs,
+      uploadUrlTtlMs: config.uploadUrlTtlMs,
       onRemovals: metrics.onRemovals,
       log,
       now,
@@ -146,14 +144,8 @@ export async function openApp(options: AppOptions): Promise<App> {
     });
     closers.push(() => cleaner.stop());
 
-    const keyUses = setInterval(
-      () => void keys.flushUses().catch((error) => log.warn("key_uses_not_written", { error })),
-      KEY_USES_FLUSH_MS,
-    );
-    closers.push(async () => {
-      clearInterval(keyUses);
-      await keys.flushUses().catch((error) => log.warn("key_uses_not_written", { error }));
-    });
+    const keyUses = createKeyUses({ keys, log });
+    closers.push(keyUses.close);
 
     const confirm = createConfirm({
       ...{ uploads, removals, objects, guard, now, log },
@@ -177,7 +169,7 @@ export async function openApp(options: AppOptions): Promise<App> {
     });
     const serverOptions: Omit<HttpOptions, "routes"> = {
       ...createAuth({
-        ...{ keys, users, workspaces, sessions, now },
+        ...{ keys, keyUses, users, members, sessions, now },
         rateLimit: createRateLimit({ defaultPerMin: config.rateLimitPerMin, monotonicNow }),
       }),
       ownerOf: ({ workspaceId, userId }) => workspaceId ?? userId,
@@ -210,8 +202,8 @@ export async function openApp(options: AppOptions): Promise<App> {
       closers.push(guard.watch().close);
       cleaner.start();
     }
-    if (!workspaces.hasAny()) {
-      log.warn("no_workspace", { hint: "run `stowage init`: it makes one, with an API key" });
+    if (!(await books.workspaces.hasAny())) {
+      log.warn("no_workspace", { hint: "run `stowage init`: it creates one, with an API key" });
     }
     if (config.store === "s3") {
       // Nobody waits for it: it asks the store.
@@ -219,7 +211,7 @@ export async function openApp(options: AppOptions): Promise<App> {
       void warnOfMainKey(config, log);
     }
     log.info("listening", { url, ...(isApart ? { metrics_url: metricsUrl } : {}), store: config.store });
-    return { url, metricsUrl, books, objects, cleaner, guard, close: closeAll };
+    return { url, metricsUrl, books, keyUses, objects, cleaner, guard, close: closeAll };
   } catch (error) {
     await closeAll();
     throw error;
@@ -264,5 +256,5 @@ async function listenOn(http: HttpServer, at: { host: string; port: number; sett
   const port = await http.listen(at.host, at.port).catch((error: unknown) => {
     throw listenProblem(error, at);
   });
-  return `http://${at.host.includes(":") ? `[${at.host}]` : at.host}:${port}`;
+  return `http://${hostInUrl(at.host)}:${port}`;
 }

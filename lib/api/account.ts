@@ -4,7 +4,7 @@ import { VERSION } from "../version.ts";
 import { createReadiness } from "./readiness.ts";
 import type { RouteParts } from "./table.ts";
 
-/** Who the caller is, and whether the service is well. */
+/** The caller's identity, and the health of the service. */
 export function accountRoutes(parts: RouteParts): Route[] {
   const readiness = createReadiness(parts);
 

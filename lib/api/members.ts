@@ -1,5 +1,5 @@
+import type { Member } from "../books/members.ts";
 import { PERMISSIONS } from "../books/permissions.ts";
-import type { Member } from "../books/sqlite/members.ts";
 import { type Route, route } from "../http/route.ts";
 import { timestamp } from "../timestamp.ts";
 import type { RouteParts } from "./table.ts";
@@ -31,7 +31,7 @@ export function memberRoutes({ books }: RouteParts): Route[] {
     route({
       method: "POST",
       path: MEMBERS,
-      summary: "Add someone who has signed in before, by user id or e-mail address; for admins",
+      summary: "Add someone who has signed in before, by user id or email address; for admins",
       access: PERMISSIONS.manageMembers,
       params: WorkspaceParams,
       body: AddMemberBody,
@@ -57,7 +57,7 @@ export function memberRoutes({ books }: RouteParts): Route[] {
     route({
       method: "DELETE",
       path: MEMBER,
-      summary: "Remove a member; for admins, and for everyone who leaves",
+      summary: "Remove a member; for admins, and for members who leave",
       access: PERMISSIONS.manageMembers,
       params: MemberParams,
       async handle({ principal, params }) {
@@ -72,9 +72,9 @@ function presentMember({ userId, email, name, role, createdAtMs }: Member): Reco
   return {
     id: userId,
     user_id: userId,
-    // Clients insist on a string.
+    // Clients require a string.
     email: email ?? "",
-    // As the identity provider has it: where a name ends and another begins is not known here.
+    // The whole name, as the identity provider gives it: it cannot be split reliably.
     first_name: name,
     last_name: null,
     image_url: null,

@@ -18,8 +18,7 @@ const UPLOAD = "/api/v1/uploads/:upload_id";
 /** The life of an upload: create, confirm, show, delete. */
 export function uploadRoutes({ books, objects, confirm, cleaner, guard, config }: RouteParts): Route[] {
   const { uploads } = books;
-  const show = (upload: Upload, nowMs: number) =>
-    presentUpload(upload, objects, nowMs + config.downloadUrlTtlSeconds * 1000);
+  const show = (upload: Upload, nowMs: number) => presentUpload(upload, objects, nowMs + config.downloadUrlTtlMs);
 
   return [
     route({

@@ -14,7 +14,7 @@ const READ = PERMISSIONS.readUsage;
 
 /** What a workspace uses and may use. Nothing is run or generated here, so credits, runs and audio are zero. */
 export function usageRoutes({ books, config }: RouteParts): Route[] {
-  const { usage, ledger, workspaces } = books;
+  const { usage, ledger, members, workspaces } = books;
 
   return [
     route({
@@ -63,7 +63,7 @@ export function usageRoutes({ books, config }: RouteParts): Route[] {
       query: UsageActivityQuery,
       async handle({ principal, query: { user_id, limit } }) {
         const workspaceId = selectedWorkspace(principal);
-        if (user_id !== undefined && (await workspaces.roleOf(workspaceId, user_id)) === undefined) {
+        if (user_id !== undefined && (await members.findRole(workspaceId, user_id)) === undefined) {
           const message = "user_id names no member of this workspace";
           throw new AppError("not_found", message, { details: [{ field: "user_id", message }] });
         }
@@ -126,8 +126,8 @@ export function usageRoutes({ books, config }: RouteParts): Route[] {
       path: "/api/v1/users/me/limits",
       summary: "Show the limits that the caller is bound by",
       access: PERMISSIONS.readLimits,
-      handle({ principal: { workspaceId } }) {
-        const workspace = workspaceId === null ? null : (workspaces.find(workspaceId) ?? null);
+      async handle({ principal: { workspaceId } }) {
+        const workspace = workspaceId === null ? null : ((await workspaces.find(workspaceId)) ?? null);
         return { data: presentLimits(config, workspace) };
       },
     }),

@@ -96,7 +96,7 @@ export function workflowRoutes({ books, objects, config }: RouteParts): Route[] 
       async handle({ principal, params, query, nowMs }) {
         const workflow = await workflows.find(principal, params.workflow_id);
         const page = await uploads.listOfWorkflow(principal, workflow, pageStart(query));
-        const urlExpiresAtMs = nowMs + config.downloadUrlTtlSeconds * 1000;
+        const urlExpiresAtMs = nowMs + config.downloadUrlTtlMs;
         return {
           data: page.uploads.map((upload) => presentUpload(upload, objects, urlExpiresAtMs)),
           pagination: paginateByKey(`${WORKFLOWS}/${workflow.workflowId}/uploads`, query, page),

@@ -1,5 +1,5 @@
 import { PERMISSIONS } from "../books/permissions.ts";
-import type { Workspace } from "../books/sqlite/workspaces.ts";
+import type { Workspace } from "../books/workspaces.ts";
 import { type Route, route } from "../http/route.ts";
 import { timestamp } from "../timestamp.ts";
 import type { RouteParts } from "./table.ts";
@@ -10,7 +10,7 @@ import { CreateWorkspaceBody, ListWorkspacesQuery, PatchWorkspaceBody, Workspace
 const WORKSPACES = "/api/v1/workspaces";
 const WORKSPACE = "/api/v1/workspaces/:workspace_id";
 
-/** Workspaces: made, shown, changed and deleted by people; an API key sees its own. */
+/** Workspaces: people create, see, change and delete them; an API key sees its own. */
 export function workspaceRoutes({ books, cleaner, config }: RouteParts): Route[] {
   const { workspaces } = books;
 
@@ -31,20 +31,16 @@ export function workspaceRoutes({ books, cleaner, config }: RouteParts): Route[]
     route({
       method: "POST",
       path: WORKSPACES,
-      summary: "Make a workspace; its maker becomes its owner and admin",
+      summary: "Create a workspace; the caller becomes its owner and admin",
       access: PERMISSIONS.manageWorkspaces,
       body: CreateWorkspaceBody,
-      async handle({ principal: { userId }, body: { name, slug, color_idx } }) {
-        const workspace = await workspaces.createOwned(
-          {
-            name,
-            slug: slug ?? undefined,
-            colorIdx: color_idx ?? 0,
-            userId,
-            storageBytesQuota: config.defaultQuotaBytes,
-          },
-          config.workspacesPerOwnerMax,
-        );
+      async handle({ principal, body: { name, slug, color_idx } }) {
+        const workspace = await workspaces.create(principal, {
+          name,
+          slug: slug ?? undefined,
+          colorIdx: color_idx ?? undefined,
+          storageBytesQuota: config.defaultQuotaBytes,
+        });
         return { status: 201, data: presentWorkspace(workspace) };
       },
     }),
@@ -55,8 +51,8 @@ export function workspaceRoutes({ books, cleaner, config }: RouteParts): Route[]
       summary: "Show a workspace",
       access: PERMISSIONS.readWorkspaces,
       params: WorkspaceParams,
-      handle: ({ principal, params }) => ({
-        data: presentWorkspace(workspaces.findVisible(principal, params.workspace_id)),
+      handle: async ({ principal, params }) => ({
+        data: presentWorkspace(await workspaces.findVisible(principal, params.workspace_id)),
       }),
     }),
 
@@ -82,7 +78,7 @@ export function workspaceRoutes({ books, cleaner, config }: RouteParts): Route[]
     route({
       method: "DELETE",
       path: WORKSPACE,
-      summary: "Delete a workspace: it is refused at once, its uploads are removed in the background; for its owner",
+      summary: "Delete a workspace: all access ends at once, its uploads are removed in the background; for its owner",
       access: PERMISSIONS.manageWorkspaces,
       params: WorkspaceParams,
       async handle({ principal, params }) {
@@ -94,11 +90,11 @@ export function workspaceRoutes({ books, cleaner, config }: RouteParts): Route[]
     route({
       method: "GET",
       path: `${WORKSPACE}/settings`,
-      summary: "Show a workspace's settings; nothing here has any, so they are null",
+      summary: "Show a workspace's settings; there are none here, so they are null",
       access: PERMISSIONS.readWorkspaceSettings,
       params: WorkspaceParams,
-      handle({ principal, params }) {
-        workspaces.findVisible(principal, params.workspace_id);
+      async handle({ principal, params }) {
+        await workspaces.findVisible(principal, params.workspace_id);
         return { data: { default_language: null, theme: null } };
       },
     }),
@@ -106,11 +102,11 @@ export function workspaceRoutes({ books, cleaner, config }: RouteParts): Route[]
     route({
       method: "GET",
       path: `${WORKSPACE}/plan`,
-      summary: "Show the limits that a workspace is bound by",
+      summary: "Show a workspace's limits",
       access: PERMISSIONS.readWorkspaces,
       params: WorkspaceParams,
-      handle: ({ principal, params }) => ({
-        data: presentLimits(config, workspaces.findVisible(principal, params.workspace_id)),
+      handle: async ({ principal, params }) => ({
+        data: presentLimits(config, await workspaces.findVisible(principal, params.workspace_id)),
       }),
     }),
   ];

@@ -1,13 +1,14 @@
 import type { IncomingMessage } from "node:http";
+import { checkKeyHolds, type Keys, type KnownKey } from "../books/keys.ts";
+import type { Members } from "../books/members.ts";
 import { authorize, PERMISSIONS, type Permission } from "../books/permissions.ts";
 import { type ApiKeyPrincipal, type Principal, SCOPES, type SessionPrincipal } from "../books/principals.ts";
-import { checkKeyHolds, type Keys, type KnownKey, parseScopes } from "../books/sqlite/keys.ts";
-import { notOfYours } from "../books/sqlite/rights.ts";
-import type { Users } from "../books/sqlite/users.ts";
-import type { Workspaces } from "../books/sqlite/workspaces.ts";
+import type { Users } from "../books/users.ts";
+import { noSelectedWorkspace } from "../books/workspaces.ts";
 import { AppError } from "../errors.ts";
 import type { Access } from "../http/route.ts";
 import { API_KEY_PATTERN } from "../ids.ts";
+import type { KeyUses } from "./key_uses.ts";
 import type { RateLimit } from "./rate_limit.ts";
 import type { Sessions } from "./sessions.ts";
 
@@ -15,46 +16,52 @@ const ALL_SCOPES: readonly string[] = [...SCOPES].sort();
 const UUID_PATTERN = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 export interface AuthParts {
-  keys: Keys;
+  keys: Pick<Keys, "find">;
+  keyUses: Pick<KeyUses, "note">;
   users: Users;
-  workspaces: Workspaces;
-  /** Null where no issuer of sessions is configured. */
+  members: Pick<Members, "findRole">;
+  /** Null if no issuer of sessions is configured. */
   sessions: Sessions | null;
   rateLimit: RateLimit;
   now: () => number;
+}
+
+/** A turn of the event loop in which a credential was checked. */
+interface Turn {
+  /** When the first check of the turn began, in milliseconds of `performance.now()`. */
+  beganMs: number;
+  /** The keys that were looked up in this turn, by their plain text. */
+  keys: Map<string, KnownKey>;
 }
 
 /**
  * Turns a request's headers into a principal. Every credential is `Authorization: Bearer …`: a token that begins with
  * `op_` is an API key and nothing else, any other is a session's JWT.
  */
-export function createAuth({ keys, users, workspaces, sessions, rateLimit, now }: AuthParts) {
-  /** Parsed scopes by their stored text: few texts exist, and parsing one for each request would be waste. */
-  const scopesByJson = new Map<string, readonly string[]>();
-  const foundThisTurn = new Map<string, KnownKey>();
-  /** When the first credential of this turn of the event loop was looked at; infinite as long as none was. */
-  let turnBeganMs = Number.POSITIVE_INFINITY;
+export function createAuth({ keys, keyUses, users, members, sessions, rateLimit, now }: AuthParts) {
+  let turn: Turn | null = null;
 
   /**
-   * Who asks, and whether they may. Throws `invalid_api_key` or `unauthorized` for a credential that does not hold,
-   * `forbidden` for a missing scope, too low a role, or a header that names another workspace than an API key's; for a
-   * session's header `bad_request` where it is malformed or missing, `not_found` where the user is no member. Throws `rate_limited`
-   * where the key, or a session's user, has asked too often. Only for sessions it has to wait.
+   * Identifies the caller and checks that they may. Throws `invalid_api_key` or `unauthorized` for a credential that does not
+   * hold, `forbidden` for a missing scope, too low a role, or a header that names another workspace than an API key's; for a
+   * session's header `bad_request` if it is malformed or missing, `not_found` if the user is no member. Throws `rate_limited`
+   * if the key, or the session's user, has made too many requests. No promise for an API key that another request of the same
+   * turn has brought: then it returns, or throws, at once.
    */
   function authenticate(req: IncomingMessage, access: Exclude<Access, "public">): Principal | Promise<Principal> {
     return identify(req, access, checkRate);
   }
 
   /**
-   * Whether the request's credential still holds, and for the same things; without a look in the turn of the event loop in
-   * which `known` was found. Counts towards no limit. Throws as `authenticate` does.
+   * Checks again that the request's credential holds, and for the same things. Does nothing in the turn of the event loop in
+   * which `known` was checked. Counts towards no limit. Throws the same errors as `authenticate`.
    */
   function askAgain(
     req: IncomingMessage,
     access: Exclude<Access, "public">,
     known: Principal,
   ): Principal | Promise<Principal> {
-    return known.checkedAtMs >= turnBeganMs ? known : identify(req, access, countNothing);
+    return turn !== null && known.checkedAtMs >= turn.beganMs ? known : identify(req, access, countNothing);
   }
 
   function identify(
@@ -70,54 +77,53 @@ export function createAuth({ keys, users, workspaces, sessions, rateLimit, now }
       : bySession(token, header, permission, count);
   }
 
-  function byApiKey(token: string, header: Header, permission: Permission, count: Count): ApiKeyPrincipal {
-    const principal = fromApiKey(token, count);
-    checkNamesOwn(header, principal);
-    authorize(principal, permission);
-    return principal;
-  }
-
-  function fromApiKey(token: string, count: Count): ApiKeyPrincipal {
+  /**
+   * Looks a key up once for all requests that are read in the same turn of the event loop: under load that saves a tenth of
+   * their cost. A caller who waits for the response to a revocation before sending the next request is read in a later turn,
+   * and refused.
+   */
+  function byApiKey(
+    token: string,
+    header: Header,
+    permission: Permission,
+    count: Count,
+  ): ApiKeyPrincipal | Promise<ApiKeyPrincipal> {
     if (!token.startsWith("op_live_")) {
       throw new AppError(
         "invalid_api_key",
         "This kind of API key is reserved: use a live key, which begins with op_live_",
       );
     }
-    const checkedAtMs = noteTurn();
-    const key = API_KEY_PATTERN.test(token) ? findKey(token) : undefined;
-    const nowMs = now();
-    checkKeyHolds(key, nowMs);
-    keys.noteUse(key.apiKeyId, nowMs);
-    const { apiKeyId, userId, workspaceId, scopesJson, rateLimitPerMin } = key;
-    count(apiKeyId, rateLimitPerMin);
-    return { authKind: "api_key", apiKeyId, userId, workspaceId, scopes: scopesOf(scopesJson), checkedAtMs };
+    const checkedAtMs = performance.now();
+    // The lookup may outlast this turn, so its result goes to the turn in which it began, and to no later one.
+    const { keys: found } = enterTurn(checkedAtMs);
+    const admit = (key: KnownKey | undefined): ApiKeyPrincipal => {
+      const nowMs = now();
+      checkKeyHolds(key, nowMs);
+      keyUses.note(key.apiKeyId, nowMs);
+      const { apiKeyId, userId, workspaceId, scopes, rateLimitPerMin } = key;
+      count(apiKeyId, rateLimitPerMin);
+      const principal: ApiKeyPrincipal = { authKind: "api_key", apiKeyId, userId, workspaceId, scopes, checkedAtMs };
+      checkNamesOwn(header, principal);
+      authorize(principal, permission);
+      return principal;
+    };
+    const known = found.get(token);
+    if (known !== undefined || !API_KEY_PATTERN.test(token)) return admit(known);
+    return keys.find(token).then((key) => {
+      if (key !== undefined) found.set(token, key);
+      return admit(key);
+    });
   }
 
-  /**
-   * Looks a key up, once for all requests that are read in the same turn of the event loop: under load that saves a tenth
-   * of their cost. Who waits for a revocation's answer before asking is read in a later turn, and refused.
-   */
-  function findKey(token: string): KnownKey | undefined {
-    const known = foundThisTurn.get(token);
-    if (known !== undefined) return known;
-    const found = keys.find(token);
-    if (found === undefined) return undefined;
-    foundThisTurn.set(token, found);
-    return found;
-  }
-
-  /** Notes that a credential is looked at, and returns the moment. */
-  function noteTurn(): number {
-    const nowMs = performance.now();
-    if (turnBeganMs === Number.POSITIVE_INFINITY) {
-      turnBeganMs = nowMs;
-      setImmediate(() => {
-        turnBeganMs = Number.POSITIVE_INFINITY;
-        foundThisTurn.clear();
-      });
-    }
-    return nowMs;
+  /** The turn of the event loop that a check belongs to. */
+  function enterTurn(nowMs: number): Turn {
+    if (turn !== null) return turn;
+    turn = { beganMs: nowMs, keys: new Map() };
+    setImmediate(() => {
+      turn = null;
+    });
+    return turn;
   }
 
   async function bySession(
@@ -132,10 +138,11 @@ export function createAuth({ keys, users, workspaces, sessions, rateLimit, now }
         "Sessions are not configured on this server: use an API key, which begins with op_live_",
       );
     }
-    const userId = await users.ofSession(await sessions.verify(token));
+    const userId = await users.findOrCreate(await sessions.verify(token));
     count(userId, null);
-    const checkedAtMs = noteTurn();
-    const selected = permission.workspace === "in_path" ? null : selectedBy(header, userId);
+    const checkedAtMs = performance.now();
+    enterTurn(checkedAtMs);
+    const selected = permission.workspace === "in_path" ? null : await findSelected(header, userId);
     const principal: SessionPrincipal = {
       ...{ authKind: "clerk", userId, workspaceId: null, role: null, apiKeyId: null, scopes: ALL_SCOPES, checkedAtMs },
       ...selected,
@@ -144,38 +151,32 @@ export function createAuth({ keys, users, workspaces, sessions, rateLimit, now }
     return principal;
   }
 
-  /** Asked once it is known who calls, and before all else that they ask for: what is refused counts as well. */
+  /** Runs as soon as the caller is known and before any other check, so that refused requests count as well. */
   function checkRate(callerId: string, ownPerMin: number | null): void {
     const waitSeconds = rateLimit.take(callerId, ownPerMin);
     if (waitSeconds > 0) throw tooManyRequests(rateLimit.limitOf(ownPerMin), waitSeconds);
   }
 
-  /** The workspace that the header selects, and the user's role there; null where it selects none. */
-  function selectedBy(header: Header, userId: string): Pick<SessionPrincipal, "workspaceId" | "role"> | null {
+  /** The workspace that the header selects, and the user's role there; null if it selects none. */
+  async function findSelected(
+    header: Header,
+    userId: string,
+  ): Promise<Pick<SessionPrincipal, "workspaceId" | "role"> | null> {
     const text = typeof header === "string" ? header.trim().toLowerCase() : header;
     if (text === undefined || text === "") return null;
     if (typeof text !== "string" || !UUID_PATTERN.test(text)) {
       throw new AppError("bad_request", "X-Workspace-Id must be the UUID of one workspace, or be left out");
     }
-    const role = workspaces.roleOf(text, userId);
-    if (role === undefined) throw notOfYours();
+    const role = await members.findRole(text, userId);
+    if (role === undefined) throw noSelectedWorkspace();
     return { workspaceId: text, role };
-  }
-
-  function scopesOf(scopesJson: string): readonly string[] {
-    let scopes = scopesByJson.get(scopesJson);
-    if (scopes === undefined) {
-      scopes = parseScopes(scopesJson);
-      scopesByJson.set(scopesJson, scopes);
-    }
-    return scopes;
   }
 
   return { authenticate, askAgain };
 }
 
 type Header = string | string[] | undefined;
-/** Counts a request of a caller; `ownPerMin`: the caller's own limit, if there is one. Throws `rate_limited`. */
+/** Counts a caller's request; `ownPerMin`: the caller's own limit, if there is one. Throws `rate_limited`. */
 type Count = (callerId: string, ownPerMin: number | null) => void;
 
 function countNothing(): void {}

@@ -3,23 +3,23 @@ import * as z from "zod";
 import { AppError } from "../errors.ts";
 import type { Log } from "../log.ts";
 
-/** What tokens may be signed with. Asymmetric only: with HMAC whoever may verify could sign too. */
+/** Accepted signature algorithms. Asymmetric only: with HMAC everyone who can verify could also sign. */
 export const ALGORITHMS = ["RS256", "ES256"] as const;
 export type Algorithm = (typeof ALGORITHMS)[number];
 
-/** A set is asked for anew, in the background, once it is older than this: a withdrawn key is forgotten. */
+/** A set older than this is refreshed in the background, so that a withdrawn key is dropped. */
 export const JWKS_FRESH_MS = 10 * 60_000;
-/** A set that could not be renewed is used for this long. Beyond it, a key that the issuer withdrew would hold on and on. */
+/** A set that cannot be refreshed is used for this long. Without this limit a withdrawn key could stay valid for ever. */
 export const JWKS_STALE_MAX_MS = 24 * 60 * 60_000;
-/** After an answer the issuer is left alone for this long, however many unknown keys are named meanwhile. */
+/** After a response the issuer gets no request for this long, however many unknown keys are named meanwhile. */
 export const JWKS_COOLDOWN_MS = 30_000;
-/** After a failure, which a restart of the issuer may have been, it is tried again a little sooner. */
+/** After a failure, perhaps a restart of the issuer, the retry comes sooner. */
 export const JWKS_RETRY_MS = 5_000;
 /** Requests wait for this, so it is short. */
 const TIMEOUT_MS = 5_000;
-/** A key takes about 500 bytes, with its certificates 4 KiB. */
+/** A key takes about 500 bytes, or 4 KiB with its certificates. */
 export const JWKS_BYTES_MAX = 512 * 1024;
-/** Issuers publish a handful of keys. What stands behind these is not looked at. */
+/** Issuers publish a handful of keys. Further ones are ignored. */
 export const JWKS_KEYS_MAX = 100;
 const KID_LENGTH_MAX = 256;
 /** 8,192 bits in base64url. Verifying with a longer modulus would take milliseconds of a processor for each token. */
@@ -29,7 +29,7 @@ const RSA_EXPONENT_LENGTH_MAX = 6;
 /** RFC 7518, section 3.3. */
 const RSA_BITS_MIN = 2_048;
 
-/** Of a key only what verifying takes: whatever else is published, such as a private part, is never imported. */
+/** Only the fields that verifying needs: anything else that is published, such as a private part, is never imported. */
 const forSignatures = {
   kid: z.string().min(1).max(KID_LENGTH_MAX),
   use: z.literal("sig").optional(),
@@ -59,9 +59,9 @@ type PublishedKey = z.output<typeof publishedKey>;
 
 const publishedSet = z.object({ keys: z.array(z.unknown()) });
 
-/** The issuer's keys as of one answer. As long as the issuer answers the same it stays the same object. */
+/** The issuer's keys as of one response. While the responses are the same it stays the same object. */
 export interface KeySet {
-  /** Undefined where the issuer publishes no such key for this algorithm. */
+  /** Undefined if the issuer publishes no such key for this algorithm. */
   find: (algorithm: Algorithm, kid: string) => CryptoKey | undefined;
 }
 
@@ -76,14 +76,14 @@ export interface JwksOptions {
 }
 
 export interface Jwks {
-  /** The set at hand, null where there is none. Has it renewed in the background when it is due. */
+  /** Returns the current set, null if there is none, and starts a refresh in the background when it is due. */
   current: () => KeySet | null;
   /**
-   * A set that has the key, or else the newest there is. Asks the issuer where the set at hand lacks the key and the issuer
-   * was not asked just now. Throws `storage_unavailable` where a key is lacking and the issuer cannot be asked for it.
+   * Returns a set that has the key, or else the newest one. Asks the issuer if the current set lacks the key and the issuer was
+   * not asked just now. Throws `storage_unavailable` if a key is missing and the issuer cannot be reached.
    */
   setFor: (algorithm: Algorithm, kid: string) => Promise<KeySet>;
-  /** Gives up what is being asked. */
+  /** Aborts a request that is under way. */
   close: () => void;
 }
 
@@ -94,8 +94,8 @@ interface Attempt {
 }
 
 /**
- * The issuer's public keys by URL: kept, renewed, and used on while the issuer cannot be reached. One question at a time,
- * and none soon after another, so that tokens that name keys of fantasy cost the issuer nothing.
+ * The issuer's public keys by URL: cached, refreshed, and still used while the issuer cannot be reached. One request at a
+ * time, and none soon after another, so that tokens with invented keys cost the issuer nothing.
  */
 export function createJwks(options: JwksOptions): Jwks {
   const { issuer, url, now, log, timeoutMs = TIMEOUT_MS } = options;
@@ -105,7 +105,7 @@ export function createJwks(options: JwksOptions): Jwks {
   let lastAttempt: Attempt | null = null;
   let asking: Promise<void> | null = null;
 
-  /** Never rejects: the outcome is in `cached` and `lastAttempt`. Joins the question that is open. */
+  /** Never rejects: the outcome is in `cached` and `lastAttempt`. Joins a request that is under way. */
   function ask(): Promise<void> {
     asking ??= askOnce().finally(() => {
       asking = null;
@@ -128,18 +128,18 @@ export function createJwks(options: JwksOptions): Jwks {
       }
     } catch (error) {
       failed = true;
-      // Once for an outage, however long it is.
+      // Logged as a warning once per outage, however long it is.
       log[failedBefore ? "debug" : "warn"]("jwks_failed", { url, error, uses_older_keys: usableSet() !== null });
     }
     lastAttempt = { endedAtMs: now(), failed };
   }
 
-  /** How long the issuer is to be left alone; 0: it may be asked. */
+  /** How long the issuer must not be asked; 0: it may be asked now. */
   function coolDownMs(): number {
     if (lastAttempt === null) return 0;
     const waitMs = lastAttempt.failed ? JWKS_RETRY_MS : JWKS_COOLDOWN_MS;
     const sinceMs = now() - lastAttempt.endedAtMs;
-    // A clock that was set back must not keep the issuer unasked until it has caught up.
+    // A clock that was set back must not delay the next request until it has caught up.
     return sinceMs < 0 ? 0 : Math.max(0, waitMs - sinceMs);
   }
 
@@ -148,7 +148,7 @@ export function createJwks(options: JwksOptions): Jwks {
   }
 
   function ageMs(): number {
-    // A clock that was set back makes an answer from the future, which is as good as an old one.
+    // After a clock was set back a response seems to come from the future: treated like an old one.
     return cached === null ? 0 : Math.abs(now() - cached.answeredAtMs);
   }
 
@@ -163,7 +163,7 @@ export function createJwks(options: JwksOptions): Jwks {
     if (atHand?.find(algorithm, kid) !== undefined) return atHand;
     if (coolDownMs() === 0) await ask();
     const set = usableSet();
-    // After a failure a key that is not in the set at hand may be a new one: nobody here can tell.
+    // After a failure, a key that is not in the current set may be a new one: that cannot be decided here.
     if (set === null || (lastAttempt?.failed === true && set.find(algorithm, kid) === undefined)) throw unreachable();
     return set;
   }
@@ -186,9 +186,9 @@ interface ImportedKeys {
   ignored: number;
 }
 
-/** The text of a JWKS. Throws where the answer is not 200, too long, or late. */
+/** Fetches the text of a JWKS. Throws if the response is not 200, too long, or late. */
 async function readJwks(fetchJwks: typeof fetch, url: string, signal: AbortSignal): Promise<string> {
-  // A redirect could lead anywhere, to an address inside this network too: the URL is to be set to where the keys are.
+  // A redirect could lead anywhere, even to an address inside this network: the URL must be set to where the keys are.
   const response = await fetchJwks(url, { signal, redirect: "manual", headers: { Accept: "application/json" } });
   if (response.status !== 200) {
     await response.body?.cancel();
@@ -206,7 +206,7 @@ async function readJwks(fetchJwks: typeof fetch, url: string, signal: AbortSigna
   return text + decoder.decode();
 }
 
-/** Keys that cannot be used are left out and counted: one odd key must not lock everybody out. */
+/** Unusable keys are skipped and counted: one odd key must not lock everyone out. */
 async function importKeys(text: string): Promise<ImportedKeys> {
   const { keys } = publishedSet.parse(JSON.parse(text));
   const imported = new Map<string, CryptoKey>();

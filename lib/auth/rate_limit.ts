@@ -1,13 +1,13 @@
 const MINUTE_MS = 60_000;
-/** Callers of whom it is remembered what they have used, about 10 MB. Each of two generations holds half. */
+/** Callers whose use is remembered, about 10 MB. Each of two generations holds half. */
 const CALLERS_HELD_MAX = 50_000;
-/** Sums of fractions of a minute are not exact: less than this is not too early. */
+/** Sums of fractions of a minute are inexact: less than this does not count as too early. */
 const ROUNDING_MS = 0.01;
 
 export interface RateLimitOptions {
   /** Requests a minute of each caller that has no limit of its own; 0: any number. */
   defaultPerMin: number;
-  /** Milliseconds of a clock that no one can set. */
+  /** Milliseconds of a monotonic clock. */
   monotonicNow: () => number;
   callersHeldMax?: number;
 }
@@ -15,23 +15,23 @@ export interface RateLimitOptions {
 export type RateLimit = ReturnType<typeof createRateLimit>;
 
 /**
- * Counts requests by caller, in memory. Each has an allowance of one minute's requests, which may be used at once and comes
- * back evenly: so no more than twice the limit in any minute, and the limit on the whole. Callers do not share it.
+ * Counts requests by caller, in memory. Each has an allowance of one minute's requests, which may be used at once and is
+ * restored evenly: so at most twice the limit in any one minute, and the limit on average. Callers do not share it.
  *
- * What is kept of a caller is one number, the moment at which all of the allowance is back. A refused request uses nothing.
+ * One number is kept per caller, the time at which the whole allowance is restored. A refused request uses nothing.
  */
 export function createRateLimit({ defaultPerMin, monotonicNow, callersHeldMax = CALLERS_HELD_MAX }: RateLimitOptions) {
-  // When the younger generation is full the older one is forgotten: those who did not call while thousands of others did.
-  // To look for the one who has waited longest would take far longer than a request may.
+  // When the younger generation is full the older one is dropped: callers who were silent while thousands of others were not.
+  // A search for the one who has been silent longest would take far longer than a request may.
   let younger = new Map<string, number>();
   let older = new Map<string, number>();
 
-  /** The limit that holds for a caller whose own is this, null where it has none. 0: any number. */
+  /** The effective limit of a caller with this limit of its own, null if it has none. 0: unlimited. */
   function limitOf(ownPerMin: number | null): number {
     return ownPerMin ?? defaultPerMin;
   }
 
-  /** Takes one request from the caller's allowance and returns 0; where none is left, the seconds until one is back. */
+  /** Takes one request from the caller's allowance and returns 0; if none is left, returns the seconds until one is restored. */
   function take(callerId: string, ownPerMin: number | null): number {
     const perMin = limitOf(ownPerMin);
     if (perMin === 0) return 0;
@@ -40,7 +40,7 @@ export function createRateLimit({ defaultPerMin, monotonicNow, callersHeldMax = 
     const nextMs = wholeAtMs + MINUTE_MS / perMin;
     const tooEarlyMs = nextMs - nowMs - MINUTE_MS;
     const isRefused = tooEarlyMs > ROUNDING_MS;
-    // Also where it is refused: who only ever asks too early must not be forgotten, and so be let through.
+    // Even if it is refused: a caller who only ever comes too early must not be forgotten and so be admitted.
     keep(callerId, isRefused ? wholeAtMs : nextMs);
     return isRefused ? Math.ceil(tooEarlyMs / 1_000) : 0;
   }

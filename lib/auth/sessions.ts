@@ -1,40 +1,31 @@
 import { createHash } from "node:crypto";
 import { type CryptoKey, compactVerify, decodeProtectedHeader, errors } from "jose";
+import type { Session } from "../books/users.ts";
 import { AppError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import { ALGORITHMS, type Algorithm, createJwks, type KeySet } from "./jwks.ts";
 
-/** Clerk's tokens take less than 1 KiB, and 4 KiB are the most that it allows. Longer ones are not looked into. */
+/** Clerk's tokens take less than 1 KiB, and it allows at most 4 KiB. Longer ones are refused unread. */
 export const TOKEN_LENGTH_MAX = 8 * 1024;
-/** Clocks of different machines differ: so much is forgiven at the end of a token's life and at its start. */
+/** Clocks of different machines differ: this much is tolerated at the end of a token's life and at its start. */
 export const LEEWAY_MS = 5_000;
-/** A token from further ahead was issued by a clock that is wrong, and then its end is wrong as well. */
+/** A token from further in the future was issued by a wrong clock, so its expiry is wrong too. */
 export const ISSUED_AHEAD_MS_MAX = 60_000;
 /** Verified tokens that are remembered, at about 500 bytes each: a signature is checked once, not for each request. */
 const REMEMBERED_MAX = 10_000;
-/** OpenID Connect Books, section 2: a subject is at most 255 ASCII characters. */
+/** OpenID Connect Core, section 2: a subject is at most 255 ASCII characters. */
 const SUBJECT_PATTERN = /^[\x21-\x7e][\x20-\x7e]{0,254}$/;
-/** RFC 5321 bounds both parts of an address; whether there is such a mailbox is the issuer's to know. */
+/** RFC 5321 limits both parts of an address; only the issuer knows if there is such a mailbox. */
 const EMAIL_PATTERN = /^[^\s@\p{Cc}]{1,64}@[^\s@\p{Cc}]{1,255}$/u;
 const NAME_PATTERN = /^(?!\s)[^\p{Cc}\p{Bidi_Control}]{1,200}$/u;
-/** What a message quotes of a token. */
+/** Characters of a token's values that a message quotes. */
 const QUOTED_LENGTH_MAX = 100;
-
-/** Who a verified token is about. */
-export interface Session {
-  /** The issuer's own id of the user. */
-  subject: string;
-  expiresAtMs: number;
-  /** Null where the token has none, or one that the issuer says is not verified. */
-  email: string | null;
-  name: string | null;
-}
 
 export interface SessionsOptions {
   /** Compared character by character with the token's `iss`. */
   issuer: string;
   jwksUrl: string;
-  /** What `azp` may be; none: it is not looked at. */
+  /** Accepted values of `azp`; none: it is not checked. */
   authorizedParties: readonly string[];
   now: () => number;
   log: Log;
@@ -45,17 +36,17 @@ export interface SessionsOptions {
 
 export interface Sessions {
   /**
-   * The session that a token stands for. Throws `unauthorized` with what is wrong with the token, or `storage_unavailable`
-   * where that cannot be told because the issuer's keys cannot be had.
+   * Returns the session that a token stands for. Throws `unauthorized` with the token's fault, or `storage_unavailable` if the
+   * token cannot be checked because the issuer's keys are not available.
    */
   verify: (token: string) => Promise<Session>;
-  /** Gives up asking for keys. */
+  /** Stops requests for keys. */
   close: () => void;
 }
 
 interface Remembered {
   session: Session;
-  /** The keys that it was verified with: when the issuer changes them it must be verified again. */
+  /** The keys that verified it: when the issuer changes them, it must be verified again. */
   keySet: KeySet;
 }
 
@@ -70,7 +61,7 @@ export function createSessions(options: SessionsOptions): Sessions {
     ...(options.fetch === undefined ? {} : { fetch: options.fetch }),
     ...(options.timeoutMs === undefined ? {} : { timeoutMs: options.timeoutMs }),
   });
-  /** By the token's hash, so that no token lies in memory for long; the least recently used first. */
+  /** By the token's hash, so that no token stays in memory; least recently used first. */
   const rememberedByHash = new Map<string, Remembered>();
 
   async function verify(token: string): Promise<Session> {
@@ -80,7 +71,7 @@ export function createSessions(options: SessionsOptions): Sessions {
     if (remembered !== null) return remembered;
 
     const { algorithm, kid } = readHeader(token);
-    // What is wrong on the face of it is refused before the issuer is asked for anything. Believed is nothing yet.
+    // Obvious faults are refused before the issuer is asked for anything. Nothing here is trusted yet.
     readSession(decodePayload(token.split(".")[1] ?? ""));
     const keySet = await jwks.setFor(algorithm, kid);
     const key = keySet.find(algorithm, kid);
@@ -97,7 +88,7 @@ export function createSessions(options: SessionsOptions): Sessions {
     const remembered = rememberedByHash.get(hash);
     if (remembered === undefined) return null;
     rememberedByHash.delete(hash);
-    // Beyond its end it is verified again, which says that it has expired.
+    // An expired one is verified again, which reports that.
     if (remembered.session.expiresAtMs <= now() || remembered.keySet !== jwks.current()) return null;
     rememberedByHash.set(hash, remembered);
     return remembered.session;
@@ -110,7 +101,7 @@ export function createSessions(options: SessionsOptions): Sessions {
     if (oldest !== undefined) rememberedByHash.delete(oldest);
   }
 
-  /** Checks every claim. Whether they are true is for the signature to tell. */
+  /** Checks every claim. Only the signature can tell if they are true. */
   function readSession(claims: Readonly<Record<string, unknown>>): Session {
     const nowMs = now();
     if (claims.iss !== issuer) throw refused(`was issued by ${quoted(claims.iss)}, not by ${quoted(issuer)}`);
@@ -130,7 +121,7 @@ export function createSessions(options: SessionsOptions): Sessions {
     if (typeof subject !== "string" || !SUBJECT_PATTERN.test(subject)) {
       throw refused('names nobody: the claim "sub" must be 1 to 255 ASCII characters');
     }
-    // An address that nobody verified could be anyone's: members are found by theirs.
+    // An unverified address could be anyone's, and members are found by theirs.
     const email = claims.email_verified === undefined || claims.email_verified === true ? claims.email : null;
     return Object.freeze({
       subject,
@@ -150,7 +141,7 @@ export function createSessions(options: SessionsOptions): Sessions {
   return { verify, close: jwks.close };
 }
 
-/** Reads nothing but these two: keys that a token brings along (`jwk`, `jku`, `x5u`, `x5c`) are its sender's own. */
+/** Reads only these two fields: keys in the token itself (`jwk`, `jku`, `x5u`, `x5c`) are its sender's own. */
 function readHeader(token: string): { algorithm: Algorithm; kid: string } {
   const header = headerOf(token);
   const algorithm = ALGORITHMS.find((name) => name === header.alg);
@@ -171,7 +162,7 @@ function headerOf(token: string): Readonly<Record<string, unknown>> {
   }
 }
 
-/** Throws where the signature does not hold. What it gives are the very bytes that were signed. */
+/** Returns the very bytes that were signed. Throws if the signature is invalid. */
 async function verifiedPayload(token: string, key: CryptoKey, algorithm: Algorithm): Promise<Uint8Array> {
   try {
     return (await compactVerify(token, key, { algorithms: [algorithm] })).payload;
@@ -191,12 +182,12 @@ function parseObject(bytes: Uint8Array): Readonly<Record<string, unknown>> {
     const value: unknown = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
     if (typeof value === "object" && value !== null && !Array.isArray(value)) return { ...value };
   } catch {
-    // Told below.
+    // Reported below.
   }
   throw notJwt();
 }
 
-/** A time that a claim gives in seconds, in milliseconds; null where there is no such claim. */
+/** A claim's time, given in seconds, in milliseconds; null if there is no such claim. */
 function timeClaim(claims: Readonly<Record<string, unknown>>, name: string): number | null {
   const seconds = claims[name];
   if (seconds === undefined) return null;
@@ -213,7 +204,7 @@ function notJwt(): AppError {
   return refused("is not a JWT: send the identity provider's token, or an API key, which begins with op_live_");
 }
 
-/** Nothing in it can leave the quotes or fill a screen. */
+/** Quotes a value so that nothing in it can leave the quotes or fill a screen. */
 function quoted(value: unknown): string {
   if (value === undefined) return "(none)";
   const text = typeof value === "string" ? value : (JSON.stringify(value) ?? "");

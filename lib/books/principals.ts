@@ -1,4 +1,4 @@
-/** What an API key may be allowed to do. `uploads:read` does not exist: a key with any scope may read its workspace's uploads. */
+/** The scopes of API keys. `uploads:read` does not exist: a key with any scope may read its workspace's uploads. */
 export const SCOPES = [
   "catalog:read",
   "dictionary:read",
@@ -15,13 +15,13 @@ export const SCOPES = [
 
 export type Scope = (typeof SCOPES)[number];
 
-/** What a member may be in a workspace, the least first: each may do what those before it may. */
+/** The roles of a workspace's members, lowest first: each may do everything that those before it may. */
 export const ROLES = ["viewer", "editor", "admin"] as const;
 
 export type Role = (typeof ROLES)[number];
 
 interface Checked {
-  /** When it was looked whether the credential holds and what it may do, in milliseconds of `performance.now()`. */
+  /** When the credential and its permissions were checked, in milliseconds of `performance.now()`; never later than the reads. */
   checkedAtMs: number;
 }
 
@@ -38,14 +38,20 @@ export interface ApiKeyPrincipal extends Checked {
 export interface SessionPrincipal extends Checked {
   authKind: "clerk";
   userId: string;
-  /** The one that the header selects, of which the person is a member; null: none was selected. */
+  /** The workspace that the header selects, of which the person is a member; null if none was selected. */
   workspaceId: string | null;
-  /** In the selected workspace. */
+  /** The role in the selected workspace. */
   role: Role | null;
   apiKeyId: null;
-  /** Every one: a session is limited by its role alone. */
+  /** All of them: a session is limited by its role alone. */
   scopes: readonly string[];
 }
 
-/** Who makes a request. */
+/** The caller of a request. */
 export type Principal = ApiKeyPrincipal | SessionPrincipal;
+
+/**
+ * The manager of workspaces and members: a person, within the rights of their role, or an administrator at the command line,
+ * who may manage every workspace.
+ */
+export type Manager = { userId: string } | "administrator";

@@ -5,12 +5,12 @@ import { invalidField } from "../errors.ts";
 export const SLUG_CHARS_MAX = 50;
 
 const SLUG_PATTERN = /^[a-z0-9]+(-[a-z0-9]+)*$/;
-/** What a name becomes of which no letter and no digit is left. */
+/** The slug of a name without a single letter or digit. */
 const FALLBACK = "untitled";
 const SUFFIX_CHARS = 6;
 const SUFFIX_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz";
 
-/** Words that an application has, or will have, under its root or in this API's paths: a slug must not stand in their place. */
+/** Words that an application uses, or will use, under its root or in this API's paths: a slug must not take their place. */
 const RESERVED = new Set(
   (
     "about account admin api app assets auth billing blog contact dashboard docs download health help home invite invites " +
@@ -20,7 +20,7 @@ const RESERVED = new Set(
   ).split(" "),
 );
 
-/** Throws `validation_error` where the text cannot be a slug. */
+/** Throws `validation_error` if the text cannot be a slug. */
 export function checkSlug(slug: string): void {
   if (slug.length < 1 || slug.length > SLUG_CHARS_MAX || !SLUG_PATTERN.test(slug)) {
     throw invalidField(
@@ -31,27 +31,27 @@ export function checkSlug(slug: string): void {
   if (RESERVED.has(slug)) throw invalidField("slug", `${JSON.stringify(slug)} is reserved: choose another`);
 }
 
-/** A slug made of a name: valid, never reserved, but perhaps taken. */
+/** Derives a slug from a name: valid and never reserved, but perhaps taken. */
 export function slugOf(name: string): string {
   const words = name
     .normalize("NFKD")
     .toLowerCase()
-    // The marks that the decomposition has split off: é becomes e.
+    // Drops the marks that the decomposition has split off: é becomes e.
     .replace(/\p{M}+/gu, "")
     .replace(/[^a-z0-9]+/g, "-");
-  const slug = trimmed(words, SLUG_CHARS_MAX);
+  const slug = trim(words, SLUG_CHARS_MAX);
   if (slug === "") return FALLBACK;
   return RESERVED.has(slug) ? withSuffix(slug) : slug;
 }
 
-/** The slug with a random end, for where it is taken: two billion of them leave no doubt. */
+/** Appends a random suffix, for a slug that is taken. With two billion suffixes the result is free. */
 export function withSuffix(slug: string): string {
   let suffix = "";
   for (let i = 0; i < SUFFIX_CHARS; i++) suffix += SUFFIX_ALPHABET[randomInt(SUFFIX_ALPHABET.length)];
-  return `${trimmed(slug, SLUG_CHARS_MAX - SUFFIX_CHARS - 1)}-${suffix}`;
+  return `${trim(slug, SLUG_CHARS_MAX - SUFFIX_CHARS - 1)}-${suffix}`;
 }
 
-/** Cut to a length, without hyphens at its ends. */
-function trimmed(slug: string, chars: number): string {
+/** Cuts a slug to a length, without hyphens at its ends. */
+function trim(slug: string, chars: number): string {
   return slug.replace(/^-+/, "").slice(0, chars).replace(/-+$/, "");
 }

@@ -3,7 +3,7 @@ import { hintOn, whyUnusable } from "../books/sqlite/db/sqlite_errors.ts";
 import { AppError } from "../errors.ts";
 import { nearest } from "../nearest.ts";
 
-/** What a command prints to, and where it reads its settings from. */
+/** Where a command prints to, and where it reads its settings from. */
 export interface Terminal {
   env: NodeJS.ProcessEnv;
   /** Results, for people or, with --json, for machines. */
@@ -13,20 +13,20 @@ export interface Terminal {
 type OptionKind = "string" | "boolean";
 
 export interface Command {
-  /** As it is typed, such as "keys create". */
+  /** As typed, such as "keys create". */
   name: string;
   /** Options and operands, for the help. */
   usage: string;
   summary: string;
   options: Readonly<Record<string, OptionKind>>;
-  /** The operands that it takes, named as in `usage`. */
+  /** Its operands, named as in `usage`. */
   operands: readonly string[];
   run: (args: Arguments, terminal: Terminal) => Promise<void> | void;
 }
 
 /** Wrong usage: exit code 2. */
 export class UsageError extends Error {
-  /** How it is used rightly; null: as the help says. */
+  /** The correct usage; null: see the help. */
   readonly usage: string | null;
 
   constructor(message: string, usage: string | null) {
@@ -35,7 +35,7 @@ export class UsageError extends Error {
   }
 }
 
-/** The parsed arguments of one command. What is missing or malformed throws a `UsageError`. */
+/** The parsed arguments of one command. Missing and malformed ones throw a `UsageError`. */
 export interface Arguments {
   text: (option: string) => string | undefined;
   required: (option: string) => string;
@@ -46,7 +46,7 @@ export interface Arguments {
   integerOperand: (name: string) => number;
 }
 
-/** What was typed: a command to run, or a wish for the help of one, or of all (null). */
+/** The parsed input: a command to run, or a request for the help of one, or of all (null). */
 export type Typed = { kind: "run"; command: Command; args: Arguments } | { kind: "help"; command: Command | null };
 
 /** Finds the command that was typed and parses the rest. Throws a `UsageError`. */
@@ -71,7 +71,7 @@ function findCommand(commands: readonly Command[], words: readonly string[]): Co
   const names = commands.map(({ name }) => name);
   const under = (prefix: string): string[] => names.filter((name) => name.startsWith(`${prefix} `));
   const typedTo = (depth: number): string => words.slice(0, depth).join(" ");
-  // Down the groups that there are, and the one word on that leads nowhere.
+  // Walks down the groups that exist, and one word further: the one that leads nowhere.
   let depth = 1;
   while (isWord(words[depth]) && (depth === 1 || under(typedTo(depth)).length > 0)) depth++;
   const typed = typedTo(depth);
@@ -93,7 +93,7 @@ function parseArguments(command: Command, words: readonly string[]): Arguments {
   const wrong = (message: string): UsageError => new UsageError(message, usageOf(command));
   const { values, positionals } = parseStrictly(command, words, wrong);
   if (positionals.length > command.operands.length) {
-    throw wrong(`"${positionals[command.operands.length]}" is one word too many`);
+    throw wrong(`Unexpected argument "${positionals[command.operands.length]}"`);
   }
 
   function integer(name: string, text: string): number {
@@ -162,7 +162,7 @@ Settings are environment variables that begin with STOWAGE_; \`stowage config\` 
 `;
 }
 
-/** What stderr tells of a failure, and the exit code that goes with it. */
+/** The text for stderr about a failure, and the exit code. */
 export function describeFailure(error: unknown): { text: string; exitCode: number } {
   if (error instanceof UsageError) {
     const hint = error.usage === null ? "`stowage help` lists the commands" : `usage: ${error.usage}`;
@@ -177,7 +177,7 @@ export function describeFailure(error: unknown): { text: string; exitCode: numbe
     };
   }
   if (!(error instanceof Error)) return { text: failure(String(error), null), exitCode: 1 };
-  // A failed call to the system says what it was and on which file; any other failure is a defect, and its stack is told.
+  // A failed system call names itself and its file; any other failure is a defect, so its stack is shown.
   return { text: failure("syscall" in error ? error.message : (error.stack ?? error.message), null), exitCode: 1 };
 }
 

@@ -7,13 +7,12 @@ import { runDoctorStorage } from "../doctor/trial/run.ts";
 import { ListingError } from "../doctor/walk.ts";
 import { AppError } from "../errors.ts";
 import { StoreError } from "../store/objects.ts";
-import { askYesNo } from "./ask.ts";
 import { type Arguments, type Command, type Terminal, UsageError } from "./command_line.ts";
-import { print, stderrLog } from "./work.ts";
+import { askYesNo, print, stderrLog } from "./work.ts";
 
 const USAGE = "[--fix | --accept-older-database [--yes] | --accept-store [--yes]] [--json]";
 
-/** What people are asked, and told, about what they may accept. */
+/** The questions and replies about a decision. */
 const TEXTS: Record<Decision, { question: string; nothing: string }> = {
   "older-database": {
     question: "Go on with this database?",
@@ -25,7 +24,7 @@ const TEXTS: Record<Decision, { question: string; nothing: string }> = {
   },
 };
 
-/** What looks after an installation. The longer name comes first: the first that fits what was typed is taken. */
+/** Checking an installation. The longer name comes first: the first match is taken. */
 export const DOCTOR_COMMANDS: readonly Command[] = [
   {
     name: "doctor storage",

@@ -1,10 +1,10 @@
+import { hostInUrl } from "../addresses.ts";
 import type { Config } from "../config/config.ts";
 
-/** What a newcomer sees once: the key, and lines to paste that take a first file through its life. */
+/** The text that `init` prints: the key, and lines to paste that take a first file through its life. */
 export function firstSteps(config: Config, made: { workspaceId: string; apiKey: string }): string {
-  const url =
-    config.publicUrl ?? `http://${config.host.includes(":") ? `[${config.host}]` : config.host}:${config.port}`;
-  return `Stowage has made the workspace ${made.workspaceId} and this API key. The key is shown only now:
+  const url = config.publicUrl ?? `http://${hostInUrl(config.host)}:${config.port}`;
+  return `Created the workspace ${made.workspaceId} and this API key. The key is shown only now:
 
   ${made.apiKey}
 
@@ -15,7 +15,7 @@ To try it, paste this into another terminal once the server runs:
   WORKSPACE=${made.workspaceId}
   echo "Hello from Stowage" > hello.txt
 
-  # Create an upload; take its id and its upload URL out of the answer
+  # Create an upload; take its id and its upload URL from the response
   UPLOAD=$(curl -sS "$URL/api/v1/uploads" -H "Authorization: Bearer $KEY" \\
     -H "Content-Type: application/json" \\
     -d '{"filename":"hello.txt","category":"file","size_bytes":'"$(wc -c < hello.txt)"'}')

@@ -1,9 +1,9 @@
+import type { Member } from "../books/members.ts";
 import { ROLES, type Role } from "../books/principals.ts";
-import type { Member } from "../books/sqlite/members.ts";
 import { type Arguments, type Command, UsageError } from "./command_line.ts";
-import { isoTime, print, table, withCore } from "./work.ts";
+import { isoTime, print, table, withBooks } from "./work.ts";
 
-/** What an administrator does with the members of a workspace. */
+/** Managing the members of a workspace. */
 export const MEMBER_COMMANDS: readonly Command[] = [
   {
     name: "workspaces members list",
@@ -12,8 +12,8 @@ export const MEMBER_COMMANDS: readonly Command[] = [
     options: { json: "boolean" },
     operands: ["WORKSPACE_ID"],
     run: (args, terminal) =>
-      withCore(terminal, async ({ members }) => {
-        const rows = (await members.list("administrator", args.operand("WORKSPACE_ID"))).map(shown);
+      withBooks(terminal, async ({ members }) => {
+        const rows = (await members.list("administrator", args.operand("WORKSPACE_ID"))).map(presentRow);
         print(args, terminal, rows, table(rows));
       }),
   },
@@ -29,7 +29,7 @@ export const MEMBER_COMMANDS: readonly Command[] = [
       if ((userId === undefined) === (email === undefined)) {
         throw wrong("Either --user or --email must be given", "workspaces members add");
       }
-      return withCore(terminal, async ({ members }) => {
+      return withBooks(terminal, async ({ members }) => {
         const member = await members.add("administrator", args.operand("WORKSPACE_ID"), { userId, email, role });
         printMember(args, terminal, member);
       });
@@ -44,7 +44,7 @@ export const MEMBER_COMMANDS: readonly Command[] = [
     run: (args, terminal) => {
       const role = roleOf(args.operand("ROLE"), "workspaces members set-role");
       const change = { userId: args.operand("USER_ID"), role };
-      return withCore(terminal, async ({ members }) => {
+      return withBooks(terminal, async ({ members }) => {
         const member = await members.setRole("administrator", args.operand("WORKSPACE_ID"), change);
         printMember(args, terminal, member);
       });
@@ -53,12 +53,12 @@ export const MEMBER_COMMANDS: readonly Command[] = [
   {
     name: "workspaces members remove",
     usage: "WORKSPACE_ID USER_ID [--json]",
-    summary: "Remove a member; what they uploaded to the workspace stays",
+    summary: "Remove a member; their uploads stay with the workspace",
     options: { json: "boolean" },
     operands: ["WORKSPACE_ID", "USER_ID"],
     run: (args, terminal) => {
       const [workspaceId, userId] = [args.operand("WORKSPACE_ID"), args.operand("USER_ID")];
-      return withCore(terminal, async ({ members }) => {
+      return withBooks(terminal, async ({ members }) => {
         await members.remove("administrator", workspaceId, userId);
         print(args, terminal, { workspace_id: workspaceId, user_id: userId }, `${userId} is no longer a member`);
       });
@@ -67,10 +67,10 @@ export const MEMBER_COMMANDS: readonly Command[] = [
 ];
 
 function printMember(args: Arguments, terminal: Parameters<typeof print>[1], member: Member): void {
-  print(args, terminal, shown(member), `${member.userId} is ${member.role}`);
+  print(args, terminal, presentRow(member), `${member.userId} is ${member.role}`);
 }
 
-function shown({ userId, email, name, role, createdAtMs }: Member): Record<string, string | null> {
+function presentRow({ userId, email, name, role, createdAtMs }: Member): Record<string, string | null> {
   return { user_id: userId, email, name, role, added_at: isoTime(createdAtMs) };
 }
 

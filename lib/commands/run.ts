@@ -1,15 +1,15 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { Log } from "../log.ts";
 
-/** Exit code of a process that a second signal ended before it had finished. */
+/** Exit code of a process that a second signal ended before it was finished. */
 const EXIT_CUT_SHORT = 130;
-/** How long the last lines wait for a reader: one that stands still would keep the process from ending. */
+/** How long the last lines wait for a reader: a stalled one would keep the process from ending. */
 const LAST_LINES_MS = 2_000;
 
 /**
- * Runs what `open` opens until SIGTERM or SIGINT, then closes it and resolves: requests in flight are finished, queued
- * writes are flushed. A second signal ends the process at once. So does `onFatal`, and an exception that nobody caught, with
- * exit code 1: the state is then unknown and only starting anew tells.
+ * Opens something and runs it until SIGTERM or SIGINT, then closes it and resolves: requests in flight are finished, queued
+ * writes are flushed. A second signal ends the process at once. So do `onFatal` and an uncaught exception, with exit code 1:
+ * the state is then unknown, and only a restart can tell.
  */
 export async function runUntilSignal(
   log: Log,
@@ -37,10 +37,10 @@ export async function runUntilSignal(
   process.on("SIGTERM", onSignal);
   process.on("SIGINT", onSignal);
   process.on("uncaughtException", onFatal);
-  // A promise that nobody waited for has left nothing half done that its own part would not have noticed: what must end the
-  // process goes through `onFatal`. So it is told, and everybody else is served.
+  // A rejection that nobody awaited leaves nothing half done that its own part would not have noticed; failures that must end
+  // the process go through `onFatal`. So it is logged, and the service goes on.
   process.on("unhandledRejection", (error) => log.error("unhandled_rejection", { error }));
-  // Whoever read the log may go away: that is no reason to stop serving.
+  // The reader of the log may go away: that is no reason to stop serving.
   process.stderr.on("error", () => {});
 
   const running = await open(onFatal);
@@ -48,11 +48,11 @@ export async function runUntilSignal(
   await running.close();
   log.info("stopped");
   log.flush();
-  if (!(await isTaken(process.stderr))) process.exit();
+  if (!(await isDrained(process.stderr))) process.exit();
 }
 
-/** Resolves when all that was written is taken, or with false after a while. */
-async function isTaken(stream: NodeJS.WriteStream): Promise<boolean> {
+/** Resolves with true once everything written was read, or with false after a while. */
+async function isDrained(stream: NodeJS.WriteStream): Promise<boolean> {
   const untilMs = performance.now() + LAST_LINES_MS;
   while (stream.writableLength > 0 && performance.now() < untilMs) await delay(20);
   return stream.writableLength === 0;

@@ -1,3 +1,4 @@
+import { createInterface } from "node:readline/promises";
 import { type Books, type BooksOptions, openBooks } from "../books/sqlite/open_books.ts";
 import { type Config, readConfig } from "../config/config.ts";
 import { checkInitialised } from "../data_dir.ts";
@@ -5,18 +6,18 @@ import { createLog, type Log, logTo } from "../log.ts";
 import { timestamp } from "../timestamp.ts";
 import type { Arguments, Terminal } from "./command_line.ts";
 
-/** Does a command's work on the data directory of the settings, which may be served meanwhile. */
-export async function withCore(
+/** Runs a command's work on the data directory of the settings, which may be served meanwhile. */
+export async function withBooks(
   terminal: Terminal,
   work: (books: Books, config: Config) => Promise<void> | void,
 ): Promise<void> {
   const config = readConfig(terminal.env);
   checkInitialised(config.dataDir);
-  await usingCore(config, { migrate: false }, (books) => work(books, config));
+  await usingBooks(config, { migrate: false }, (books) => work(books, config));
 }
 
-/** Opens the core for the time of `work`. */
-export async function usingCore(
+/** Opens the books for the time of `work`. */
+export async function usingBooks(
   config: Config,
   how: Pick<BooksOptions, "migrate" | "holdsLock">,
   work: (books: Books) => Promise<void> | void,
@@ -25,11 +26,11 @@ export async function usingCore(
   try {
     await work(books);
   } finally {
-    await books.db.close();
+    await books.close();
   }
 }
 
-/** The log of a command: to stderr, for people where that is a terminal. */
+/** A command's log: to stderr, readable for people if that is a terminal. */
 export function stderrLog({ logLevel }: Config): Log {
   return createLog({
     level: logLevel,
@@ -38,12 +39,12 @@ export function stderrLog({ logLevel }: Config): Log {
   });
 }
 
-/** Prints a result: the value with --json, else the text. */
+/** Prints a result: the value with --json, otherwise the text. */
 export function print(args: Arguments, { out }: Terminal, value: unknown, text: string): void {
   out(args.flag("json") ? `${JSON.stringify(value)}\n` : `${text}\n`);
 }
 
-/** Rows under their column names, for people. */
+/** Formats rows under their column names, for people. */
 export function table(rows: readonly Record<string, unknown>[]): string {
   const [first] = rows;
   if (first === undefined) return "(none)";
@@ -59,7 +60,19 @@ export function table(rows: readonly Record<string, unknown>[]): string {
     .join("\n");
 }
 
-/** A moment as it is printed; null stays null. */
+/** Formats a time for output; null stays null. */
 export function isoTime(atMs: number | null): string | null {
   return atMs === null ? null : timestamp(atMs);
+}
+
+/** Asks a question that only "y" or "yes" accepts. With no one at the terminal the reply is no. */
+export async function askYesNo(question: string): Promise<boolean> {
+  const terminal = createInterface({ input: process.stdin, output: process.stderr });
+  try {
+    const ended = new Promise<string>((resolve) => terminal.once("close", () => resolve("")));
+    const answer = await Promise.race([terminal.question(`${question} [y/N] `), ended]);
+    return /^y(es)?$/i.test(answer.trim());
+  } finally {
+    terminal.close();
+  }
 }

@@ -1,278 +1,22 @@
-import { isIPv6 } from "node:net";
-import { resolve } from "node:path";
-import * as z from "zod";
-import { RATE_LIMIT_PER_MIN_MAX } from "../books/sqlite/keys.ts";
+import type * as z from "zod";
+import { hostInUrl } from "../addresses.ts";
 import { AppError } from "../errors.ts";
-import { parseNetwork } from "../http/trusted_addresses.ts";
 import { nearest } from "../nearest.ts";
-import { s3Settings } from "./s3_settings.ts";
+import { SETTINGS, type Setting } from "./settings.ts";
 
 const PREFIX = "STOWAGE_";
-const GIB = 1024 ** 3;
-/** The most that S3 takes in one PUT, and copies in one CopyObject. */
-const S3_COPY_BYTES_MAX = 5 * GIB;
-
-/** A whole number in a range, as it stands in the environment. */
-function integer(min: number, max: number): z.ZodType<number, string> {
-  return z
-    .string()
-    .regex(/^\d{1,16}$/, `must be a whole number from ${min} to ${max}`)
-    .transform(Number)
-    .refine((value) => value >= min && value <= max, `must be a whole number from ${min} to ${max}`);
-}
-
-/** Without a slash at its end, so that paths can be put after it. */
-const httpUrl = z
-  .string()
-  .refine(
-    (text) => /^https?:\/\/[^/\s][^\s?#@]*$/i.test(text) && URL.canParse(text),
-    "must be a full URL such as https://files.example.com, without user name, query and fragment",
-  )
-  .transform((text) => new URL(text).href.replace(/\/+$/, ""));
-
-/** An IPv6 address may stand in brackets, as it does in URLs. */
-const host = z
-  .string()
-  .transform((text) => (/^\[.*\]$/.test(text) ? text.slice(1, -1) : text))
-  .refine(
-    (text) => isIPv6(text) || /^[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?$/.test(text),
-    "must be an IP address or a host name, without a port",
-  );
-
-const origins = z
-  .string()
-  .transform((text) =>
-    text
-      .split(",")
-      .map((origin) => origin.trim())
-      .filter((origin) => origin !== ""),
-  )
-  .refine(
-    (list) => list.every((origin) => origin === "*" || (URL.canParse(origin) && new URL(origin).origin === origin)),
-    'must be origins such as https://app.example.com, separated by commas, or "*"',
-  );
-
-/** As it stands: a token's issuer is compared character by character. */
-const issuerUrl = z
-  .string()
-  .refine(
-    (text) => /^https?:\/\/[^/\s][^\s?#@]*$/i.test(text) && URL.canParse(text),
-    "must be the issuer's URL as its tokens have it, such as https://clerk.example.com",
-  );
-
-const parties = z.string().transform((text) =>
-  text
-    .split(",")
-    .map((party) => party.trim())
-    .filter((party) => party !== ""),
-);
-
-const networks = z
-  .string()
-  .transform((text) =>
-    text
-      .split(",")
-      .map((network) => network.trim())
-      .filter((network) => network !== ""),
-  )
-  .refine(
-    (list) => list.every((network) => parseNetwork(network) !== null),
-    "must be IP addresses or networks such as 10.0.0.0/8, separated by commas",
-  );
-
-export interface Setting {
-  /** Without the prefix. */
-  name: string;
-  schema: z.ZodType<unknown, string>;
-  /** As it would stand in the environment; null: optional. */
-  default: string | null;
-  describe: string;
-  secret?: boolean;
-}
-
-/** Every setting, in the order of the documentation. The README's table is checked against this list. */
-const SETTINGS = {
-  host: {
-    name: "HOST",
-    schema: host,
-    default: "127.0.0.1",
-    describe: "Address to listen on. With a wildcard (`0.0.0.0`, `::`) `STOWAGE_PUBLIC_URL` must be set.",
-  },
-  port: {
-    name: "PORT",
-    schema: integer(0, 65_535),
-    default: "8000",
-    describe: "Port to listen on; 0 takes a free one.",
-  },
-  publicUrl: {
-    name: "PUBLIC_URL",
-    schema: httpUrl,
-    default: null,
-    describe: "The URL that clients use, with a path prefix if there is one. Default: built from host and port.",
-  },
-  metricsPort: {
-    name: "METRICS_PORT",
-    schema: integer(0, 65_535),
-    default: null,
-    describe:
-      "Separate port for `/metrics`, on the same host; 0 takes a free one. Default: `/metrics` is on the main port, open to anyone who can reach it.",
-  },
-  dataDir: {
-    name: "DATA_DIR",
-    schema: z
-      .string()
-      .min(1, "must be a folder")
-      .transform((path) => resolve(path)),
-    default: "./data",
-    describe: "Folder for the database, the lock and the embedded store.",
-  },
-  store: {
-    name: "STORE",
-    schema: z.enum(["disk", "s3"], 'must be "disk" or "s3"'),
-    default: "disk",
-    describe: "Where objects are kept: `disk` is the embedded store, in the data directory; `s3` is an S3 server.",
-  },
-  ...s3Settings(httpUrl),
-  clerkIssuer: {
-    name: "CLERK_ISSUER",
-    schema: issuerUrl,
-    default: null,
-    describe: "Issuer of session tokens, exactly as in their `iss` claim. Without it, only API keys are accepted.",
-  },
-  clerkJwksUrl: {
-    name: "CLERK_JWKS_URL",
-    schema: httpUrl,
-    default: null,
-    describe: "Where the issuer publishes its keys. Default: `/.well-known/jwks.json` under the issuer.",
-  },
-  clerkAuthorizedParties: {
-    name: "CLERK_AUTHORIZED_PARTIES",
-    schema: parties,
-    default: "",
-    describe:
-      "Allowed `azp` values of tokens (the origins of your applications), separated by commas. Default: `azp` is not checked.",
-  },
-  uploadUrlTtlSeconds: {
-    name: "UPLOAD_URL_TTL_SECONDS",
-    schema: integer(1, 604_800),
-    default: "900",
-    describe: "How long an upload URL is valid.",
-  },
-  downloadUrlTtlSeconds: {
-    name: "DOWNLOAD_URL_TTL_SECONDS",
-    schema: integer(1, 604_800),
-    default: "900",
-    describe: "How long a download URL is valid.",
-  },
-  maxUploadBytes: {
-    name: "MAX_UPLOAD_BYTES",
-    schema: integer(1, 5 * 1024 * GIB),
-    default: String(GIB),
-    describe: "Largest file accepted; at most 5 GiB on an S3 server.",
-  },
-  defaultQuotaBytes: {
-    name: "DEFAULT_QUOTA_BYTES",
-    schema: integer(0, Number.MAX_SAFE_INTEGER),
-    default: String(10 * GIB),
-    describe: "Quota of a workspace that is created without one.",
-  },
-  workspacesPerOwnerMax: {
-    name: "WORKSPACES_PER_OWNER_MAX",
-    schema: integer(0, 1_000_000),
-    default: "100",
-    describe: "Workspaces that one person may own through sessions; 0: only the command line creates workspaces.",
-  },
-  workflowsPerWorkspaceMax: {
-    name: "WORKFLOWS_PER_WORKSPACE_MAX",
-    schema: integer(1, 10_000),
-    default: "1000",
-    describe: "Workflows that a workspace may have. No quota counts them, and each takes up to 64 KiB of the database.",
-  },
-  pendingTtlSeconds: {
-    name: "PENDING_TTL_SECONDS",
-    schema: integer(60, 31_536_000),
-    default: "86400",
-    describe: "Unconfirmed uploads are removed after this long.",
-  },
-  pendingUploadsMax: {
-    name: "PENDING_UPLOADS_MAX",
-    schema: integer(1, 100_000_000),
-    default: "10000",
-    describe:
-      "Unconfirmed uploads that a workspace, or a person without one, may have at once. Their bytes are not charged yet, so they are limited.",
-  },
-  stagedBytesMax: {
-    name: "STAGED_BYTES_MAX",
-    schema: integer(1, Number.MAX_SAFE_INTEGER),
-    default: null,
-    describe:
-      "Bytes that the unconfirmed uploads of a workspace, or of a person without one, may have at once. Default: what is left of the workspace's quota (for a person, `STOWAGE_DEFAULT_QUOTA_BYTES`) plus 64 MiB.",
-  },
-  idempotencyKeysMax: {
-    name: "IDEMPOTENCY_KEYS_MAX",
-    schema: integer(1, 100_000_000),
-    default: "100000",
-    describe:
-      "Different `Idempotency-Key`s that are remembered for each API key, and for each person using sessions, within 24 hours. Above that, a create with a new one is refused with 429.",
-  },
-  rateLimitPerMin: {
-    name: "RATE_LIMIT_PER_MIN",
-    schema: integer(0, RATE_LIMIT_PER_MIN_MAX),
-    default: "0",
-    describe:
-      "Requests per minute for each API key without a limit of its own, and for each person using sessions; 0: no limit.",
-  },
-  minFreeBytes: {
-    name: "MIN_FREE_BYTES",
-    schema: integer(0, Number.MAX_SAFE_INTEGER),
-    default: String(GIB),
-    describe:
-      "If less than this is free on the data directory's disk, new uploads, workflows, workspaces, members and users are refused with 507. The embedded store refuses any file that would leave less. Deletes and confirms go on.",
-  },
-  uploadBytesPer10sMin: {
-    name: "UPLOAD_BYTES_PER_10S_MIN",
-    schema: integer(0, Number.MAX_SAFE_INTEGER),
-    default: "10240",
-    describe:
-      "Slowest upload that the embedded store accepts, in bytes per 10 seconds; pauses of up to 30 seconds are tolerated. 0: any speed.",
-  },
-  connectionsPerAddressMax: {
-    name: "CONNECTIONS_PER_ADDRESS_MAX",
-    schema: integer(1, 8_192),
-    default: "1024",
-    describe: "Connections that one client address may have open at once (an IPv6 /64 network counts as one address).",
-  },
-  trustedProxies: {
-    name: "TRUSTED_PROXIES",
-    schema: networks,
-    default: "",
-    describe:
-      "Addresses or networks of your reverse proxies, separated by commas. They may open any number of connections. Default: none.",
-  },
-  corsOrigins: {
-    name: "CORS_ORIGINS",
-    schema: origins,
-    default: "",
-    describe:
-      "Origins whose pages may call the API from a browser, separated by commas, or `*` for any. Default: none.",
-  },
-  logLevel: {
-    name: "LOG_LEVEL",
-    schema: z.enum(["debug", "info", "warn", "error", "silent"], "must be debug, info, warn, error or silent"),
-    default: "info",
-    describe: "Least severe level of event to log.",
-  },
-} as const satisfies Record<string, Setting>;
+/** The most that S3 accepts in one PUT, and copies in one CopyObject. */
+const S3_COPY_BYTES_MAX = 5 * 1024 ** 3;
 
 type Settings = typeof SETTINGS;
 type Optional<S extends Setting> = S["default"] extends null ? z.output<S["schema"]> | null : z.output<S["schema"]>;
 
-/** The checked settings of a process. */
+/** The checked settings of a process. Times are in milliseconds, sizes in bytes. */
 export type Config = Readonly<{ [Key in keyof Settings]: Optional<Settings[Key]> }>;
 
 /**
- * Reads and checks the settings. Throws one `validation_error` that lists every problem: the variable, what it was and what
- * it may be. A variable with our prefix that is not a setting is a problem too.
+ * Reads and checks the settings. Throws one `validation_error` that lists every problem: the variable, its value and the
+ * accepted values. An unknown variable with our prefix is a problem too.
  */
 export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
   const problems: string[] = [];
@@ -308,22 +52,22 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
   return Object.freeze(config) as Config;
 }
 
-/** Settings of sessions that would do nothing, which nobody means. */
+/** Settings of sessions that have no effect without an issuer: surely a mistake. */
 function clerkProblems({ clerkIssuer, clerkJwksUrl, clerkAuthorizedParties }: Record<string, unknown>): string[] {
   if (clerkIssuer !== null) return [];
   const name = (key: keyof Settings): string => PREFIX + SETTINGS[key].name;
-  const idle: (keyof Settings)[] = [
+  const unused: (keyof Settings)[] = [
     ...(typeof clerkJwksUrl === "string" ? (["clerkJwksUrl"] as const) : []),
     ...(Array.isArray(clerkAuthorizedParties) && clerkAuthorizedParties.length > 0
       ? (["clerkAuthorizedParties"] as const)
       : []),
   ];
-  return idle.map(
+  return unused.map(
     (key) => `${name("clerkIssuer")} must be set when ${name(key)} is: without it no session is accepted`,
   );
 }
 
-/** What the S3 store lacks, and keys without their other half. */
+/** Settings that the S3 store lacks, and keys without their other half. */
 function s3Problems(config: Record<string, unknown>): string[] {
   if (config.store !== "s3") return [];
   const isSet = (key: keyof Settings): boolean => config[key] !== null;
@@ -345,10 +89,10 @@ function s3Problems(config: Record<string, unknown>): string[] {
   return problems;
 }
 
-/** Whether an address stands for all of this machine's, in whatever way it is written. */
+/** Tells whether an address is a wildcard, in any spelling. */
 function isWildcard(host: unknown): boolean {
   if (typeof host !== "string") return false;
-  const url = `http://${isIPv6(host) ? `[${host}]` : host}`;
+  const url = `http://${hostInUrl(host)}`;
   return URL.canParse(url) && ["0.0.0.0", "[::]", "[::ffff:0:0]"].includes(new URL(url).hostname);
 }
 
@@ -363,9 +107,10 @@ function unknownVariables(env: NodeJS.ProcessEnv): string[] {
 export function describeConfig(config: Config): Record<string, unknown> {
   const values: Record<string, unknown> = config;
   return Object.fromEntries(
-    Object.entries<Setting>(SETTINGS).map(([key, { name, secret }]) => {
+    Object.entries<Setting>(SETTINGS).map(([key, { name, secret, inSeconds }]) => {
       const value = values[key];
-      return [PREFIX + name, secret === true && value !== null ? "(set)" : value];
+      const shown = secret === true && value !== null ? "(set)" : inSeconds === true ? Number(value) / 1_000 : value;
+      return [PREFIX + name, shown];
     }),
   );
 }

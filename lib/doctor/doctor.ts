@@ -58,7 +58,7 @@ export async function runDoctor(options: DoctorOptions): Promise<Report> {
           if (reasons === null) return;
           await checkObjects(report, {
             ...{ objects, audit, installationId, now, fix, removals: books.removals },
-            graceMs: Math.max(config.uploadUrlTtlSeconds, config.downloadUrlTtlSeconds) * 1_000 + GRACE_MS,
+            graceMs: Math.max(config.uploadUrlTtlMs, config.downloadUrlTtlMs) + GRACE_MS,
             reasonsAgainstFix: isSound ? reasons : [...reasons, "the database is damaged"],
           });
         }),

@@ -1,3 +1,4 @@
+import { hostInUrl } from "../addresses.ts";
 import { AppError } from "../errors.ts";
 
 /** Says why an address cannot be listened on, and which setting to change. Other errors pass through. */
@@ -7,7 +8,7 @@ export function listenProblem(
 ): unknown {
   if (!(error instanceof Error && "code" in error)) return error;
   const problem = (why: string, hint: string): AppError =>
-    new AppError("conflict", `Cannot listen on ${host.includes(":") ? `[${host}]` : host}:${port}: ${why}`, {
+    new AppError("conflict", `Cannot listen on ${hostInUrl(host)}:${port}: ${why}`, {
       hint,
       cause: error,
     });

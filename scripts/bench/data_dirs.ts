@@ -46,13 +46,14 @@ export async function makeWorkspaces(dataDir: string, quotasBytes: readonly numb
     migrate: true,
     onFatal: () => {},
   });
-  const workspaces = await books.db.write(() =>
-    quotasBytes.map((storageBytesQuota, i) => {
-      const made = books.workspaces.insert({ name: `bench ${i}`, storageBytesQuota });
-      return { workspaceId: made.workspaceId, key: books.keys.insert(made).apiKey };
+  const workspaces = await Promise.all(
+    quotasBytes.map(async (storageBytesQuota, i) => {
+      const workspace = { name: `bench ${i}`, storageBytesQuota };
+      const { workspaceId } = await books.workspaces.create("administrator", workspace);
+      return { workspaceId, key: (await books.keys.create({ workspaceId })).apiKey };
     }),
   );
-  await books.db.close();
+  await books.close();
   return workspaces;
 }
 

@@ -181,7 +181,7 @@ test("the staging key of an upload that exists leaves no record; a late arrival 
   await app.cleaner.runOnce();
   assert.deepEqual(records.all(), [id]);
 
-  const objectKey = `staging/${app.books.workspaces.installationId()}/${id}/${"a".repeat(32)}`;
+  const objectKey = `staging/${app.books.installationId}/${id}/${"a".repeat(32)}`;
   await app.books.removals.enterFound({ objectKey, uploadId: id, sizeBytes: 5, nowMs: clock.now() });
   assert.equal((await deletionOf(its, id)).object_removed_at, null);
   clock.advance(HOUR_MS);

@@ -246,7 +246,7 @@ test("no label says whose something is, or which", async (t) => {
     .pluck()
     .all();
   assert.ok(ids.length >= 3);
-  const installationId = its.app.books.workspaces.installationId();
+  const installationId = its.app.books.installationId;
   for (const id of [...ids, ...Object.values(owner), installationId, "file.bin"]) {
     assert.ok(!text.includes(id), id);
   }

@@ -190,7 +190,7 @@ test("a stated size that can never fit is 402 at create; one that just fits is n
 /** An S3 server takes PUTs to an upload's URL until it has expired, so until then the upload keeps its place. */
 async function urlsExpire(app: TestApp): Promise<void> {
   if (!IS_S3) return;
-  app.clock.advance(app.config.uploadUrlTtlSeconds * 1_000);
+  app.clock.advance(app.config.uploadUrlTtlMs);
   for (let pass = 0; pass < 2; pass++) await app.app.cleaner.runOnce();
 }
 

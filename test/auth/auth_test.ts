@@ -1,7 +1,14 @@
 import assert from "node:assert/strict";
+import { IncomingMessage } from "node:http";
+import { Socket } from "node:net";
 import { test } from "node:test";
+import { setImmediate as nextTurn } from "node:timers/promises";
 import Database from "better-sqlite3";
+import { createAuth } from "../../lib/auth/auth.ts";
+import { createRateLimit } from "../../lib/auth/rate_limit.ts";
+import type { KnownKey } from "../../lib/books/keys.ts";
 import { SCOPES } from "../../lib/books/principals.ts";
+import { newApiKey } from "../../lib/ids.ts";
 import { type Answer, startTestApp, type TestApp } from "../help/app.ts";
 import { rawClient, rawRequest } from "../help/raw_http.ts";
 
@@ -213,7 +220,7 @@ test("the time of a key's last use is not written with the request, and not lost
   const { id } = await app.createUpload();
   await app.call("DELETE", `${UPLOADS}/${id}`);
   assert.equal(lastUsed(), null);
-  await app.app.books.keys.flushUses();
+  await app.app.keyUses.flush();
   const first = lastUsed();
   assert.ok(typeof first === "number" && first >= before);
   app.clock.advance(5_000);
@@ -224,4 +231,31 @@ test("the time of a key's last use is not written with the request, and not lost
   t.after(() => sql.close());
   const last = lastUsed(sql);
   assert.ok(typeof last === "number" && last >= first + 5_000);
+});
+
+test("a lookup that outlasts its turn of the event loop serves no request of a later turn", async () => {
+  const key = newApiKey();
+  const row = { apiKeyId: "a", workspaceId: "w", userId: "u", scopes: [], rateLimitPerMin: null, expiresAtMs: null };
+  const lookups: ((found: KnownKey) => void)[] = [];
+  const auth = createAuth({
+    keys: { find: () => new Promise((resolve) => lookups.push(resolve)) },
+    keyUses: { note: () => {} },
+    users: { findOrCreate: () => Promise.reject(new Error("no session was expected")) },
+    members: { findRole: async () => undefined },
+    sessions: null,
+    rateLimit: createRateLimit({ defaultPerMin: 0, monotonicNow: () => performance.now() }),
+    now: Date.now,
+  });
+  const req = Object.assign(new IncomingMessage(new Socket()), { headers: { authorization: `Bearer ${key}` } });
+  const first = auth.authenticate(req, "any");
+  await nextTurn();
+  // The key is revoked here: the first lookup has read it before, the others read it after.
+  const later = [auth.authenticate(req, "any")];
+  lookups[0]?.({ ...row, revokedAtMs: null });
+  const principal = await first;
+  assert.equal(principal.userId, "u");
+  later.push(auth.authenticate(req, "any"), auth.askAgain(req, "any", principal));
+  assert.equal(lookups.length, 4);
+  for (const found of lookups.slice(1)) found({ ...row, revokedAtMs: 1 });
+  for (const refused of later) await assert.rejects(async () => refused, /revoked/);
 });

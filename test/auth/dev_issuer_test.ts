@@ -6,14 +6,10 @@ import { networkInterfaces } from "node:os";
 import { type TestContext, test } from "node:test";
 import { promisify } from "node:util";
 import { decodeJwt, decodeProtectedHeader } from "jose";
-import {
-  DEV_ISSUER_COMMAND,
-  type DevIssuer,
-  type DevIssuerOptions,
-  startDevIssuer,
-} from "../../lib/auth/dev_issuer.ts";
+import { type DevIssuer, type DevIssuerOptions, startDevIssuer } from "../../lib/auth/dev_issuer.ts";
 import { createSessions } from "../../lib/auth/sessions.ts";
 import { parseCommand, UsageError } from "../../lib/commands/command_line.ts";
+import { DEV_ISSUER_COMMAND } from "../../lib/commands/dev_issuer.ts";
 import { AppError } from "../../lib/errors.ts";
 import { silentLog } from "../help/app.ts";
 

@@ -2,13 +2,13 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { test } from "node:test";
 import { DATABASE_FILE } from "../../lib/books/sqlite/db/db.ts";
-import { createIdempotencyMemory } from "../../lib/books/sqlite/idempotency.ts";
-import { createMembers } from "../../lib/books/sqlite/members.ts";
+import { createMembershipRows } from "../../lib/books/sqlite/membership_rows.ts";
 import { createRemovalEntries } from "../../lib/books/sqlite/removals.ts";
 import { createUploadRows } from "../../lib/books/sqlite/upload_rows.ts";
 import { createUploadViews } from "../../lib/books/sqlite/upload_views.ts";
 import { createUploads } from "../../lib/books/sqlite/uploads.ts";
-import { createWorkspaces } from "../../lib/books/sqlite/workspaces.ts";
+import { createUserRows } from "../../lib/books/sqlite/user_rows.ts";
+import { createWorkspaceRows } from "../../lib/books/sqlite/workspace_rows.ts";
 import { newId } from "../../lib/ids.ts";
 import type { Answer, Json } from "../help/app.ts";
 import { type PeopleApp, type Person, startPeopleApp, wordsOf } from "../help/people.ts";
@@ -213,20 +213,16 @@ test("a workspace has so many members and no more", async (t) => {
 
 test("finding someone by address, a person's workspaces, or what is to be emptied, walks no table", async (t) => {
   const app = await startPeopleApp(t);
-  const { workspaces, rights, contexts, unconfirmed } = app.app.books;
+  const { rights, contexts, unconfirmed, memory } = app.app.books;
   const options = { uploadUrlTtlMs: 1, pendingTtlMs: 1 };
   const plans = queryPlans(join(app.dataDir, DATABASE_FILE), (db) => {
-    createMembers(db, { workspaces, now: Date.now });
-    createWorkspaces(db, Date.now);
+    createUserRows(db);
     createUploads(db, {
-      ...{
-        background: db,
-        rows: createUploadRows(db),
-        views: createUploadViews(db),
-        entries: createRemovalEntries(db),
-      },
-      memory: createIdempotencyMemory(db, { now: Date.now, keysMax: 1 }),
-      ...{ workspaces, rights, contexts, unconfirmed, installationId: "i", now: Date.now, options },
+      ...{ background: db, rows: createUploadRows(db), views: createUploadViews(db) },
+      ...{ entries: createRemovalEntries(db), workspaces: createWorkspaceRows(db) },
+      ...{ memberships: createMembershipRows(db), rights, contexts, unconfirmed },
+      memory,
+      ...{ installationId: "i", now: Date.now, options },
     });
   });
   // An index of only the workspaces in use is enough to find out if there is one at all.
@@ -278,7 +274,7 @@ test("an administrator manages members with commands, beside a server or without
   for (const [args, exitCode, message] of [
     [["add", made.workspace_id, "--role", "viewer"], 2, /Either --user or --email/],
     [["add", made.workspace_id, "--email", "x@y", "--role", "owner"], 2, /viewer, editor, admin, not "owner"/],
-    [["add", made.workspace_id, "--email", "x@y", "--role", "viewer"], 1, /email names nobody/],
+    [["add", made.workspace_id, "--email", "x@y", "--role", "viewer"], 1, /No user with this email has signed in yet/],
     [["list", "nope"], 1, /There is no workspace "nope"\nstowage: hint/],
     [["remove", made.workspace_id, ann.userId], 1, /no such member/],
   ] as const) {

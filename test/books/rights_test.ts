@@ -59,7 +59,7 @@ test("an API key that goes while a body trickles in: 401, and nothing is made", 
   const ways: [string, Refusal, (made: { workspaceId: string; apiKeyId: string }) => unknown][] = [
     ["revoked", REVOKED, ({ apiKeyId }) => keys.revoke(apiKeyId)],
     ["expired", EXPIRED, () => app.clock.advance(2 * DAY_MS)],
-    ["its workspace deleted", UNKNOWN_KEY, ({ workspaceId }) => workspaces.removeAny(workspaceId)],
+    ["its workspace deleted", UNKNOWN_KEY, ({ workspaceId }) => workspaces.remove("administrator", workspaceId)],
   ];
   for (const [way, refusal, act] of ways) {
     for (const route of ["upload", "workflow", "change", "confirm"] as const) {
@@ -101,7 +101,7 @@ test("a session that loses its role while a body trickles in is refused as if it
       DEMOTED,
       (workspace, userId) => members.setRole("administrator", workspace, { userId, role: "viewer" }),
     ],
-    ["its workspace deleted", NOT_YOURS, (workspace) => workspaces.removeAny(workspace)],
+    ["its workspace deleted", NOT_YOURS, (workspace) => workspaces.remove("administrator", workspace)],
   ];
   for (const [way, refusal, act] of ways) {
     for (const [path, body] of [
@@ -155,7 +155,7 @@ test("an API key that goes during a confirm charges nothing, and the copy is rem
   const ways: [Refusal, (made: { workspaceId: string; apiKeyId: string }) => Promise<unknown>][] = [
     [REVOKED, ({ apiKeyId }) => keys.revoke(apiKeyId)],
     [EXPIRED, async () => its.clock.advance(2 * DAY_MS)],
-    [NO_WORKSPACE, ({ workspaceId }) => workspaces.removeAny(workspaceId)],
+    [NO_WORKSPACE, ({ workspaceId }) => workspaces.remove("administrator", workspaceId)],
   ];
   for (const [refusal, act] of ways) {
     const { workspaceId, userId } = await its.addOwner();

@@ -18,7 +18,7 @@ test("the totals are those of plain SQL, however short the steps", async (t) => 
     await its.createUpload({ key: by.key });
   }
   // Two people without a workspace, as sessions have them, and uploads of theirs.
-  const installationId = app.books.workspaces.installationId();
+  const installationId = app.books.installationId;
   const insert = sql.prepare(`
     INSERT INTO uploads (id, user_id, filename, category, content_type, status, stated_size_bytes, object_key,
                          url_expires_at_ms, expires_at_ms, created_at_ms, updated_at_ms)

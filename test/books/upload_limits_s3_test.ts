@@ -49,7 +49,7 @@ async function open(t: TestContext, kept: Pick<Kept, "env"> & Partial<Kept>): Pr
       assert.equal((await app.call("DELETE", `${UPLOADS}/${id}`)).status, 200);
     },
     async urlsExpire() {
-      clock.advance(app.config.uploadUrlTtlSeconds * 1_000);
+      clock.advance(app.config.uploadUrlTtlMs);
       // The first removes what is due at once, the second what is due with the URL.
       for (let pass = 0; pass < 2; pass++) await app.app.cleaner.runOnce();
     },

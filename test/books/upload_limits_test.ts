@@ -8,6 +8,7 @@ import { DATABASE_FILE } from "../../lib/books/sqlite/db/db.ts";
 import { createRemovalEntries } from "../../lib/books/sqlite/removals.ts";
 import { createUnconfirmed } from "../../lib/books/sqlite/unconfirmed.ts";
 import { createUploadRows } from "../../lib/books/sqlite/upload_rows.ts";
+import { createWorkspaceRows } from "../../lib/books/sqlite/workspace_rows.ts";
 import { silentLog, startTestApp, type TestApp } from "../help/app.ts";
 import { afterwards } from "../help/db.ts";
 import { startPeopleApp } from "../help/people.ts";
@@ -307,11 +308,16 @@ test("a person without a workspace stages as much as a workspace with the defaul
 
 test("what is staged and what is held are read from indexes alone", async (t) => {
   const app = await startTestApp(t);
-  const { workspaces } = app.app.books;
   const options = { pendingUploadsMax: 1, stagedBytesMax: null, defaultQuotaBytes: 1, urlsOutliveUploads: true };
   const plans = queryPlans(join(app.dataDir, DATABASE_FILE), (db) =>
     createUnconfirmed(db, {
-      ...{ rows: createUploadRows(db), entries: createRemovalEntries(db), workspaces, log: silentLog, options },
+      ...{
+        rows: createUploadRows(db),
+        entries: createRemovalEntries(db),
+        workspaces: createWorkspaceRows(db),
+        log: silentLog,
+        options,
+      },
     }),
   );
   const counts = plans.filter(({ sql }) => sql.includes("count(*)")).map(({ steps }) => steps);

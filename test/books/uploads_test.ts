@@ -25,7 +25,7 @@ test("an upload is created, PUT, confirmed, downloaded and deleted, and its byte
   assert.deepEqual(deleted.json.data, {});
   assert.equal(used(), 0);
   await app.cleaner.runOnce();
-  assert.deepEqual(await rawDiskKeys(dataDir, app.books.workspaces.installationId()), []);
+  assert.deepEqual(await rawDiskKeys(dataDir, app.books.installationId), []);
   checkBooks(sql);
   checkObjects(sql, []);
 });

@@ -59,7 +59,7 @@ async function start(t: TestContext, store: "disk" | "minio"): Promise<Watched |
       return upload;
     },
     async urlsExpire() {
-      clock.advance(app.config.uploadUrlTtlSeconds * 1_000);
+      clock.advance(app.config.uploadUrlTtlMs);
       for (let pass = 0; pass < 2; pass++) await cleaner.runOnce();
     },
   };

@@ -241,7 +241,7 @@ test("what a failed confirm left behind does not count as given back", async (t)
   const { id } = await app.confirmedUpload("12345");
   await app.app.cleaner.runOnce();
   // As a confirm of this upload enters it that had to be given up, before another one succeeded.
-  const leftKey = `final/${app.app.books.workspaces.installationId()}/${id}/${"0".repeat(32)}`;
+  const leftKey = `final/${app.app.books.installationId}/${id}/${"0".repeat(32)}`;
   app.sql
     .prepare(
       "INSERT INTO object_removals (object_key, upload_id, size_bytes, entered_at_ms, due_at_ms) VALUES (?, ?, 5, 1, 9e15)",

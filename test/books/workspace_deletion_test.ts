@@ -99,7 +99,7 @@ test("a deleted workspace is refused everywhere at once, before anything of it i
   await app.app.cleaner.runOnce();
   assert.equal(count(app.sql, workspace), 0);
   assert.equal((await ann.call("GET", `${UPLOADS}/${personal}`)).status, 200, "what is personal stays");
-  assert.equal((await rawDiskKeys(app.dataDir, app.app.books.workspaces.installationId())).length, 1);
+  assert.equal((await rawDiskKeys(app.dataDir, app.app.books.installationId)).length, 1);
   checkBooks(app.sql);
 });
 
@@ -112,7 +112,7 @@ test("uploads go in bounded steps through the same triggers; the row stays for t
   await app.createUpload();
   const { uploads, workspaces } = app.app.books;
   assert.equal(await uploads.removeOfDeletedWorkspaces(10), null, "nothing is deleted yet");
-  await workspaces.removeAny(workspaceId);
+  await workspaces.remove("administrator", workspaceId);
   const used = () => app.sql.prepare("SELECT storage_bytes_used FROM workspaces WHERE id = ?").pluck().get(workspaceId);
   const steps: unknown[] = [];
   for (let removed = await uploads.removeOfDeletedWorkspaces(10); removed !== null; ) {
@@ -141,7 +141,7 @@ test("one pass empties a workspace of any size, and objects of others are not ke
   seedUploads(app.sql, workspaceId, 2_500);
   const { id } = await app.confirmedUpload("x", { owner: other });
   await app.call("DELETE", `${UPLOADS}/${id}`, { key: other.key });
-  await app.app.books.workspaces.removeAny(workspaceId);
+  await app.app.books.workspaces.remove("administrator", workspaceId);
   const entered = app.sql.prepare("SELECT count(*) FROM object_removals WHERE upload_id = ?").pluck();
   const pass = app.app.cleaner.runOnce();
   await until(() => entered.get(id) === 1, "the object of another workspace");
@@ -154,7 +154,8 @@ test("one pass empties a workspace of any size, and objects of others are not ke
 
 test("one pass sees to any number of workspaces that had no uploads", async (t) => {
   const app = await startTestApp(t, { cleansInBackground: false });
-  for (let i = 0; i < 25; i++) await app.app.books.workspaces.removeAny((await app.addOwner()).workspaceId);
+  for (let i = 0; i < 25; i++)
+    await app.app.books.workspaces.remove("administrator", (await app.addOwner()).workspaceId);
   const left = app.sql
     .prepare("SELECT count(*) FROM workspaces WHERE deleted_at_ms > 0 AND emptied_at_ms IS NULL")
     .pluck();
@@ -173,7 +174,7 @@ test("its workflows go in the same steps, its members with the last one, and tho
   made.push(await app.call("POST", "/api/v1/workflows", { key: other.key, body: {} }));
   assert.deepEqual(new Set(made.map(({ status }) => status)), new Set([201]));
   const { uploads, workspaces } = app.app.books;
-  await workspaces.removeAny(workspaceId);
+  await workspaces.remove("administrator", workspaceId);
   const left = (table: string, id: string) =>
     app.sql.prepare(`SELECT count(*) FROM ${table} WHERE workspace_id = ?`).pluck().get(id);
   const steps: unknown[] = [];
@@ -194,11 +195,11 @@ test("its workflows go in the same steps, its members with the last one, and tho
 test("a workspace that is brought back by hand and deleted once more is emptied once more", async (t) => {
   const app = await startTestApp(t, { cleansInBackground: false });
   const { workspaceId } = app.owner;
-  await app.app.books.workspaces.removeAny(workspaceId);
+  await app.app.books.workspaces.remove("administrator", workspaceId);
   await app.app.cleaner.runOnce();
   app.sql.prepare("UPDATE workspaces SET deleted_at_ms = NULL WHERE id = ?").run(workspaceId);
   await app.confirmedUpload("x");
-  await app.app.books.workspaces.removeAny(workspaceId);
+  await app.app.books.workspaces.remove("administrator", workspaceId);
   await app.app.cleaner.runOnce();
   assert.equal(count(app.sql, workspaceId), 0);
   checkBooks(app.sql);
@@ -229,7 +230,7 @@ async function deleteDuringConfirm(t: TestContext): Promise<{ app: TestApp; answ
   await app.put(uploadUrl, "12345");
   const confirming = app.confirm(id);
   await reached;
-  await app.app.books.workspaces.removeAny(app.owner.workspaceId);
+  await app.app.books.workspaces.remove("administrator", app.owner.workspaceId);
   midway.goOn();
   return { app, answer: await confirming };
 }
@@ -247,7 +248,7 @@ test("requests that were under way when the workspace was deleted charge nothing
   for (let pass = 0; pass < 3; pass++) await app.app.cleaner.runOnce();
   assert.equal(app.sql.prepare("SELECT count(*) FROM storage_events").pluck().get(), 0);
   assert.equal(count(app.sql, app.owner.workspaceId), 0);
-  assert.deepEqual(await rawDiskKeys(app.dataDir, app.app.books.workspaces.installationId()), []);
+  assert.deepEqual(await rawDiskKeys(app.dataDir, app.app.books.installationId), []);
 });
 
 test("a kill in the middle costs nothing: the next start goes on", async (t) => {

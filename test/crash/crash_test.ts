@@ -142,9 +142,10 @@ async function killAgainAndAgain(t: TestContext, { random, kills, isOver }: Lane
 async function addOwner(config: ReturnType<typeof testConfig>): Promise<Owner> {
   const books = openBooks({ config, log: silentLog, now: Date.now, migrate: false, onFatal: () => {} });
   try {
-    const workspace = await books.workspaces.create({ name: "another", storageBytesQuota: QUOTA_BYTES });
-    const { apiKeyId, apiKey: key } = await books.keys.create(workspace);
-    return { ...workspace, apiKeyId, key };
+    const workspace = { name: "another", storageBytesQuota: QUOTA_BYTES };
+    const { workspaceId, createdBy: userId } = await books.workspaces.create("administrator", workspace);
+    const { apiKeyId, apiKey: key } = await books.keys.create({ workspaceId });
+    return { workspaceId, userId, apiKeyId, key };
   } finally {
     await books.close();
   }

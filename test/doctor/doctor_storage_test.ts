@@ -252,7 +252,7 @@ test("what the service itself asks of the store is tried too: condition, removal
   const examine = async (change: Partial<S3Store>, lacksMultiDelete = false): Promise<Report> => {
     const report = createReport();
     await checkS3Storage(report, {
-      ...{ config: its.config, installationId: its.app.books.workspaces.installationId(), now: Date.now },
+      ...{ config: its.config, installationId: its.app.books.installationId, now: Date.now },
       store: { ...its.store, ...change },
       removals: its.app.books.removals,
       lacksMultiDelete: () => lacksMultiDelete,

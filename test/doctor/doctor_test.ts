@@ -40,7 +40,7 @@ async function startPatient(t: TestContext, env: Record<string, string> = {}): P
   const its = await startTestApp(t, { cleansInBackground: false, env });
   const { app, config, clock, sql, dataDir } = its;
   await app.cleaner.runOnce();
-  const installationId = app.books.workspaces.installationId();
+  const installationId = app.books.installationId;
 
   function addOrphan(place: "staging" | "final", number: number, ageMs = GRACE_MS + 60_000): string {
     const id = `0190a000-0000-7000-8000-${String(number).padStart(12, "0")}`;

@@ -124,13 +124,12 @@ export async function initDataDir(config: Config, quotaBytes: number): Promise<O
   await makeDataDir(config.dataDir);
   const books = openBooks({ config, log: silentLog, now: Date.now, migrate: true, onFatal: () => {} });
   try {
-    return await books.db.write(() => {
-      const workspace = books.workspaces.insert({ name: "test", storageBytesQuota: quotaBytes });
-      const { apiKeyId, apiKey: key } = books.keys.insert(workspace);
-      return { ...workspace, apiKeyId, key };
-    });
+    const first = await books.workspaces.createFirst({ name: "test", storageBytesQuota: quotaBytes });
+    if (first === null) throw new Error(`"${config.dataDir}" has a workspace already`);
+    const { workspaceId, userId, apiKeyId, apiKey: key } = first;
+    return { workspaceId, userId, apiKeyId, key };
   } finally {
-    await books.db.close();
+    await books.close();
   }
 }
 
@@ -239,9 +238,12 @@ export async function startTestApp(t: TestContext, options: TestAppOptions = {})
     put,
     async addOwner(quota = quotaBytes) {
       const { workspaces, keys } = app.books;
-      const workspace = await workspaces.create({ name: "another", storageBytesQuota: quota });
-      const { apiKeyId, apiKey: key } = await keys.create(workspace);
-      return { ...workspace, apiKeyId, key };
+      const { workspaceId, createdBy: userId } = await workspaces.create("administrator", {
+        name: "another",
+        storageBytesQuota: quota,
+      });
+      const { apiKeyId, apiKey: key } = await keys.create({ workspaceId });
+      return { workspaceId, userId, apiKeyId, key };
     },
     async confirmedUpload(bytes, { owner: by = owner, ...options } = {}) {
       const { id, uploadUrl } = await createUpload({ ...options, key: by.key });

@@ -3,7 +3,7 @@ import type { TestApp } from "./app.ts";
 
 /** Enters so many objects for removal that are not there. */
 export function enterRemovals({ app, sql }: Pick<TestApp, "app" | "sql">, count: number): void {
-  const prefix = `final/${app.books.workspaces.installationId()}`;
+  const prefix = `final/${app.books.installationId}`;
   const insert = sql.prepare(`
     INSERT INTO object_removals (object_key, upload_id, entered_at_ms, due_at_ms) VALUES (?, ?, 0, 0)`);
   sql.transaction(() => {

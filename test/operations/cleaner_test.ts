@@ -306,7 +306,7 @@ test("a booking that fails beside a removal ends the pass after that removal, an
 test("expired uploads go in bounded steps, all of them", async (t) => {
   const its = await startFaultyApp(t);
   const { app, sql, clock, owner } = its;
-  const installationId = app.books.workspaces.installationId();
+  const installationId = app.books.installationId;
   sql.exec(`
     WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1201),
          ids(id) AS (SELECT printf('0190a000-0000-7000-8000-%012x', i) FROM n)
@@ -345,7 +345,7 @@ test("the running cleaner scans staging by itself, once an hour, and a foreign o
   hooks.before = ({ name, keys }) => {
     if (name === "remove") removed.push(...keys);
   };
-  const installationId = its.app.books.workspaces.installationId();
+  const installationId = its.app.books.installationId;
   const objectKey = `staging/${installationId}/0190a000-0000-7000-8000-000000000000/${"a".repeat(32)}`;
   late = { objectKey, sizeBytes: 4, etag: '"4"', modifiedAtMs: 1 };
   its.app.cleaner.wake();

@@ -224,7 +224,7 @@ test("what lands under a key after its removal is removed when the URL has expir
 test("the scan of staging enters what nothing names and is older than its URL's life and a day, and nothing else", async (t) => {
   const its = await startFaultyApp(t);
   const { app, clock, dataDir } = its;
-  const installationId = app.books.workspaces.installationId();
+  const installationId = app.books.installationId;
   const nowMs = clock.now();
   const isOldMs = nowMs - DAY_MS - 900_000 - 1_000;
   const random = (digit: string) => digit.repeat(32);

@@ -210,7 +210,7 @@ test("a confirm whose upload was confirmed by another hand meanwhile returns the
   const its = await startFaultyApp(t);
   const { app, hooks, heal, confirm, sql, dataDir, owner, staged } = its;
   const { id } = await staged("some text");
-  const byHand = `final/${app.books.workspaces.installationId()}/${id}/${"a".repeat(32)}`;
+  const byHand = `final/${app.books.installationId}/${id}/${"a".repeat(32)}`;
   hooks.after = ({ name }) => {
     if (name !== "promote") return;
     heal();

@@ -165,7 +165,7 @@ test("a restored old database: nothing is removed, expired or entered, and ready
   const errors: [string, LogFields | undefined][] = [];
   const log = { ...silentLog, error: (msg: string, fields?: LogFields) => void errors.push([msg, fields]) };
   const its = await startFaultyApp(t, { ...place, log });
-  const late = `staging/${its.app.books.workspaces.installationId()}/0190a000-0000-7000-8000-000000000000/${"a".repeat(32)}`;
+  const late = `staging/${its.app.books.installationId}/0190a000-0000-7000-8000-000000000000/${"a".repeat(32)}`;
   const latePath = rawPathOf(its.dataDir, late);
   mkdirSync(dirname(latePath), { recursive: true });
   writeFileSync(latePath, "late");

@@ -31,7 +31,7 @@ const DELETIONS: Record<string, (app: TestApp, ids: readonly string[]) => Promis
     for (const id of ids) sql.prepare("DELETE FROM uploads WHERE id = ?").run(id);
   },
   async "the deletion of its workspace"({ app, owner }) {
-    await app.books.workspaces.removeAny(owner.workspaceId);
+    await app.books.workspaces.remove("administrator", owner.workspaceId);
   },
 };
 

@@ -59,7 +59,7 @@ async function finish(app: TestApp, { id, url, headers }: Created): Promise<void
   const [upload] = (await app.raw.objects()).filter(({ objectKey }) => objectKey.startsWith("final/"));
   assert.ok((await upload?.read())?.equals(FILE));
   // The first pass removes the staged object, the second checks again once the URL has expired.
-  app.clock.advance(app.config.uploadUrlTtlSeconds * 1_000);
+  app.clock.advance(app.config.uploadUrlTtlMs);
   for (let pass = 0; pass < 2; pass++) await app.app.cleaner.runOnce();
   await checkRawDrained(app.sql, app.raw);
 }
@@ -130,7 +130,7 @@ for (const store of EACH_STORE) {
       await checkRefused(app, upload, NOTHING_CAME);
       if ("size_bytes" in stated) await finish(app, upload);
       else assert.equal((await app.call("DELETE", `${UPLOADS}/${upload.id}`)).status, 200);
-      app.clock.advance(app.config.uploadUrlTtlSeconds * 1_000);
+      app.clock.advance(app.config.uploadUrlTtlMs);
       for (let pass = 0; pass < 2; pass++) await app.app.cleaner.runOnce();
     }
   });

@@ -236,7 +236,7 @@ function startGuard(
   afterwards(t, () => books.close());
   let nowMs = 0;
   const guard = createStoreGuard({
-    ...{ ledger: books.ledger, stores: books.stores, installationId: books.workspaces.installationId() },
+    ...{ ledger: books.ledger, stores: books.stores, installationId: books.installationId },
     ...{ place: { kind: "disk", folder: "shared" }, log, now: Date.now, monotonicNow: () => nowMs },
     directory,
     objects: {

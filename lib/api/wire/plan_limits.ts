@@ -1,4 +1,4 @@
-import type { Workspace } from "../../books/sqlite/workspaces.ts";
+import type { Workspace } from "../../books/workspaces.ts";
 import type { Config } from "../../config/config.ts";
 
 /** The limits as a plan's object. Nothing is run or generated here; `workspace` null: those of one that is yet to be made. */

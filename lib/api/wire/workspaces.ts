@@ -1,6 +1,6 @@
 import * as z from "zod";
 import { ROLES } from "../../books/principals.ts";
-import { COLOR_IDX_MAX, WORKSPACE_NAME_CHARS_MAX } from "../../books/sqlite/workspaces.ts";
+import { COLOR_IDX_MAX, WORKSPACE_NAME_CHARS_MAX } from "../../books/workspaces.ts";
 import { oneOf, PAGE_OFFSET_MAX, queryInteger, text, uuid } from "./common.ts";
 
 const WORKSPACES_LIMIT_MAX = 100;

@@ -2,7 +2,7 @@ import { type ContextType, isWorkspaceContext, noContext } from "../contexts.ts"
 import { checkRole } from "../permissions.ts";
 import type { Principal } from "../principals.ts";
 import type { Db } from "./db/db.ts";
-import type { Workspaces } from "./workspaces.ts";
+import type { MembershipRows } from "./membership_rows.ts";
 
 /** The context that a confirm names, and the workspace that its upload is in. */
 export interface ContextToBind {
@@ -15,7 +15,7 @@ export interface ContextToBind {
 export type Contexts = ReturnType<typeof createContexts>;
 
 /** What uploads are bound to when they are confirmed: to be asked before the confirm, and again inside its transaction. */
-export function createContexts(db: Db, { workspaces }: { workspaces: Pick<Workspaces, "roleOf"> }) {
+export function createContexts(db: Db, { memberships }: { memberships: Pick<MembershipRows, "findRole"> }) {
   const selectContext = db.prepare<{ contextId: string; contextType: string }, { workspaceId: string }>(`
     SELECT workspace_id AS workspaceId FROM contexts
      WHERE id = :contextId AND type = :contextType`);
@@ -35,7 +35,7 @@ export function createContexts(db: Db, { workspaces }: { workspaces: Pick<Worksp
     const isElsewhere = [selectedId, uploadWorkspaceId].some((id) => id !== null && id !== workspaceId);
     if (workspaceId === undefined || isElsewhere) throw noContext(contextType);
     if (authKind === "api_key") return workspaceId;
-    const role = workspaces.roleOf(workspaceId, userId);
+    const role = memberships.findRole(workspaceId, userId);
     if (role === undefined) throw noContext(contextType);
     checkRole(role, "editor");
     return workspaceId;

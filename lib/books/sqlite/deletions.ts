@@ -1,11 +1,11 @@
 import { type Deletion, type Deletions, notDeleted, type WaitingObject, type WaitReason } from "../deletions.ts";
-import { CHANGES_UPLOAD_SQL, type SessionParams, sessionParams } from "../permissions.ts";
 import type { Principal } from "../principals.ts";
 import { noUpload } from "../uploads.ts";
 import type { Db } from "./db/db.ts";
 import { OVERDUE_SINCE_SQL } from "./outbox.ts";
 import { CUT_OFF } from "./removals.ts";
 import type { RemovedObjectsRecord } from "./removed_objects.ts";
+import { CHANGES_UPLOAD_SQL, type SessionParams, sessionParams } from "./rights_sql.ts";
 import type { UploadViews } from "./upload_views.ts";
 
 /** Objects of one upload that are shown. Only a confirm that failed again and again leaves more than two. */

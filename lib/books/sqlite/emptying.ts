@@ -1,27 +1,27 @@
 import type { Db } from "./db/db.ts";
+import type { MembershipRows } from "./membership_rows.ts";
 import type { Unconfirmed } from "./unconfirmed.ts";
 import type { UploadRows } from "./upload_rows.ts";
 import { createWorkflowEmptying } from "./workflows.ts";
+import type { WorkspaceRows } from "./workspace_rows.ts";
 
-/** Workflows have up to 64 KiB, uploads a few hundred bytes: deleting one takes as long as deleting this many uploads. */
+/** A workflow takes up to 64 KiB, an upload a few hundred bytes: deleting one takes as long as deleting this many uploads. */
 const UPLOADS_PER_WORKFLOW = 10;
 
+export interface EmptyingParts {
+  rows: UploadRows;
+  workspaces: WorkspaceRows;
+  memberships: MembershipRows;
+  unconfirmed: Unconfirmed;
+  now: () => number;
+}
+
 /** `Uploads.removeOfDeletedWorkspaces`. */
-export function createEmptying(
-  db: Db,
-  { rows, unconfirmed, now }: { rows: UploadRows; unconfirmed: Unconfirmed; now: () => number },
-) {
-  const selectWorkspaceToEmpty = db.prepare<[], { workspaceId: string }>(`
-    SELECT id AS workspaceId FROM workspaces
-     WHERE deleted_at_ms IS NOT NULL AND coalesce(emptied_at_ms < deleted_at_ms, 1)
-     ORDER BY deleted_at_ms LIMIT 1`);
+export function createEmptying(db: Db, { rows, workspaces, memberships, unconfirmed, now }: EmptyingParts) {
   const contexts = createWorkflowEmptying(db);
-  const deleteMemberships = db.prepare<[string]>("DELETE FROM memberships WHERE workspace_id = ?");
-  const noteEmptied = db.prepare<{ workspaceId: string; nowMs: number }>(`
-    UPDATE workspaces SET emptied_at_ms = max(:nowMs, deleted_at_ms) WHERE id = :workspaceId`);
 
   async function removeOfDeletedWorkspaces(limit: number): Promise<number | null> {
-    const workspaceId = selectWorkspaceToEmpty.get()?.workspaceId;
+    const workspaceId = workspaces.findToEmpty();
     if (workspaceId === undefined) return null;
     const { removed, uncounts } = await db.write(() => {
       const gone = rows.removeOfWorkspace(workspaceId, limit);
@@ -29,9 +29,9 @@ export function createEmptying(
       const workflowsMax = Math.ceil((limit - uploads) / UPLOADS_PER_WORKFLOW);
       const workflows = contexts.deleteSome(workspaceId, workflowsMax);
       if (uploads < limit && workflows < workflowsMax) {
-        // At most a thousand, and small.
-        deleteMemberships.run(workspaceId);
-        noteEmptied.run({ workspaceId, nowMs: now() });
+        // At most a thousand small rows.
+        memberships.removeAll(workspaceId);
+        workspaces.setEmptied(workspaceId, now());
       }
       return { removed: uploads + workflows, uncounts: gone.map(unconfirmed.remove) };
     });

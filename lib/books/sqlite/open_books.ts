@@ -8,9 +8,11 @@ import { measuredDb } from "./db/measured_db.ts";
 import { createDeletions } from "./deletions.ts";
 import { createIdempotency, createIdempotencyMemory } from "./idempotency.ts";
 import { createInstallation } from "./installation.ts";
+import { createKeyRows } from "./key_rows.ts";
 import { createKeys } from "./keys.ts";
 import { createLedger } from "./ledger.ts";
 import { createMembers } from "./members.ts";
+import { createMembershipRows } from "./membership_rows.ts";
 import { createOutboxReader } from "./outbox.ts";
 import { createRemovalEntries, createRemovals } from "./removals.ts";
 import { createRemovedObjects } from "./removed_objects.ts";
@@ -22,8 +24,10 @@ import { createUploadRows } from "./upload_rows.ts";
 import { createUploadViews } from "./upload_views.ts";
 import { createUploads } from "./uploads.ts";
 import { createUsage } from "./usage.ts";
+import { createUserRows } from "./user_rows.ts";
 import { createUsers } from "./users.ts";
 import { createWorkflows } from "./workflows.ts";
+import { createWorkspaceRows } from "./workspace_rows.ts";
 import { createWorkspaces } from "./workspaces.ts";
 
 export interface BooksOptions {
@@ -41,6 +45,7 @@ export interface BooksOptions {
   onGroup?: DbOptions["onGroup"];
 }
 
+/** The contract, and what callers still use beside it. */
 export type Books = ReturnType<typeof openBooks>;
 
 /** Opens the database and everything that stands on it alone: what `serve` and the commands share. */
@@ -56,12 +61,15 @@ export function openBooks({ config, log, now, migrate, holdsLock, onFatal, onFul
   const urlsOutliveUploads = config.store !== "disk";
   // What goes on in the background steps aside for requests in proportion to what it has used itself.
   const background = measuredDb(db);
-  const workspaces = createWorkspaces(db, now);
   const installation = createInstallation(db, now);
   const installationId = installation.id;
   const rows = createUploadRows(db);
   const views = createUploadViews(db);
   const entries = createRemovalEntries(db);
+  const keys = createKeyRows(db, now);
+  const users = createUserRows(db);
+  const memberships = createMembershipRows(db);
+  const workspaces = createWorkspaceRows(db);
   const unconfirmed = createUnconfirmed(db, {
     ...{ rows, entries, workspaces, log },
     options: {
@@ -72,24 +80,32 @@ export function openBooks({ config, log, now, migrate, holdsLock, onFatal, onFul
     },
   });
   const removed = createRemovedObjects(db);
-  const removals = createRemovals(background, {
-    entries,
-    releaseUrl: unconfirmed.releaseUrl,
-    recordRemoved: removed.record,
-  });
-  const outbox = createOutboxReader(db);
+  const rights = createRights({ keys, memberships, now });
   const memory = createIdempotencyMemory(db, { now, keysMax: config.idempotencyKeysMax });
-  const rights = createRights(db, { workspaces, now });
-  const contexts = createContexts(db, { workspaces });
-  const uploads = createUploads(db, {
-    ...{ background, rows, views, entries, memory, unconfirmed, rights, contexts, workspaces, installationId, now },
-    options: {
-      uploadUrlTtlMs: config.uploadUrlTtlSeconds * 1000,
-      pendingTtlMs: config.pendingTtlSeconds * 1000,
-    },
-  });
-  const contract: Contract = {
+  const contexts = createContexts(db, { memberships });
+  const outbox = createOutboxReader(db);
+  const books: Contract = {
     installationId,
+    uploads: createUploads(db, {
+      ...{ background, rows, views, entries, memory, unconfirmed, rights, contexts, workspaces, memberships },
+      ...{ installationId, now },
+      options: { uploadUrlTtlMs: config.uploadUrlTtlMs, pendingTtlMs: config.pendingTtlMs },
+    }),
+    deletions: createDeletions(db, { views, removed, installationId }),
+    removals: createRemovals(background, {
+      entries,
+      releaseUrl: unconfirmed.releaseUrl,
+      recordRemoved: removed.record,
+    }),
+    staging: createStaging(db, unconfirmed),
+    idempotency: createIdempotency(background),
+    workspaces: createWorkspaces(db, {
+      ...{ workspaces, memberships, users, keys, now },
+      ownedMax: config.workspacesPerOwnerMax,
+    }),
+    members: createMembers(db, { memberships, users, workspaces, now }),
+    users: createUsers(db, { users, now }),
+    keys: createKeys(db, { keys, workspaces }),
     workflows: createWorkflows(db, { rights, now, workflowsMax: config.workflowsPerWorkspaceMax }),
     ledger: createLedger(db),
     usage: createUsage(db, { urlsOutliveUploads }),
@@ -98,18 +114,10 @@ export function openBooks({ config, log, now, migrate, holdsLock, onFatal, onFul
     stores: installation.stores,
     clock: installation.clock,
     audit: createAudit(db),
+    backgroundMs: background.workedMs,
     checkWritable: installation.checkWritable,
     close: db.close,
   };
-  return {
-    ...contract,
-    ...{ db, workspaces, rights, removals, contexts, unconfirmed, uploads },
-    idempotency: createIdempotency(background),
-    deletions: createDeletions(db, { views, removed, installationId }),
-    staging: createStaging(db, unconfirmed),
-    keys: createKeys(db, now),
-    users: createUsers(db, now),
-    members: createMembers(db, { workspaces, now }),
-    backgroundMs: background.workedMs,
-  };
+  // The engine's own parts are for tests that break them.
+  return { ...books, db, rights, memory, contexts, memberships, unconfirmed };
 }

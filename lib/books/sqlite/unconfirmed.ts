@@ -2,6 +2,7 @@ import type { AppError } from "../../errors.ts";
 import type { Log } from "../../log.ts";
 import { noPendingUpload } from "../staging.ts";
 import { areFew, type Owner, tooManyByQuota, tooManyBySetting, tooManyUploads } from "../unconfirmed_bounds.ts";
+import { noWorkspace } from "../workspaces.ts";
 import type { Db } from "./db/db.ts";
 import {
   type Account,
@@ -14,7 +15,7 @@ import { createPutsInFlight, type PutsInFlight } from "./puts_in_flight.ts";
 import type { RemovalEntries } from "./removals.ts";
 import { createStagedNotes } from "./staged_notes.ts";
 import type { GoneRow, UploadRows } from "./upload_rows.ts";
-import { noWorkspace, type Workspaces } from "./workspaces.ts";
+import type { WorkspaceRows } from "./workspace_rows.ts";
 
 export interface UnconfirmedOptions {
   pendingUploadsMax: number;
@@ -29,7 +30,7 @@ export interface UnconfirmedOptions {
 export interface UnconfirmedParts {
   rows: Pick<UploadRows, "setStagedSize">;
   entries: Pick<RemovalEntries, "setSize">;
-  workspaces: Pick<Workspaces, "find">;
+  workspaces: Pick<WorkspaceRows, "find">;
   log: Log;
   options: UnconfirmedOptions;
 }

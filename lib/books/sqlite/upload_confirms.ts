@@ -2,6 +2,7 @@ import { newObjectKey } from "../../ids.ts";
 import { PERMISSIONS } from "../permissions.ts";
 import type { Principal } from "../principals.ts";
 import { type ConfirmRequest, confirmTookTooLong, noUpload, type Upload, type Uploads } from "../uploads.ts";
+import { noWorkspace, storageLimitExceeded } from "../workspaces.ts";
 import type { Contexts } from "./contexts.ts";
 import type { Db } from "./db/db.ts";
 import type { IdempotencyMemory } from "./idempotency.ts";
@@ -11,7 +12,7 @@ import type { Rights } from "./rights.ts";
 import type { Unconfirmed } from "./unconfirmed.ts";
 import type { UploadRows } from "./upload_rows.ts";
 import type { UploadViews } from "./upload_views.ts";
-import { noWorkspace, storageLimitExceeded, type Workspaces } from "./workspaces.ts";
+import type { WorkspaceRows } from "./workspace_rows.ts";
 
 export interface ConfirmParts {
   rows: UploadRows;
@@ -21,7 +22,7 @@ export interface ConfirmParts {
   unconfirmed: Unconfirmed;
   rights: Rights;
   contexts: Pick<Contexts, "workspaceToBind">;
-  workspaces: Pick<Workspaces, "find" | "checkRoom">;
+  workspaces: Pick<WorkspaceRows, "find" | "checkRoom">;
   installationId: string;
   now: () => number;
 }

@@ -1,7 +1,7 @@
-import { CHANGES_UPLOAD_SQL, type SessionParams, sessionParams } from "../permissions.ts";
 import type { Principal } from "../principals.ts";
 import type { FinalObject, Upload } from "../uploads.ts";
 import type { Db } from "./db/db.ts";
+import { CHANGES_UPLOAD_SQL, type SessionParams, sessionParams } from "./rights_sql.ts";
 
 /** The columns of an upload, by the names that they have in the program. */
 export const UPLOAD_COLUMNS = `

@@ -1,7 +1,7 @@
-import { CHANGES_UPLOAD_SQL, SEES_UPLOAD_SQL, type SessionParams, sessionParams } from "../permissions.ts";
 import type { Principal } from "../principals.ts";
 import type { Upload } from "../uploads.ts";
 import type { Db } from "./db/db.ts";
+import { CHANGES_UPLOAD_SQL, SEES_UPLOAD_SQL, type SessionParams, sessionParams } from "./rights_sql.ts";
 import { UPLOAD_COLUMNS } from "./upload_rows.ts";
 
 export type UploadViews = ReturnType<typeof createUploadViews>;

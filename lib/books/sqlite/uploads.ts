@@ -10,12 +10,14 @@ import {
   type Upload,
   type Uploads,
 } from "../uploads.ts";
+import { noWorkspace } from "../workspaces.ts";
 import type { Db } from "./db/db.ts";
 import { createEmptying } from "./emptying.ts";
+import type { MembershipRows } from "./membership_rows.ts";
 import { isRefusal } from "./refusals.ts";
 import { type ConfirmParts, createUploadConfirms } from "./upload_confirms.ts";
 import { createUploadLists } from "./upload_lists.ts";
-import { noWorkspace } from "./workspaces.ts";
+import type { WorkspaceRows } from "./workspace_rows.ts";
 
 /** Expired rows that go in one transaction. */
 const EXPIRY_BATCH = 500;
@@ -28,11 +30,13 @@ export interface UploadsOptions {
 export interface UploadsParts extends ConfirmParts {
   /** For the verbs of the cleaner. */
   background: Db;
+  memberships: MembershipRows;
+  workspaces: WorkspaceRows;
   options: UploadsOptions;
 }
 
 export function createUploads(db: Db, parts: UploadsParts): Uploads {
-  const { background, rows, views, unconfirmed, rights, memory, now } = parts;
+  const { background, rows, views, unconfirmed, rights, memory } = parts;
   const insertPending = createPendingUploads(db, parts);
 
   /** Deletes one upload. Runs inside a write; what it returns is to be called once that is durable. */
@@ -79,7 +83,7 @@ export function createUploads(db: Db, parts: UploadsParts): Uploads {
 
     ...createUploadLists(db),
     ...createUploadConfirms(db, parts),
-    ...createEmptying(background, { rows, unconfirmed, now }),
+    ...createEmptying(background, parts),
   };
 }
 

@@ -2,8 +2,8 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { test } from "node:test";
 import { DATABASE_FILE } from "../../../lib/books/sqlite/db/db.ts";
-import { createWorkflows } from "../../../lib/books/sqlite/workflows.ts";
-import { createWorkspaces } from "../../../lib/books/sqlite/workspaces.ts";
+import { createContexts, createWorkflows } from "../../../lib/books/sqlite/workflows.ts";
+import { createWorkspaceRows } from "../../../lib/books/sqlite/workspace_rows.ts";
 import { type Answer, startTestApp, type TestApp } from "../../help/app.ts";
 import { stillClock } from "../../help/faulty_app.ts";
 import { FILE, startKeyedApp, UPLOADS } from "../../help/keyed_app.ts";
@@ -83,7 +83,7 @@ test("workflows, and the workspaces that someone owns, are counted by index alon
   const { rights } = app.app.books;
   const plans = queryPlans(join(app.dataDir, DATABASE_FILE), (db) => {
     createWorkflows(db, { rights, now: Date.now, workflowsMax: 1 });
-    createWorkspaces(db, Date.now);
+    createWorkspaceRows(db);
   });
   for (const [pattern, index] of [
     [/count\(\*\) AS workflows/, "COVERING INDEX contexts_by_workspace"],

@@ -58,7 +58,7 @@ async function refusedHeaders(its: PeopleApp, workspace: string): Promise<Record
   const revoked = await keys.create({ workspaceId: workspace });
   await keys.revoke(revoked.apiKeyId);
   const orphaned = await its.addOwner();
-  await workspaces.removeAny(orphaned.workspaceId);
+  await workspaces.remove("administrator", orphaned.workspaceId);
   const claims = { sub: "founder", email: "founder@example.com" };
   const otherIssuer = await startDevIssuer({ port: 0 });
   const foreign = await otherIssuer.mint(claims);
