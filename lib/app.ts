@@ -3,6 +3,8 @@ import { createRoutes } from "./api/table.ts";
 import { createAuth } from "./auth/auth.ts";
 import { createRateLimit } from "./auth/rate_limit.ts";
 import { createSessions, type Sessions } from "./auth/sessions.ts";
+import type { Permission } from "./books/permissions.ts";
+import type { Principal } from "./books/principals.ts";
 import { createReserve } from "./books/sqlite/db/reserve.ts";
 import { takeServeLock } from "./books/sqlite/db/serve_lock.ts";
 import { toUnavailable } from "./books/sqlite/db/sqlite_errors.ts";
@@ -176,7 +178,7 @@ export async function openApp(options: AppOptions): Promise<App> {
       objectRoutes: store.objectRoutes,
       config,
     });
-    const serverOptions: Omit<HttpOptions, "routes"> = {
+    const serverOptions: Omit<HttpOptions<Principal, Permission>, "routes"> = {
       ...createAuth({
         ...{ keys, users, workspaces, sessions, now },
         rateLimit: createRateLimit({ defaultPerMin: config.rateLimitPerMin, monotonicNow }),

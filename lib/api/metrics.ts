@@ -1,28 +1,40 @@
 import type { LogFigures } from "../books/sqlite/db/checkpoints.ts";
 import type { Totals, TotalsReader } from "../books/sqlite/totals.ts";
 import { orAfter } from "../deadline.ts";
-import type { Route } from "../http/route.ts";
+import { type RawRoute, type RawRow, SERVER_ERRORS } from "../http/route.ts";
 import type { Log } from "../log.ts";
 import type { Metrics } from "../metrics/metrics.ts";
 
-/** A scrape waits no longer for the tables to be added up: usually it has 10 s in all. */
+/** A scrape waits no longer than this for the totals of the tables: usually it has 10 s in all. */
 const TOTALS_MS_MAX = 3_000;
 
 export const METRICS_PATH = "/metrics";
+
+export const METRICS_ROW: RawRow = {
+  kind: "raw",
+  method: "GET",
+  path: METRICS_PATH,
+  operationId: "getMetrics",
+  summary: "Show the figures of this process, in the text format of Prometheus",
+  description: "It asks for no credential: it names no user and no file. A setting moves it to a port of its own.",
+  access: "public",
+  responses: [{ status: 200, contentType: "text/plain", description: "The figures" }],
+  errors: SERVER_ERRORS,
+};
 
 export interface MetricsRouteOptions {
   metrics: Metrics;
   totals: TotalsReader;
   logFigures: () => LogFigures;
-  /** Whether the cleaner waits for a person's decision. */
+  /** Whether the cleaner waits for the operator's decision. */
   isPaused: () => boolean;
   log: Log;
   now: () => number;
   totalsMsMax?: number;
 }
 
-/** The page that Prometheus reads. It asks for no credential: it names no user, and has a port of its own where that matters. */
-export function metricsRoutes(options: MetricsRouteOptions): Route[] {
+/** The page that Prometheus reads. */
+export function metricsRoutes(options: MetricsRouteOptions): RawRoute[] {
   const { metrics, totals, logFigures, isPaused, log, now, totalsMsMax = TOTALS_MS_MAX } = options;
   let latest: Totals = {
     bytesUsed: Number.NaN,
@@ -35,13 +47,13 @@ export function metricsRoutes(options: MetricsRouteOptions): Route[] {
   };
 
   /**
-   * Reads the totals anew, unless that takes too long or fails: the rest of the page is worth having also while the
-   * database is in trouble. Then the latest ones stand in for them, at first "not a number".
+   * Reads the totals anew, unless that takes too long or fails: the rest of the page is worth having even while the database
+   * is in trouble. The latest ones then stand in for them, at first "not a number".
    */
   async function readTotals(): Promise<Totals> {
     const read = totals.read(now()).then(
-      (found) => {
-        latest = found;
+      (totals) => {
+        latest = totals;
       },
       (error) => log.warn("totals_not_read", { error }),
     );
@@ -51,11 +63,7 @@ export function metricsRoutes(options: MetricsRouteOptions): Route[] {
 
   return [
     {
-      kind: "raw",
-      method: "GET",
-      path: METRICS_PATH,
-      summary: "Show the figures of this process, in the text format of Prometheus",
-      access: "public",
+      ...METRICS_ROW,
       async handle(_req, res) {
         const text = await metrics.render({
           totals: await readTotals(),

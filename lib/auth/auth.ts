@@ -1,12 +1,11 @@
 import type { IncomingMessage } from "node:http";
-import { authorize, PERMISSIONS, type Permission } from "../books/permissions.ts";
+import { authorize, type Permission } from "../books/permissions.ts";
 import { type ApiKeyPrincipal, type Principal, SCOPES, type SessionPrincipal } from "../books/principals.ts";
 import { checkKeyHolds, type Keys, type KnownKey, parseScopes } from "../books/sqlite/keys.ts";
 import { notOfYours } from "../books/sqlite/rights.ts";
 import type { Users } from "../books/sqlite/users.ts";
 import type { Workspaces } from "../books/sqlite/workspaces.ts";
 import { AppError } from "../errors.ts";
-import type { Access } from "../http/route.ts";
 import { API_KEY_PATTERN } from "../ids.ts";
 import type { RateLimit } from "./rate_limit.ts";
 import type { Sessions } from "./sessions.ts";
@@ -41,28 +40,19 @@ export function createAuth({ keys, users, workspaces, sessions, rateLimit, now }
    * session's header `bad_request` where it is malformed or missing, `not_found` where the user is no member. Throws `rate_limited`
    * where the key, or a session's user, has asked too often. Only for sessions it has to wait.
    */
-  function authenticate(req: IncomingMessage, access: Exclude<Access, "public">): Principal | Promise<Principal> {
-    return identify(req, access, checkRate);
+  function authenticate(req: IncomingMessage, permission: Permission): Principal | Promise<Principal> {
+    return identify(req, permission, checkRate);
   }
 
   /**
    * Whether the request's credential still holds, and for the same things; without a look in the turn of the event loop in
    * which `known` was found. Counts towards no limit. Throws as `authenticate` does.
    */
-  function askAgain(
-    req: IncomingMessage,
-    access: Exclude<Access, "public">,
-    known: Principal,
-  ): Principal | Promise<Principal> {
-    return known.checkedAtMs >= turnBeganMs ? known : identify(req, access, countNothing);
+  function askAgain(req: IncomingMessage, permission: Permission, known: Principal): Principal | Promise<Principal> {
+    return known.checkedAtMs >= turnBeganMs ? known : identify(req, permission, countNothing);
   }
 
-  function identify(
-    req: IncomingMessage,
-    access: Exclude<Access, "public">,
-    count: Count,
-  ): Principal | Promise<Principal> {
-    const permission = access === "any" ? PERMISSIONS.identify : access;
+  function identify(req: IncomingMessage, permission: Permission, count: Count): Principal | Promise<Principal> {
     const token = bearerToken(req.headers.authorization);
     const header = req.headers["x-workspace-id"];
     return token.startsWith("op_")

@@ -33,7 +33,7 @@ export interface Upload {
   etag: string | null;
   charCount: number | null;
   lineCount: number | null;
-  contextType: string | null;
+  contextType: ContextType | null;
   contextId: string | null;
   objectKey: string;
   urlExpiresAtMs: number;

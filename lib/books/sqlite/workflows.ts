@@ -21,7 +21,8 @@ export interface Workflow {
   workflowId: string;
   userId: string;
   name: string;
-  nameSource: string;
+  /** Who chose the name; `placeholder`: nobody yet. */
+  nameSource: "placeholder" | "generated" | "user";
   description: string | null;
   definitionJson: string;
   createdAtMs: number;
