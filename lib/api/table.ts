@@ -27,15 +27,16 @@ function operations(maxUploadBytes: number): Operation[] {
   ];
 }
 
-/** Every path of the service, to be printed or checked: no handler is needed. */
+/** Every path of the public port, to be printed or checked: no handler is needed. */
 export function describeRoutes({
   maxUploadBytes,
   store,
-}: Pick<Config, "maxUploadBytes" | "store">): (ApiRow | RawRow)[] {
+  metricsPort,
+}: Pick<Config, "maxUploadBytes" | "store" | "metricsPort">): (ApiRow | RawRow)[] {
   return [
     ...operations(maxUploadBytes).map(({ row }) => row),
     ...HEALTH_ROWS.map((row) => ({ ...row, isRepeatable: false })),
-    METRICS_ROW,
+    ...(metricsPort === null ? [METRICS_ROW] : []),
     ...(store === "disk" ? OBJECT_ROWS : []),
   ];
 }

@@ -14,6 +14,7 @@ import {
 import { createHttpServer, type HttpOptions } from "../../lib/http/server.ts";
 import { createLog, type Log } from "../../lib/log.ts";
 import { type Json, silentLog } from "./app.ts";
+import { checkFailure } from "./response_check.ts";
 
 export interface RawAnswer {
   status: number;
@@ -82,6 +83,7 @@ export async function rawClient(
     await until(() => held.length >= bodyEnd);
     const text = held.subarray(headEnd + 4, bodyEnd).toString();
     held = held.subarray(bodyEnd);
+    if (text.startsWith('{"error":')) checkFailure("A response", status, text);
     return { status, headers, text, json: text.startsWith("{") ? JSON.parse(text) : undefined };
   }
 
