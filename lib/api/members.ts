@@ -39,7 +39,7 @@ export const memberOperations: readonly Operation[] = [
     body: AddMemberBody,
     status: 201,
     response: MemberOut,
-    errors: ["conflict", "not_found"],
+    errors: ["conflict", "insufficient_storage", "not_found"],
     async handle({ principal, params, body: { user_id: userId, email, role } }, { books }) {
       const member = await books.members.add(principal, params.workspace_id, { userId, email, role });
       return { data: presentMember(member) };

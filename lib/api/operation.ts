@@ -32,8 +32,14 @@ interface OperationSpec<Params, Query, Body, Data, Page> extends RowSpec<Permiss
   ) => Promise<Reply<NoInfer<Data>, NoInfer<Page>>> | Reply<NoInfer<Data>, NoInfer<Page>>;
 }
 
-/** Errors of the credential, the scope or role, and the rate limit. */
-const CREDENTIAL_ERRORS = ["forbidden", "invalid_api_key", "rate_limited", "unauthorized"] as const;
+/** Errors of the credential, the scope or role, the rate limit, and of a disk too full to remember a new session's user. */
+const CREDENTIAL_ERRORS = [
+  "forbidden",
+  "insufficient_storage",
+  "invalid_api_key",
+  "rate_limited",
+  "unauthorized",
+] as const;
 /** Errors of the header that selects a session's workspace. */
 const WORKSPACE_HEADER_ERRORS = ["bad_request", "not_found"] as const;
 

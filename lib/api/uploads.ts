@@ -34,7 +34,7 @@ export function uploadOperations(maxUploadBytes: number): Operation[] {
       body: createUploadBody(maxUploadBytes),
       status: 201,
       response: CreatedUploadOut,
-      errors: ["storage_limit_exceeded"],
+      errors: ["insufficient_storage", "storage_limit_exceeded"],
       async handle({ principal, request, body, nowMs }, parts) {
         parts.guard.checkTakesUploads();
         const { filename, category, size_bytes: statedSizeBytes = null, checksum_sha256: checksumSha256 = null } = body;

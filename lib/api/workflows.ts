@@ -34,7 +34,7 @@ export const workflowOperations: readonly Operation[] = [
     body: CreateWorkflowBody,
     status: 201,
     response: WorkflowOut,
-    errors: ["storage_limit_exceeded"],
+    errors: ["insufficient_storage", "storage_limit_exceeded"],
     async handle({ principal, body }, { books }) {
       return { data: presentWorkflow(await books.contexts.createWorkflow(principal, body)) };
     },
@@ -87,6 +87,7 @@ export const workflowOperations: readonly Operation[] = [
     params: WorkflowParams,
     body: PatchWorkflowBody,
     response: WorkflowOut,
+    errors: ["insufficient_storage"],
     async handle({ principal, params, body }, { books }) {
       return { data: presentWorkflow(await books.contexts.patchWorkflow(principal, params.workflow_id, body)) };
     },

@@ -49,7 +49,7 @@ export const workspaceOperations: readonly Operation[] = [
     body: CreateWorkspaceBody,
     status: 201,
     response: WorkspaceOut,
-    errors: ["workspace_limit_exceeded", "workspace_slug_taken"],
+    errors: ["insufficient_storage", "workspace_limit_exceeded", "workspace_slug_taken"],
     async handle({ principal: { userId }, body: { name, slug, color_idx } }, { books, config }) {
       const workspace = await books.workspaces.createOwned(
         {
