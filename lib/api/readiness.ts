@@ -8,16 +8,16 @@ import { VERSION } from "../version.ts";
 import type { RouteParts } from "./parts.ts";
 import type { ReadyOut } from "./wire/health.ts";
 
-/** A check is not repeated within this time: a flood of probes costs two writes a second. */
+/** A check is not repeated within this time, in milliseconds: a flood of probes costs two writes a second. */
 const KEPT_MS = 500;
-/** A response waits this long for a check under way; after that it tells what was known before. */
+/** A response waits this long for a check under way; after that it gives the last result. */
 const WAIT_MS_MAX = 250;
-/** A store that has not answered by then counts as unavailable. */
+/** A store that has not responded by then counts as unavailable. */
 const STORE_PROBE_MS_MAX = 2_000;
 
-/** What was known longer ago than this is not told any more: then the check is waited for. */
+/** A result older than this is never given: the response waits for the check. */
 const KNOWN_MS_MAX = 10_000;
-/** How often the outbox is looked through for entries that are overdue: with many that is work. */
+/** How often the outbox is scanned for overdue entries: with many that is work. */
 const OUTBOX_KEPT_MS = 10_000;
 
 interface State {
@@ -27,9 +27,9 @@ interface State {
 }
 
 /**
- * Tells whether the service is ready. The database and the store are checked when somebody asks, at most twice a second,
- * for all who ask together. Nobody waits for a store that hangs: then the response is what was known last, and the next
- * one tells the difference. Throws `storage_unavailable` if the database cannot be written, or the store is not the one that
+ * Tells whether the service is ready. The database and the store are checked on request, at most twice a second, for all
+ * probes together. No probe waits for a store that hangs: it gets the last result, and the next one sees the difference.
+ * Throws `storage_unavailable` if the database cannot be written, or the store is not the one that
  * holds the objects: by itself that does not end.
  */
 export function createReadiness({ books, objects, guard }: Pick<RouteParts, "books" | "objects" | "guard">) {
@@ -57,7 +57,7 @@ export function createReadiness({ books, objects, guard }: Pick<RouteParts, "boo
       orAfter(STORE_PROBE_MS_MAX, objects.probe(), () => {
         throw new Error(`The store did not answer within ${STORE_PROBE_MS_MAX} ms`);
       }),
-      lookAtOutbox(nowMs),
+      scanOutbox(nowMs),
     ]);
     return {
       checkedAtMs: performance.now(),
@@ -66,7 +66,7 @@ export function createReadiness({ books, objects, guard }: Pick<RouteParts, "boo
     };
   }
 
-  async function lookAtOutbox(nowMs: number): Promise<void> {
+  async function scanOutbox(nowMs: number): Promise<void> {
     if (performance.now() - outboxReadAtMs < OUTBOX_KEPT_MS) return;
     ({ oldestDueSinceMs } = await books.outbox.read(nowMs));
     outboxReadAtMs = performance.now();
@@ -85,7 +85,7 @@ export function createReadiness({ books, objects, guard }: Pick<RouteParts, "boo
         { cause: databaseFailure },
       );
     }
-    // There only while a person has to decide: see `store_guard.ts`.
+    // Set only while the operator has to decide: see `store_guard.ts`.
     const paused = guard.pauseReason();
     if (paused !== null && guard.isElsewhere()) {
       throw new AppError("storage_unavailable", `No upload can be taken: ${paused}`, { hint: WHAT_TO_DO.other });
@@ -102,7 +102,7 @@ export function createReadiness({ books, objects, guard }: Pick<RouteParts, "boo
   };
 }
 
-/** Why, as far as SQLite says: it may be the cause of what the write was told. */
+/** The reason, if SQLite gives one: it may be a cause further down. */
 function describeCause(failure: unknown): string {
   for (let error = failure; error instanceof Error; error = error.cause) {
     const why = whyUnusable(error);

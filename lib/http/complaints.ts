@@ -1,15 +1,15 @@
 import type { Log } from "../log.ts";
 
-/** How often the log tells the same of an address. */
+/** How often the log repeats the same complaint about an address. */
 const TELL_INTERVAL_MS = 60_000;
-/** Addresses of which it is remembered that the log told of them. */
+/** Complaints that are remembered. */
 const TOLD_MAX = 1_000;
 
 const HINTS: Record<string, string> = {
   too_many_connections: "a proxy in front of this service belongs in STOWAGE_TRUSTED_PROXIES",
 };
 
-/** Tells the log what an address does too much of: a flood of it must not become one of the log. */
+/** Logs what an address does too much of, now and then: a flood of requests must not become a flood of log lines. */
 export function createComplaints(log: Log): (event: string, address: string) => void {
   const toldAtMs = new Map<string, number>();
 

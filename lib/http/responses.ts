@@ -2,7 +2,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Connection } from "./connections.ts";
 import { corsHeaders, isPreflight, preflightHeaders } from "./cors.ts";
 import type { JsonResponse } from "./errors.ts";
-import { isSoonRead, lingerThenEnd } from "./linger.ts";
+import { canKeepConnection, lingerThenEnd } from "./linger.ts";
 
 export interface ResponsesOptions {
   corsOrigins: readonly string[];
@@ -31,7 +31,7 @@ export function createResponses({ corsOrigins, lingerMs, isClosing }: ResponsesO
   ): void {
     // The line end is for people who read the response in a terminal.
     const text = `${JSON.stringify(body)}\n`;
-    const unread = !req.complete && (status === 408 || !isSoonRead(req, connection));
+    const unread = !req.complete && (status === 408 || !canKeepConnection(req, connection));
     res.writeHead(status, {
       "Content-Type": "application/json; charset=utf-8",
       "Content-Length": Buffer.byteLength(text),
