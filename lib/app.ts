@@ -5,6 +5,8 @@ import { createAuth } from "./auth/auth.ts";
 import { createKeyUses, type KeyUses } from "./auth/key_uses.ts";
 import { createRateLimit } from "./auth/rate_limit.ts";
 import { createSessions, type Sessions } from "./auth/sessions.ts";
+import type { Permission } from "./books/permissions.ts";
+import type { Principal } from "./books/principals.ts";
 import { createReserve } from "./books/sqlite/db/reserve.ts";
 import { takeServeLock } from "./books/sqlite/db/serve_lock.ts";
 import { toUnavailable } from "./books/sqlite/db/sqlite_errors.ts";
@@ -167,7 +169,7 @@ export async function openApp(options: AppOptions): Promise<App> {
       objectRoutes: store.objectRoutes,
       config,
     });
-    const serverOptions: Omit<HttpOptions, "routes"> = {
+    const serverOptions: Omit<HttpOptions<Principal, Permission>, "routes"> = {
       ...createAuth({
         ...{ keys, keyUses, users, members, sessions, now },
         rateLimit: createRateLimit({ defaultPerMin: config.rateLimitPerMin, monotonicNow }),

@@ -1,26 +1,32 @@
-/** What can go wrong, as far as a caller is concerned. Knows nothing of HTTP: `http.ts` gives each code its status. */
-export type ErrorCode =
-  | "bad_request"
-  | "client_closed_request"
-  | "conflict"
-  | "forbidden"
-  | "headers_too_large"
-  | "insufficient_storage"
-  | "internal_error"
-  | "invalid_api_key"
-  | "method_not_allowed"
-  | "not_found"
-  | "payload_too_large"
-  | "range_not_satisfiable"
-  | "rate_limited"
-  | "request_timeout"
-  | "storage_limit_exceeded"
-  | "storage_unavailable"
-  | "unauthorized"
-  | "unsupported_media_type"
-  | "validation_error"
-  | "workspace_limit_exceeded"
-  | "workspace_slug_taken";
+/**
+ * Everything that can go wrong, as far as a caller is concerned. Some codes make sense only over HTTP (`method_not_allowed`);
+ * the statuses that go with them all stand in `lib/http/errors.ts`.
+ */
+export const ERROR_CODES = [
+  "bad_request",
+  "client_closed_request",
+  "conflict",
+  "forbidden",
+  "headers_too_large",
+  "insufficient_storage",
+  "internal_error",
+  "invalid_api_key",
+  "method_not_allowed",
+  "not_found",
+  "payload_too_large",
+  "range_not_satisfiable",
+  "rate_limited",
+  "request_timeout",
+  "storage_limit_exceeded",
+  "storage_unavailable",
+  "unauthorized",
+  "unsupported_media_type",
+  "validation_error",
+  "workspace_limit_exceeded",
+  "workspace_slug_taken",
+] as const;
+
+export type ErrorCode = (typeof ERROR_CODES)[number];
 
 /** One field of the input and what is wrong with it. */
 export interface ErrorDetail {
@@ -30,18 +36,18 @@ export interface ErrorDetail {
 
 interface AppErrorOptions {
   details?: ErrorDetail[];
-  /** What to do about it, apart from the message: the command line shows it on a line of its own. */
+  /** What to do about it. The command line prints it on a line of its own; HTTP appends it to the message. */
   hint?: string;
   /** When the same request may succeed; becomes `Retry-After`. */
   retryAfterSeconds?: number;
-  /** Headers that belong to the answer, such as `Allow`. */
+  /** Headers that belong to the HTTP response, such as `Allow`. */
   headers?: Record<string, string>;
   cause?: unknown;
 }
 
 /**
- * The one error class. Its message is for the user: what was wrong, what is allowed, what to do next. Anything that is
- * thrown and is not an `AppError` is a defect or a failure of ours, and its text never leaves the log.
+ * The one error class. Its message is for the user: what was wrong, what is allowed, what to do next. Anything else that is
+ * thrown is a defect or a failure of ours, and its text never leaves the log.
  */
 export class AppError extends Error {
   override readonly name = "AppError";
@@ -66,7 +72,7 @@ export function invalidField(field: string, message: string): AppError {
   return new AppError("validation_error", `Invalid ${field}: ${message}`, { details: [{ field, message }] });
 }
 
-/** The outcome of a write is unknown: asking again shows it. */
+/** The outcome of a write is unknown: a retry shows it. */
 export function outcomeUnknown(cause: unknown): AppError {
   return new AppError("storage_unavailable", "Cannot tell whether the change was made: ask again", {
     retryAfterSeconds: 1,
@@ -74,7 +80,7 @@ export function outcomeUnknown(cause: unknown): AppError {
   });
 }
 
-/** A client that closed its connection before it was answered. Nothing can be sent to it. */
+/** The client closed its connection before it got a response. Nothing can be sent to it. */
 export function clientGone(cause?: unknown): AppError {
   return new AppError(
     "client_closed_request",

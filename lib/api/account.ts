@@ -1,40 +1,39 @@
 import { PERMISSIONS } from "../books/permissions.ts";
-import { publicRoute, type Route, route } from "../http/route.ts";
-import { VERSION } from "../version.ts";
-import { createReadiness } from "./readiness.ts";
-import type { RouteParts } from "./table.ts";
+import { type Operation, operation } from "./operation.ts";
+import { CreditsOut, NO_CREDITS, PlanLimitsOut, presentLimits, presentPrincipal, WhoamiOut } from "./wire/account.ts";
 
-/** The caller's identity, and the health of the service. */
-export function accountRoutes(parts: RouteParts): Route[] {
-  const readiness = createReadiness(parts);
+/** The caller: identity and limits. */
+export const accountOperations: readonly Operation[] = [
+  operation({
+    method: "GET",
+    path: "/api/v1/auth/whoami",
+    operationId: "whoami",
+    summary: "Show what the credential is and may do",
+    access: PERMISSIONS.identify,
+    response: WhoamiOut,
+    handle: ({ principal }) => ({ data: presentPrincipal(principal) }),
+  }),
 
-  return [
-    route({
-      method: "GET",
-      path: "/api/v1/auth/whoami",
-      summary: "Show what the credential is and may do",
-      access: PERMISSIONS.identify,
-      handle: ({ principal }) => ({
-        data: {
-          auth_kind: principal.authKind,
-          user_id: principal.userId,
-          workspace_id: principal.workspaceId,
-          api_key_id: principal.apiKeyId,
-          scopes: principal.scopes,
-        },
-      }),
-    }),
-    publicRoute({
-      method: "GET",
-      path: "/health",
-      summary: "Tell that the process is alive",
-      handle: () => ({ bare: { status: "ok", version: VERSION } }),
-    }),
-    publicRoute({
-      method: "GET",
-      path: "/ready",
-      summary: "Tell whether the database can be written; an outage of the store is a field, because deletes go on",
-      handle: async ({ nowMs }) => ({ bare: await readiness(nowMs) }),
-    }),
-  ];
-}
+  operation({
+    method: "GET",
+    path: "/api/v1/users/me/limits",
+    operationId: "getMyLimits",
+    summary: "Show the limits that the caller is bound by",
+    access: PERMISSIONS.readLimits,
+    response: PlanLimitsOut,
+    async handle({ principal: { workspaceId } }, { books, config }) {
+      const workspace = workspaceId === null ? null : ((await books.workspaces.find(workspaceId)) ?? null);
+      return { data: presentLimits(config, workspace) };
+    },
+  }),
+
+  operation({
+    method: "GET",
+    path: "/api/v1/users/me/credits",
+    operationId: "getMyCredits",
+    summary: "Show the caller's credits: there are none here, and nothing costs any",
+    access: PERMISSIONS.readLimits,
+    response: CreditsOut,
+    handle: () => ({ data: NO_CREDITS }),
+  }),
+];

@@ -1,86 +1,79 @@
-import type { Member } from "../books/members.ts";
 import { PERMISSIONS } from "../books/permissions.ts";
-import { type Route, route } from "../http/route.ts";
-import { timestamp } from "../timestamp.ts";
-import type { RouteParts } from "./table.ts";
-import { AddMemberBody, MemberParams, SetRoleBody, WorkspaceParams } from "./wire/workspaces.ts";
+import { type Operation, operation } from "./operation.ts";
+import { Empty } from "./wire/common.ts";
+import { CountedPagination } from "./wire/envelope.ts";
+import { AddMemberBody, MemberList, MemberOut, MemberParams, presentMember, SetRoleBody } from "./wire/members.ts";
+import { WorkspaceParams } from "./wire/workspaces.ts";
 
 const MEMBERS = "/api/v1/workspaces/:workspace_id/members";
 const MEMBER = `${MEMBERS}/:member_id`;
 
 /** The members of a workspace. A member's id is the user's. */
-export function memberRoutes({ books }: RouteParts): Route[] {
-  const { members } = books;
+export const memberOperations: readonly Operation[] = [
+  operation({
+    method: "GET",
+    path: MEMBERS,
+    operationId: "listMembers",
+    summary: "List a workspace's members: the caller, then admins, then the others; all at once",
+    access: PERMISSIONS.manageMembers,
+    params: WorkspaceParams,
+    response: MemberList,
+    pagination: CountedPagination,
+    errors: ["not_found"],
+    async handle({ principal, params }, { books }) {
+      const members = await books.members.list(principal, params.workspace_id);
+      return {
+        data: members.map(presentMember),
+        pagination: { next: null, prev: null, limit: members.length, total: members.length },
+      };
+    },
+  }),
 
-  return [
-    route({
-      method: "GET",
-      path: MEMBERS,
-      summary: "List a workspace's members: the caller, then admins, then the others; all at once",
-      access: PERMISSIONS.manageMembers,
-      params: WorkspaceParams,
-      async handle({ principal, params }) {
-        const found = await members.list(principal, params.workspace_id);
-        return {
-          data: found.map(presentMember),
-          pagination: { next: null, prev: null, limit: found.length, total: found.length },
-        };
-      },
-    }),
+  operation({
+    method: "POST",
+    path: MEMBERS,
+    operationId: "addMember",
+    summary: "Add someone who has signed in before, by user id or e-mail address; for admins",
+    access: PERMISSIONS.manageMembers,
+    params: WorkspaceParams,
+    body: AddMemberBody,
+    status: 201,
+    response: MemberOut,
+    errors: ["conflict", "insufficient_storage", "not_found"],
+    async handle({ principal, params, body: { user_id: userId, email, role } }, { books }) {
+      const member = await books.members.add(principal, params.workspace_id, { userId, email, role });
+      return { data: presentMember(member) };
+    },
+  }),
 
-    route({
-      method: "POST",
-      path: MEMBERS,
-      summary: "Add someone who has signed in before, by user id or email address; for admins",
-      access: PERMISSIONS.manageMembers,
-      params: WorkspaceParams,
-      body: AddMemberBody,
-      async handle({ principal, params, body: { user_id: userId, email, role } }) {
-        const member = await members.add(principal, params.workspace_id, { userId, email, role });
-        return { status: 201, data: presentMember(member) };
-      },
-    }),
+  operation({
+    method: "PATCH",
+    path: MEMBER,
+    operationId: "setMemberRole",
+    summary: "Change a member's role; for admins",
+    access: PERMISSIONS.manageMembers,
+    params: MemberParams,
+    body: SetRoleBody,
+    response: MemberOut,
+    errors: ["conflict", "not_found"],
+    async handle({ principal, params, body: { role } }, { books }) {
+      const member = await books.members.setRole(principal, params.workspace_id, { userId: params.member_id, role });
+      return { data: presentMember(member) };
+    },
+  }),
 
-    route({
-      method: "PATCH",
-      path: MEMBER,
-      summary: "Change a member's role; for admins",
-      access: PERMISSIONS.manageMembers,
-      params: MemberParams,
-      body: SetRoleBody,
-      async handle({ principal, params, body: { role } }) {
-        const member = await members.setRole(principal, params.workspace_id, { userId: params.member_id, role });
-        return { data: presentMember(member) };
-      },
-    }),
-
-    route({
-      method: "DELETE",
-      path: MEMBER,
-      summary: "Remove a member; for admins, and for members who leave",
-      access: PERMISSIONS.manageMembers,
-      params: MemberParams,
-      async handle({ principal, params }) {
-        await members.remove(principal, params.workspace_id, params.member_id);
-        return { data: {} };
-      },
-    }),
-  ];
-}
-
-function presentMember({ userId, email, name, role, createdAtMs }: Member): Record<string, unknown> {
-  return {
-    id: userId,
-    user_id: userId,
-    // Clients require a string.
-    email: email ?? "",
-    // The whole name, as the identity provider gives it: it cannot be split reliably.
-    first_name: name,
-    last_name: null,
-    image_url: null,
-    role,
-    last_active_at: null,
-    status: "active",
-    created_at: timestamp(createdAtMs),
-  };
-}
+  operation({
+    method: "DELETE",
+    path: MEMBER,
+    operationId: "removeMember",
+    summary: "Remove a member; for admins, and for everyone who leaves",
+    access: PERMISSIONS.manageMembers,
+    params: MemberParams,
+    response: Empty,
+    errors: ["conflict", "not_found"],
+    async handle({ principal, params }, { books }) {
+      await books.members.remove(principal, params.workspace_id, params.member_id);
+      return { data: {} };
+    },
+  }),
+];

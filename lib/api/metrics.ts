@@ -1,6 +1,6 @@
 import type { Totals, TotalsReader } from "../books/totals.ts";
 import { orAfter } from "../deadline.ts";
-import type { Route } from "../http/route.ts";
+import { type RawRoute, type RawRow, SERVER_ERRORS } from "../http/route.ts";
 import type { Log } from "../log.ts";
 import type { Metrics } from "../metrics/metrics.ts";
 
@@ -8,6 +8,18 @@ import type { Metrics } from "../metrics/metrics.ts";
 const TOTALS_MS_MAX = 3_000;
 
 export const METRICS_PATH = "/metrics";
+
+export const METRICS_ROW: RawRow = {
+  kind: "raw",
+  method: "GET",
+  path: METRICS_PATH,
+  operationId: "getMetrics",
+  summary: "Show the figures of this process, in the text format of Prometheus",
+  description: "It asks for no credential: it names no user and no file. A setting moves it to a port of its own.",
+  access: "public",
+  responses: [{ status: 200, contentType: "text/plain", description: "The figures" }],
+  errors: SERVER_ERRORS,
+};
 
 export interface MetricsRouteOptions {
   metrics: Metrics;
@@ -20,7 +32,7 @@ export interface MetricsRouteOptions {
 }
 
 /** The page that Prometheus reads. It needs no credential: it names no user, and can have a port of its own. */
-export function metricsRoutes(options: MetricsRouteOptions): Route[] {
+export function metricsRoutes(options: MetricsRouteOptions): RawRoute[] {
   const { metrics, totals, isPaused, log, now, totalsMsMax = TOTALS_MS_MAX } = options;
   let latest: Totals = {
     bytesUsed: Number.NaN,
@@ -49,11 +61,7 @@ export function metricsRoutes(options: MetricsRouteOptions): Route[] {
 
   return [
     {
-      kind: "raw",
-      method: "GET",
-      path: METRICS_PATH,
-      summary: "Show the figures of this process, in the text format of Prometheus",
-      access: "public",
+      ...METRICS_ROW,
       async handle(_req, res) {
         const text = await metrics.render({
           totals: await readTotals(),

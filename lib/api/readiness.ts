@@ -4,7 +4,8 @@ import { AppError } from "../errors.ts";
 import { WHAT_TO_DO } from "../operations/store_complaints.ts";
 import { timestamp } from "../timestamp.ts";
 import { VERSION } from "../version.ts";
-import type { RouteParts } from "./table.ts";
+import type { RouteParts } from "./parts.ts";
+import type { ReadyOut } from "./wire/health.ts";
 
 /** The result of a check is kept this long, so that a flood of probes costs two writes a second. */
 const KEPT_MS = 500;
@@ -70,7 +71,7 @@ export function createReadiness({ books, objects, guard }: Pick<RouteParts, "boo
     outboxReadAtMs = performance.now();
   }
 
-  return async function readiness(nowMs: number): Promise<Record<string, unknown>> {
+  return async function readiness(nowMs: number): Promise<ReadyOut> {
     const checking = checkAnew(nowMs);
     const before = known !== null && performance.now() - known.checkedAtMs < KNOWN_MS_MAX ? known : null;
     const { databaseFailure, storeIsUp } = await (before === null

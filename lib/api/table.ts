@@ -1,42 +1,51 @@
-import type { Books } from "../books/sqlite/open_books.ts";
+import type { Permission } from "../books/permissions.ts";
+import type { Principal } from "../books/principals.ts";
 import type { Config } from "../config/config.ts";
-import type { Route } from "../http/route.ts";
-import type { Cleaner } from "../operations/cleaner.ts";
-import type { Confirm } from "../operations/confirm.ts";
-import type { StoreGuard } from "../operations/store_guard.ts";
-import type { ObjectRoutes } from "../store/disk/object_routes.ts";
-import type { ObjectStore } from "../store/objects.ts";
-import { accountRoutes } from "./account.ts";
-import { deletionRoutes } from "./deletions.ts";
-import { memberRoutes } from "./members.ts";
-import { objectRoutes } from "./objects.ts";
-import { uploadRoutes } from "./uploads.ts";
-import { usageRoutes } from "./usage.ts";
-import { workflowRoutes } from "./workflows.ts";
-import { workspaceRoutes } from "./workspaces.ts";
+import type { RawRow, Route } from "../http/route.ts";
+import { accountOperations } from "./account.ts";
+import { deletionOperations } from "./deletions.ts";
+import { HEALTH_ROWS, healthRoutes } from "./health.ts";
+import { memberOperations } from "./members.ts";
+import { METRICS_ROW } from "./metrics.ts";
+import { OBJECT_ROWS, objectRoutes } from "./objects.ts";
+import type { ApiRow, Operation } from "./operation.ts";
+import type { RouteParts } from "./parts.ts";
+import { uploadOperations } from "./uploads.ts";
+import { usageOperations } from "./usage.ts";
+import { workflowOperations } from "./workflows.ts";
+import { workspaceOperations } from "./workspaces.ts";
 
-/** What handlers work with. */
-export interface RouteParts {
-  books: Books;
-  objects: ObjectStore;
-  confirm: Confirm;
-  cleaner: Cleaner;
-  guard: StoreGuard;
-  /** Null where clients speak to an S3 server. */
-  objectRoutes: ObjectRoutes | null;
-  config: Config;
+function operations(maxUploadBytes: number): Operation[] {
+  return [
+    ...uploadOperations(maxUploadBytes),
+    ...deletionOperations,
+    ...workflowOperations,
+    ...accountOperations,
+    ...usageOperations,
+    ...workspaceOperations,
+    ...memberOperations,
+  ];
 }
 
-/** Every path that the service answers. */
-export function createRoutes(parts: RouteParts): Route[] {
+/** Every path of the public port, to be printed or checked: no handler is needed. */
+export function describeRoutes({
+  maxUploadBytes,
+  store,
+  metricsPort,
+}: Pick<Config, "maxUploadBytes" | "store" | "metricsPort">): (ApiRow | RawRow)[] {
   return [
-    ...uploadRoutes(parts),
-    ...deletionRoutes(parts),
-    ...workflowRoutes(parts),
-    ...accountRoutes(parts),
-    ...usageRoutes(parts),
-    ...workspaceRoutes(parts),
-    ...memberRoutes(parts),
+    ...operations(maxUploadBytes).map(({ row }) => row),
+    ...HEALTH_ROWS.map((row) => ({ ...row, isRepeatable: false })),
+    ...(metricsPort === null ? [METRICS_ROW] : []),
+    ...(store === "disk" ? OBJECT_ROWS : []),
+  ];
+}
+
+/** Every path of the service but `/metrics`, which may have a port of its own. */
+export function createRoutes(parts: RouteParts): Route<Principal, Permission>[] {
+  return [
+    ...operations(parts.config.maxUploadBytes).map(({ serve }) => serve(parts)),
+    ...healthRoutes(parts),
     ...(parts.objectRoutes === null ? [] : objectRoutes(parts.objectRoutes, parts.guard)),
   ];
 }

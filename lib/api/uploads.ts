@@ -1,115 +1,127 @@
 import { fileType } from "../books/file_types.ts";
-import { repeatable } from "../books/idempotency.ts";
 import { PERMISSIONS } from "../books/permissions.ts";
 import type { Upload } from "../books/uploads.ts";
-import { type Route, route } from "../http/route.ts";
-import { CHECKSUM_HEADER, checksumHeaderOf } from "../store/checksum.ts";
-import { pageStart, paginateByKey } from "./keyed_pages.ts";
-import type { RouteParts } from "./table.ts";
-import { ConfirmUploadBody, createUploadBody, UploadParams } from "./wire/common.ts";
-import { presentUpload } from "./wire/present.ts";
-import { ListUploadsQuery } from "./wire/uploads.ts";
+import { type Operation, operation } from "./operation.ts";
+import type { RouteParts } from "./parts.ts";
+import { Empty } from "./wire/common.ts";
+import { CountedPagination } from "./wire/envelope.ts";
+import { pageStart, paginateByKey } from "./wire/keyed_pages.ts";
+import {
+  ConfirmUploadBody,
+  CreatedUploadOut,
+  createUploadBody,
+  ListUploadsQuery,
+  presentCreatedUpload,
+  presentUpload,
+  UploadList,
+  UploadOut,
+  UploadParams,
+} from "./wire/uploads.ts";
 
-/** A request with this header is carried out once, however often it is sent. */
-const IDEMPOTENCY_KEY = "idempotency-key";
 const UPLOADS = "/api/v1/uploads";
-const UPLOAD = "/api/v1/uploads/:upload_id";
+const UPLOAD = `${UPLOADS}/:upload_id`;
 
-/** The life of an upload: create, confirm, show, delete. */
-export function uploadRoutes({ books, objects, confirm, cleaner, guard, config }: RouteParts): Route[] {
-  const { uploads } = books;
-  const show = (upload: Upload, nowMs: number) => presentUpload(upload, objects, nowMs + config.downloadUrlTtlMs);
-
+/** The life of an upload: create, confirm, show, list, delete. `maxUploadBytes`: the largest file that is accepted. */
+export function uploadOperations(maxUploadBytes: number): Operation[] {
   return [
-    route({
+    operation({
       method: "POST",
       path: UPLOADS,
+      operationId: "createUpload",
       summary: "Create an upload and get the URL to PUT its bytes to",
       access: PERMISSIONS.createUpload,
-      body: createUploadBody(config.maxUploadBytes),
-      async handle({ principal, headers, body, nowMs }) {
-        guard.checkTakesUploads();
-        const { filename, category, size_bytes, checksum_sha256 } = body;
-        const statedSizeBytes = size_bytes ?? null;
-        const checksumSha256 = checksum_sha256 ?? null;
-        const type = fileType(filename, category);
-        const asked = ["POST", UPLOADS, body];
-        const request = repeatable(principal, headers[IDEMPOTENCY_KEY], asked);
-        const created = await uploads.create(principal, { type, category, statedSizeBytes, checksumSha256 }, request);
-        const { upload, stagingKey } = created;
-        const upload_url = objects.presignPut(stagingKey, {
+      isRepeatable: true,
+      body: createUploadBody(maxUploadBytes),
+      status: 201,
+      response: CreatedUploadOut,
+      errors: ["insufficient_storage", "storage_limit_exceeded"],
+      async handle({ principal, request, body, nowMs }, parts) {
+        parts.guard.checkTakesUploads();
+        const { filename, category, size_bytes: statedSizeBytes = null, checksum_sha256: checksumSha256 = null } = body;
+        const newUpload = { type: fileType(filename, category), category, statedSizeBytes, checksumSha256 };
+        const { upload, stagingKey } = await parts.books.uploads.create(principal, newUpload, request);
+        const uploadUrl = parts.objects.presignPut(stagingKey, {
           contentType: upload.contentType,
           sizeBytes: statedSizeBytes,
           checksumSha256,
           expiresAtMs: upload.urlExpiresAtMs,
           signedAtMs: upload.createdAtMs,
         });
-        const data = { upload: show(upload, nowMs), upload_url };
-        if (checksumSha256 === null) return { status: 201, data };
-        // S3 wants it in a header of the PUT as well. The embedded store reads it from the URL, and the header is optional.
-        const upload_headers = { [CHECKSUM_HEADER]: checksumHeaderOf(checksumSha256) };
-        return { status: 201, data: { ...data, upload_headers } };
+        return { data: presentCreatedUpload(show(upload, nowMs, parts), { uploadUrl, checksumSha256 }) };
       },
     }),
 
-    route({
+    operation({
       method: "POST",
       path: UPLOAD,
+      operationId: "confirmUpload",
       summary: "Confirm an upload: its size is charged and it is bound to a context",
       access: PERMISSIONS.confirmUpload,
+      isRepeatable: true,
       params: UploadParams,
       body: ConfirmUploadBody,
-      async handle({ principal, headers, params, body, nowMs }) {
-        const asked = ["POST", UPLOAD, params, body];
-        const upload = await confirm(principal, {
+      response: UploadOut,
+      errors: ["storage_limit_exceeded"],
+      async handle({ principal, request, params, body, nowMs }, parts) {
+        const upload = await parts.confirm(principal, {
           uploadId: params.upload_id,
           contextType: body.context_type,
           contextId: body.context_id,
-          repeatable: repeatable(principal, headers[IDEMPOTENCY_KEY], asked),
+          repeatable: request,
         });
-        return { data: show(upload, nowMs), after: cleaner.wake };
+        return { data: show(upload, nowMs, parts), after: parts.cleaner.wake };
       },
     }),
 
-    route({
+    operation({
       method: "DELETE",
       path: UPLOAD,
+      operationId: "deleteUpload",
       summary: "Delete an upload: its bytes return to the workspace at once, its object is removed in the background",
       access: PERMISSIONS.deleteUpload,
+      isRepeatable: true,
       params: UploadParams,
-      async handle({ principal, headers, params }) {
-        const asked = ["DELETE", UPLOAD, params];
-        const request = repeatable(principal, headers[IDEMPOTENCY_KEY], asked);
-        await uploads.remove(principal, params.upload_id, request);
+      response: Empty,
+      async handle({ principal, request, params }, { books, cleaner }) {
+        await books.uploads.remove(principal, params.upload_id, request);
         return { data: {}, after: cleaner.wake };
       },
     }),
 
-    route({
+    operation({
       method: "GET",
       path: UPLOAD,
+      operationId: "getUpload",
       summary: "Show an upload",
       access: PERMISSIONS.readUploads,
       params: UploadParams,
-      async handle({ principal, params, nowMs }) {
-        return { data: show(await uploads.find(principal, params.upload_id), nowMs) };
-      },
+      response: UploadOut,
+      handle: async ({ principal, params, nowMs }, parts) => ({
+        data: show(await parts.books.uploads.find(principal, params.upload_id), nowMs, parts),
+      }),
     }),
 
-    route({
+    operation({
       method: "GET",
       path: UPLOADS,
+      operationId: "listUploads",
       summary: "List the selected workspace's uploads, newest first; without one the caller's personal ones",
       access: PERMISSIONS.readUploads,
       query: ListUploadsQuery,
-      async handle({ principal, query, nowMs }) {
+      response: UploadList,
+      pagination: CountedPagination,
+      async handle({ principal, query, nowMs }, parts) {
         const { status, category, context_id: contextId } = query;
-        const page = await uploads.list(principal, { status, category, contextId }, pageStart(query));
+        const page = await parts.books.uploads.list(principal, { status, category, contextId }, pageStart(query));
         return {
-          data: page.uploads.map((upload) => show(upload, nowMs)),
+          data: page.uploads.map((upload) => show(upload, nowMs, parts)),
           pagination: paginateByKey(UPLOADS, query, page),
         };
       },
     }),
   ];
+}
+
+function show(upload: Upload, nowMs: number, { objects, config }: RouteParts) {
+  return presentUpload(upload, objects, nowMs + config.downloadUrlTtlMs);
 }

@@ -1,120 +1,137 @@
+import type { z } from "zod";
 import { PERMISSIONS } from "../books/permissions.ts";
-import { type Route, route } from "../http/route.ts";
 import { giveWay } from "../pacer.ts";
-import { pageStart, paginateByKey } from "./keyed_pages.ts";
-import type { RouteParts } from "./table.ts";
-import { CreateWorkflowBody, ListWorkflowsQuery, PatchWorkflowBody, WorkflowParams } from "./wire/common.ts";
-import { paginate, presentUpload, presentWorkflow } from "./wire/present.ts";
-import { WorkflowUploadsQuery } from "./wire/uploads.ts";
+import { type Operation, operation } from "./operation.ts";
+import { Empty } from "./wire/common.ts";
+import { CountedPagination } from "./wire/envelope.ts";
+import { pageStart, paginateByKey } from "./wire/keyed_pages.ts";
+import { paginate } from "./wire/pages.ts";
+import { presentUpload, UploadList, WorkflowUploadsQuery } from "./wire/uploads.ts";
+import {
+  CreateWorkflowBody,
+  ListWorkflowsQuery,
+  PatchWorkflowBody,
+  presentListedWorkflow,
+  presentWorkflow,
+  WorkflowList,
+  WorkflowOut,
+  WorkflowParams,
+} from "./wire/workflows.ts";
 
 const WORKFLOWS = "/api/v1/workflows";
-const WORKFLOW = "/api/v1/workflows/:workflow_id";
+const WORKFLOW = `${WORKFLOWS}/:workflow_id`;
 const READ = PERMISSIONS.readWorkflows;
 const WRITE = PERMISSIONS.writeWorkflows;
 
-/** Workflows, as far as uploads need them: they are never run here. */
-export function workflowRoutes({ books, objects, config }: RouteParts): Route[] {
-  const { workflows, uploads } = books;
+/** Workflows, as far as uploads need them: nothing runs here. */
+export const workflowOperations: readonly Operation[] = [
+  operation({
+    method: "POST",
+    path: WORKFLOWS,
+    operationId: "createWorkflow",
+    summary: "Create a workflow",
+    access: WRITE,
+    body: CreateWorkflowBody,
+    status: 201,
+    response: WorkflowOut,
+    errors: ["insufficient_storage", "storage_limit_exceeded"],
+    async handle({ principal, body }, { books }) {
+      return { data: presentWorkflow(await books.workflows.create(principal, body)) };
+    },
+  }),
 
-  return [
-    route({
-      method: "POST",
-      path: WORKFLOWS,
-      summary: "Create a workflow",
-      access: WRITE,
-      body: CreateWorkflowBody,
-      async handle({ principal, body }) {
-        const workflow = await workflows.create(principal, body);
-        return { status: 201, data: presentWorkflow(workflow, { withDefinition: true }) };
-      },
+  operation({
+    method: "GET",
+    path: WORKFLOWS,
+    operationId: "listWorkflows",
+    summary: "List the workspace's workflows",
+    access: READ,
+    query: ListWorkflowsQuery,
+    response: WorkflowList,
+    pagination: CountedPagination,
+    async handle({ principal, query }, { books }) {
+      const { offset, limit, search, include_definition: withDefinitions = false } = query;
+      const filter = { search, order: orderOf(query.sort, query.order), offset, limit, withDefinitions };
+      const { workflows, total } = asksForRuns(query)
+        ? { workflows: [], total: 0 }
+        : await books.workflows.list(principal, filter);
+      const data: z.infer<typeof WorkflowList> = [];
+      for (const workflow of workflows) {
+        data.push(presentListedWorkflow(workflow, { withDefinition: withDefinitions }));
+        // A definition may take a millisecond to parse.
+        if (withDefinitions) await giveWay(principal.workspaceId ?? principal.userId);
+      }
+      return { data, pagination: paginate(WORKFLOWS, query, { offset, limit, total }) };
+    },
+  }),
+
+  operation({
+    method: "GET",
+    path: WORKFLOW,
+    operationId: "getWorkflow",
+    summary: "Show a workflow",
+    access: READ,
+    params: WorkflowParams,
+    response: WorkflowOut,
+    handle: async ({ principal, params }, { books }) => ({
+      data: presentWorkflow(await books.workflows.find(principal, params.workflow_id)),
     }),
+  }),
 
-    route({
-      method: "GET",
-      path: WORKFLOWS,
-      summary: "List the workspace's workflows",
-      access: READ,
-      query: ListWorkflowsQuery,
-      async handle({ principal, query }) {
-        const { offset, limit, search, include_definition: withDefinitions = false } = query;
-        const filter = { search, order: orderOf(query.sort, query.order), offset, limit, withDefinitions };
-        const page = asksForRuns(query) ? { workflows: [], total: 0 } : await workflows.list(principal, filter);
-        const data: unknown[] = [];
-        for (const workflow of page.workflows) {
-          data.push(presentWorkflow(workflow, { withDefinition: withDefinitions }));
-          // A definition may take a millisecond to parse.
-          if (withDefinitions) await giveWay(principal.workspaceId ?? principal.userId);
-        }
-        return { data, pagination: paginate(WORKFLOWS, query, { offset, limit, total: page.total }) };
-      },
-    }),
+  operation({
+    method: "PATCH",
+    path: WORKFLOW,
+    operationId: "patchWorkflow",
+    summary: "Change a workflow's name, description or definition",
+    access: WRITE,
+    params: WorkflowParams,
+    body: PatchWorkflowBody,
+    response: WorkflowOut,
+    errors: ["insufficient_storage"],
+    async handle({ principal, params, body }, { books }) {
+      return { data: presentWorkflow(await books.workflows.patch(principal, params.workflow_id, body)) };
+    },
+  }),
 
-    route({
-      method: "GET",
-      path: WORKFLOW,
-      summary: "Show a workflow",
-      access: READ,
-      params: WorkflowParams,
-      async handle({ principal, params }) {
-        const workflow = await workflows.find(principal, params.workflow_id);
-        return { data: presentWorkflow(workflow, { withDefinition: true }) };
-      },
-    }),
+  operation({
+    method: "DELETE",
+    path: WORKFLOW,
+    operationId: "deleteWorkflow",
+    summary: "Delete a workflow; its uploads stay and can be deleted one by one",
+    access: WRITE,
+    params: WorkflowParams,
+    response: Empty,
+    async handle({ principal, params }, { books }) {
+      await books.workflows.remove(principal, params.workflow_id);
+      return { data: {} };
+    },
+  }),
 
-    route({
-      method: "PATCH",
-      path: WORKFLOW,
-      summary: "Change a workflow's name, description or definition",
-      access: WRITE,
-      params: WorkflowParams,
-      body: PatchWorkflowBody,
-      async handle({ principal, params, body }) {
-        const workflow = await workflows.patch(principal, params.workflow_id, body);
-        return { data: presentWorkflow(workflow, { withDefinition: true }) };
-      },
-    }),
+  operation({
+    method: "GET",
+    path: `${WORKFLOW}/uploads`,
+    operationId: "listWorkflowUploads",
+    summary: "List a workflow's confirmed uploads, newest first",
+    access: READ,
+    params: WorkflowParams,
+    query: WorkflowUploadsQuery,
+    response: UploadList,
+    pagination: CountedPagination,
+    async handle({ principal, params, query, nowMs }, { books, objects, config }) {
+      const workflow = await books.workflows.find(principal, params.workflow_id);
+      const page = await books.uploads.listOfWorkflow(principal, workflow, pageStart(query));
+      const urlExpiresAtMs = nowMs + config.downloadUrlTtlMs;
+      return {
+        data: page.uploads.map((upload) => presentUpload(upload, objects, urlExpiresAtMs)),
+        pagination: paginateByKey(`${WORKFLOWS}/${workflow.workflowId}/uploads`, query, page),
+      };
+    },
+  }),
+];
 
-    route({
-      method: "DELETE",
-      path: WORKFLOW,
-      summary: "Delete a workflow; its uploads stay and can be deleted one by one",
-      access: WRITE,
-      params: WorkflowParams,
-      async handle({ principal, params }) {
-        await workflows.remove(principal, params.workflow_id);
-        return { data: {} };
-      },
-    }),
-
-    route({
-      method: "GET",
-      path: `${WORKFLOW}/uploads`,
-      summary: "List a workflow's confirmed uploads, newest first",
-      access: READ,
-      params: WorkflowParams,
-      query: WorkflowUploadsQuery,
-      async handle({ principal, params, query, nowMs }) {
-        const workflow = await workflows.find(principal, params.workflow_id);
-        const page = await uploads.listOfWorkflow(principal, workflow, pageStart(query));
-        const urlExpiresAtMs = nowMs + config.downloadUrlTtlMs;
-        return {
-          data: page.uploads.map((upload) => presentUpload(upload, objects, urlExpiresAtMs)),
-          pagination: paginateByKey(`${WORKFLOWS}/${workflow.workflowId}/uploads`, query, page),
-        };
-      },
-    }),
-  ];
-}
-
-type Query = {
-  status?: string | undefined;
-  last_run_after?: string | undefined;
-  last_run_before?: string | undefined;
-  has_failed_run?: boolean | undefined;
-};
-
-/** Nothing is ever run here: every workflow is a draft that never ran, so a filter by runs matches none. */
-function asksForRuns({ status, last_run_after, last_run_before, has_failed_run }: Query): boolean {
+/** Whether a list is filtered by runs. Every workflow here is a draft that never ran, so such a filter matches none. */
+function asksForRuns(query: z.infer<typeof ListWorkflowsQuery>): boolean {
+  const { status, last_run_after, last_run_before, has_failed_run } = query;
   return (
     (status !== undefined && status !== "draft") ||
     last_run_after !== undefined ||

@@ -1,128 +1,143 @@
 import { PERMISSIONS } from "../books/permissions.ts";
-import type { Workspace } from "../books/workspaces.ts";
-import { type Route, route } from "../http/route.ts";
-import { timestamp } from "../timestamp.ts";
-import type { RouteParts } from "./table.ts";
-import { presentLimits } from "./wire/plan_limits.ts";
-import { paginate } from "./wire/present.ts";
-import { CreateWorkspaceBody, ListWorkspacesQuery, PatchWorkspaceBody, WorkspaceParams } from "./wire/workspaces.ts";
+import { type Operation, operation } from "./operation.ts";
+import { PlanLimitsOut, presentLimits } from "./wire/account.ts";
+import { Empty } from "./wire/common.ts";
+import { CountedPagination } from "./wire/envelope.ts";
+import { paginate } from "./wire/pages.ts";
+import {
+  CreateWorkspaceBody,
+  ListWorkspacesQuery,
+  NO_SETTINGS,
+  PatchWorkspaceBody,
+  presentWorkspace,
+  WorkspaceList,
+  WorkspaceOut,
+  WorkspaceParams,
+  WorkspaceSettingsOut,
+} from "./wire/workspaces.ts";
 
 const WORKSPACES = "/api/v1/workspaces";
-const WORKSPACE = "/api/v1/workspaces/:workspace_id";
+const WORKSPACE = `${WORKSPACES}/:workspace_id`;
 
-/** Workspaces: people create, see, change and delete them; an API key sees its own. */
-export function workspaceRoutes({ books, cleaner, config }: RouteParts): Route[] {
-  const { workspaces } = books;
+/** Workspaces: people create, change and delete them; an API key sees its own. */
+export const workspaceOperations: readonly Operation[] = [
+  operation({
+    method: "GET",
+    path: WORKSPACES,
+    operationId: "listWorkspaces",
+    summary: "List the workspaces that the caller is a member of; for an API key its own",
+    access: PERMISSIONS.readWorkspaces,
+    query: ListWorkspacesQuery,
+    response: WorkspaceList,
+    pagination: CountedPagination,
+    async handle({ principal, query }, { books }) {
+      const { offset, limit } = query;
+      const { workspaces, total } = await books.workspaces.listVisible(principal, { offset, limit });
+      return {
+        data: workspaces.map(presentWorkspace),
+        pagination: paginate(WORKSPACES, query, { offset, limit, total }),
+      };
+    },
+  }),
 
-  return [
-    route({
-      method: "GET",
-      path: WORKSPACES,
-      summary: "List the workspaces that the caller is a member of; for an API key its own",
-      access: PERMISSIONS.readWorkspaces,
-      query: ListWorkspacesQuery,
-      async handle({ principal, query }) {
-        const { offset, limit } = query;
-        const { workspaces: found, total } = await workspaces.listVisible(principal, { offset, limit });
-        return { data: found.map(presentWorkspace), pagination: paginate(WORKSPACES, query, { offset, limit, total }) };
-      },
+  operation({
+    method: "POST",
+    path: WORKSPACES,
+    operationId: "createWorkspace",
+    summary: "Create a workspace; the caller becomes its owner and admin",
+    access: PERMISSIONS.manageWorkspaces,
+    body: CreateWorkspaceBody,
+    status: 201,
+    response: WorkspaceOut,
+    errors: ["insufficient_storage", "workspace_limit_exceeded", "workspace_slug_taken"],
+    async handle({ principal, body: { name, slug, color_idx } }, { books, config }) {
+      const workspace = await books.workspaces.create(principal, {
+        name,
+        slug: slug ?? undefined,
+        colorIdx: color_idx ?? undefined,
+        storageBytesQuota: config.defaultQuotaBytes,
+      });
+      return { data: presentWorkspace(workspace) };
+    },
+  }),
+
+  operation({
+    method: "GET",
+    path: WORKSPACE,
+    operationId: "getWorkspace",
+    summary: "Show a workspace",
+    access: PERMISSIONS.readWorkspaces,
+    params: WorkspaceParams,
+    response: WorkspaceOut,
+    errors: ["not_found"],
+    handle: async ({ principal, params }, { books }) => ({
+      data: presentWorkspace(await books.workspaces.findVisible(principal, params.workspace_id)),
     }),
+  }),
 
-    route({
-      method: "POST",
-      path: WORKSPACES,
-      summary: "Create a workspace; the caller becomes its owner and admin",
-      access: PERMISSIONS.manageWorkspaces,
-      body: CreateWorkspaceBody,
-      async handle({ principal, body: { name, slug, color_idx } }) {
-        const workspace = await workspaces.create(principal, {
-          name,
-          slug: slug ?? undefined,
-          colorIdx: color_idx ?? undefined,
-          storageBytesQuota: config.defaultQuotaBytes,
-        });
-        return { status: 201, data: presentWorkspace(workspace) };
-      },
+  operation({
+    method: "PATCH",
+    path: WORKSPACE,
+    operationId: "patchWorkspace",
+    summary: "Change a workspace's name, slug, colour or routing; for its admins",
+    access: PERMISSIONS.manageWorkspaces,
+    params: WorkspaceParams,
+    body: PatchWorkspaceBody,
+    response: WorkspaceOut,
+    errors: ["not_found", "workspace_slug_taken"],
+    async handle({ principal, params, body }, { books }) {
+      const workspace = await books.workspaces.patch(principal, params.workspace_id, {
+        name: body.name,
+        slug: body.slug,
+        colorIdx: body.color_idx,
+        routingPriceSensitivity: body.routing_price_sensitivity,
+        routingLlmFit: body.routing_llm_fit,
+      });
+      return { data: presentWorkspace(workspace) };
+    },
+  }),
+
+  operation({
+    method: "DELETE",
+    path: WORKSPACE,
+    operationId: "deleteWorkspace",
+    summary: "Delete a workspace: it is refused at once, its uploads are removed in the background; for its owner",
+    access: PERMISSIONS.manageWorkspaces,
+    params: WorkspaceParams,
+    response: Empty,
+    errors: ["not_found"],
+    async handle({ principal, params }, { books, cleaner }) {
+      await books.workspaces.remove(principal, params.workspace_id);
+      return { data: {}, after: cleaner.wake };
+    },
+  }),
+
+  operation({
+    method: "GET",
+    path: `${WORKSPACE}/settings`,
+    operationId: "getWorkspaceSettings",
+    summary: "Show a workspace's settings; nothing here has any, so they are null",
+    access: PERMISSIONS.readWorkspaceSettings,
+    params: WorkspaceParams,
+    response: WorkspaceSettingsOut,
+    errors: ["not_found"],
+    async handle({ principal, params }, { books }) {
+      await books.workspaces.findVisible(principal, params.workspace_id);
+      return { data: NO_SETTINGS };
+    },
+  }),
+
+  operation({
+    method: "GET",
+    path: `${WORKSPACE}/plan`,
+    operationId: "getWorkspacePlan",
+    summary: "Show the limits that a workspace is bound by",
+    access: PERMISSIONS.readWorkspaces,
+    params: WorkspaceParams,
+    response: PlanLimitsOut,
+    errors: ["not_found"],
+    handle: async ({ principal, params }, { books, config }) => ({
+      data: presentLimits(config, await books.workspaces.findVisible(principal, params.workspace_id)),
     }),
-
-    route({
-      method: "GET",
-      path: WORKSPACE,
-      summary: "Show a workspace",
-      access: PERMISSIONS.readWorkspaces,
-      params: WorkspaceParams,
-      handle: async ({ principal, params }) => ({
-        data: presentWorkspace(await workspaces.findVisible(principal, params.workspace_id)),
-      }),
-    }),
-
-    route({
-      method: "PATCH",
-      path: WORKSPACE,
-      summary: "Change a workspace's name, slug, colour or routing; for its admins",
-      access: PERMISSIONS.manageWorkspaces,
-      params: WorkspaceParams,
-      body: PatchWorkspaceBody,
-      async handle({ principal, params, body }) {
-        const workspace = await workspaces.patch(principal, params.workspace_id, {
-          name: body.name,
-          slug: body.slug,
-          colorIdx: body.color_idx,
-          routingPriceSensitivity: body.routing_price_sensitivity,
-          routingLlmFit: body.routing_llm_fit,
-        });
-        return { data: presentWorkspace(workspace) };
-      },
-    }),
-
-    route({
-      method: "DELETE",
-      path: WORKSPACE,
-      summary: "Delete a workspace: all access ends at once, its uploads are removed in the background; for its owner",
-      access: PERMISSIONS.manageWorkspaces,
-      params: WorkspaceParams,
-      async handle({ principal, params }) {
-        await workspaces.remove(principal, params.workspace_id);
-        return { data: {}, after: cleaner.wake };
-      },
-    }),
-
-    route({
-      method: "GET",
-      path: `${WORKSPACE}/settings`,
-      summary: "Show a workspace's settings; there are none here, so they are null",
-      access: PERMISSIONS.readWorkspaceSettings,
-      params: WorkspaceParams,
-      async handle({ principal, params }) {
-        await workspaces.findVisible(principal, params.workspace_id);
-        return { data: { default_language: null, theme: null } };
-      },
-    }),
-
-    route({
-      method: "GET",
-      path: `${WORKSPACE}/plan`,
-      summary: "Show a workspace's limits",
-      access: PERMISSIONS.readWorkspaces,
-      params: WorkspaceParams,
-      handle: async ({ principal, params }) => ({
-        data: presentLimits(config, await workspaces.findVisible(principal, params.workspace_id)),
-      }),
-    }),
-  ];
-}
-
-function presentWorkspace(workspace: Workspace): Record<string, unknown> {
-  return {
-    id: workspace.workspaceId,
-    name: workspace.name,
-    slug: workspace.slug,
-    color_idx: workspace.colorIdx,
-    created_by: workspace.createdBy,
-    organization_id: null,
-    created_at: timestamp(workspace.createdAtMs),
-    updated_at: timestamp(workspace.updatedAtMs),
-    routing_price_sensitivity: workspace.routingPriceSensitivity,
-    routing_llm_fit: workspace.routingLlmFit,
-  };
-}
+  }),
+];

@@ -1,12 +1,11 @@
 import type { IncomingMessage } from "node:http";
 import { checkKeyHolds, type Keys, type KnownKey } from "../books/keys.ts";
 import type { Members } from "../books/members.ts";
-import { authorize, PERMISSIONS, type Permission } from "../books/permissions.ts";
+import { authorize, type Permission } from "../books/permissions.ts";
 import { type ApiKeyPrincipal, type Principal, SCOPES, type SessionPrincipal } from "../books/principals.ts";
 import type { Users } from "../books/users.ts";
 import { noSelectedWorkspace } from "../books/workspaces.ts";
 import { AppError } from "../errors.ts";
-import type { Access } from "../http/route.ts";
 import { API_KEY_PATTERN } from "../ids.ts";
 import type { KeyUses } from "./key_uses.ts";
 import type { RateLimit } from "./rate_limit.ts";
@@ -48,28 +47,19 @@ export function createAuth({ keys, keyUses, users, members, sessions, rateLimit,
    * if the key, or the session's user, has made too many requests. No promise for an API key that another request of the same
    * turn has brought: then it returns, or throws, at once.
    */
-  function authenticate(req: IncomingMessage, access: Exclude<Access, "public">): Principal | Promise<Principal> {
-    return identify(req, access, checkRate);
+  function authenticate(req: IncomingMessage, permission: Permission): Principal | Promise<Principal> {
+    return identify(req, permission, checkRate);
   }
 
   /**
    * Checks again that the request's credential holds, and for the same things. Does nothing in the turn of the event loop in
    * which `known` was checked. Counts towards no limit. Throws the same errors as `authenticate`.
    */
-  function askAgain(
-    req: IncomingMessage,
-    access: Exclude<Access, "public">,
-    known: Principal,
-  ): Principal | Promise<Principal> {
-    return turn !== null && known.checkedAtMs >= turn.beganMs ? known : identify(req, access, countNothing);
+  function askAgain(req: IncomingMessage, permission: Permission, known: Principal): Principal | Promise<Principal> {
+    return turn !== null && known.checkedAtMs >= turn.beganMs ? known : identify(req, permission, countNothing);
   }
 
-  function identify(
-    req: IncomingMessage,
-    access: Exclude<Access, "public">,
-    count: Count,
-  ): Principal | Promise<Principal> {
-    const permission = access === "any" ? PERMISSIONS.identify : access;
+  function identify(req: IncomingMessage, permission: Permission, count: Count): Principal | Promise<Principal> {
     const token = bearerToken(req.headers.authorization);
     const header = req.headers["x-workspace-id"];
     return token.startsWith("op_")

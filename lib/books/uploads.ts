@@ -129,7 +129,7 @@ export interface Upload {
   etag: string | null;
   charCount: number | null;
   lineCount: number | null;
-  contextType: string | null;
+  contextType: ContextType | null;
   contextId: string | null;
   /** The staging key while the upload is pending, then the final key. */
   objectKey: string;

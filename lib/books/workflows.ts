@@ -12,7 +12,8 @@ export interface Workflow {
   userId: string;
   name: string;
   /** `placeholder` until a person names it, then `user`. */
-  nameSource: string;
+  /** Who chose the name; `placeholder`: nobody yet. */
+  nameSource: "placeholder" | "generated" | "user";
   description: string | null;
   definitionJson: string;
   createdAtMs: number;

@@ -4,9 +4,9 @@ export interface AddressRoomOptions {
   connectionsMax: number;
   perAddressMax: number | null;
   isTrusted: (address: string) => boolean;
-  /** Closes one of these sockets, all of one address: the one that will be missed least. */
+  /** Closes one of these sockets, all of one address: the one that is missed least. */
   giveUp: (sockets: readonly Socket[]) => void;
-  /** Tells the log what an address did, now and then. */
+  /** Logs what an address did, now and then. */
   tell: (event: string, address: string) => void;
 }
 
@@ -56,8 +56,8 @@ export function createAddressRoom(options: AddressRoomOptions) {
 }
 
 /**
- * Who counts as one: an IPv4 address, however it is written, or the 64-bit network of an IPv6 one, which is the least that
- * a client is given.
+ * What counts as one client: an IPv4 address, however it is written, or the 64-bit network of an IPv6 one, which is the
+ * least that a client is given.
  */
 export function addressGroup(address: string): string {
   const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address)?.[1];

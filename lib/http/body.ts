@@ -5,7 +5,7 @@ import { wholeBody } from "./request_body.ts";
 
 /** A JSON body may have this many bytes. */
 const JSON_BYTES_MAX = 64 * 1024;
-/** Arrays and objects in one another. Deeper nesting only serves to exhaust a stack somewhere. */
+/** How deep arrays and objects may be nested. More only serves to exhaust a stack somewhere. */
 const JSON_DEPTH_MAX = 64;
 
 const utf8 = new TextDecoder("utf-8", { fatal: true });
@@ -22,7 +22,7 @@ export async function readJson(
 ): Promise<unknown> {
   checkContentType(req.headers["content-type"]);
   if (Number(req.headers["content-length"] ?? 0) > JSON_BYTES_MAX) throw tooLarge();
-  // HTTP/1.0 knows no interim answers.
+  // HTTP/1.0 has no interim responses.
   if (req.headers.expect !== undefined && req.httpVersion !== "1.0") res.writeContinue();
   return parseJson(await wholeBody(req, connection, { bytesMax: JSON_BYTES_MAX, timeoutMs, tooLarge }));
 }
@@ -61,7 +61,7 @@ function parseJson(bytes: Buffer): unknown {
   }
 }
 
-/** Looked at before parsing: whoever walks or prints a parsed value later may do so by recursion. */
+/** Checked before parsing: code that walks or prints the parsed value later may do so by recursion. */
 function isTooDeep(text: string): boolean {
   let depth = 0;
   let inString = false;

@@ -7,7 +7,7 @@ import { type AddressRoom, createAddressRoom } from "./address_room.ts";
 import { createComplaints } from "./complaints.ts";
 import { createRefusals, type RefusalsOptions } from "./refusals.ts";
 
-/** Requests of one connection that are answered at once. Pipelined beyond that, they wait, and nothing more is read. */
+/** Requests of one connection that are served at once. Pipelined beyond that, they wait, and nothing more is read. */
 const REQUESTS_AT_ONCE_MAX = 8;
 /**
  * Requests of one connection that may wait. One read from the network can bring some 1,800 of the smallest, at about 5 KB of
@@ -20,7 +20,7 @@ const WAITING_IN_ALL_MAX = 20_000;
 const UNREAD_BYTES_MAX = 128 * 1024 * 1024;
 /** A body of this size has no reason to take seconds. */
 const SMALL_BODY_BYTES = 64 * 1024;
-/** The parser's error if the client closes its side in the middle of a body. What it sent can never be a request. */
+/** The parser's error if the client closes its side in the middle of a body. Those bytes can never become a request. */
 const CLOSED_IN_BODY = "HPE_INVALID_EOF_STATE";
 /** While the server closes: a connection has to move so many bytes in each span of the stall's length. */
 const MOVED_BYTES_MIN = 2_048;
@@ -35,18 +35,18 @@ export interface ConnectionsOptions extends RefusalsOptions {
   log: Log;
 }
 
-/** What one open connection has come to. It is remembered here, so that nobody has to be listening when it happens. */
+/** The state of one open connection. It is kept here, so that nothing has to be listening when something happens to it. */
 export interface Connection {
   readonly socket: Socket;
-  /** The newest request that came in, and its response. Responses leave in order, so when it is answered, all are. */
+  /** The newest request that came in, and its response. Responses leave in order, so when it has left, all have. */
   newest: ServerResponse<IncomingMessage> | null;
   /** Why the body of the newest request can never be whole, or null while it can. */
   bodyFailure: AppError | null;
-  /** Called when `bodyFailure` is set: those who read a body. Several requests of a connection are answered at once. */
+  /** Called when `bodyFailure` is set, one for each reader of a body: several requests of a connection are served at once. */
   readonly bodyReaders: Set<() => void>;
   /** Why we have cut the connection, or null if we have not. */
   cut: AppError | null;
-  /** Set when the connection was answered in place of a request, and closes. */
+  /** Whether a refusal was sent in place of a response, so that the connection closes. */
   isRefused: boolean;
   /** Responses to requests that were begun, until they have left. */
   readonly open: Set<ServerResponse>;
@@ -61,8 +61,8 @@ export interface Connection {
 export type Connections = ReturnType<typeof createConnections>;
 
 /**
- * The open connections of a server. Bounds how many there are and how much each may ask at once, remembers what became of
- * them, answers what `node:http` refuses before there is a request, and finds those that can be closed.
+ * The open connections of a server. Bounds how many there are and how many requests each may have under way, keeps their
+ * state, responds to what `node:http` refuses before there is a request, and finds those that can be closed.
  */
 export function createConnections(options: ConnectionsOptions) {
   const connections = new Map<Duplex, Connection>();
@@ -96,7 +96,7 @@ export function createConnections(options: ConnectionsOptions) {
       moved: { bytes: 0, atMs: 0 },
     };
     connections.set(socket, connection);
-    // Each of the requests that are answered at once may listen for the end twice, beside node:http's own.
+    // Each of the requests that are served at once may listen for the end twice, beside node:http's own.
     socket.setMaxListeners(4 * REQUESTS_AT_ONCE_MAX);
     // node:http resumes a socket whenever a response leaves. While requests wait, nothing more may come in.
     socket.on("resume", () => {
@@ -110,7 +110,7 @@ export function createConnections(options: ConnectionsOptions) {
     socket.once("close", () => {
       connections.delete(socket);
       room.leave(socket);
-      // Nobody is left to answer: they begin, find that out, and are logged.
+      // There is nobody left to respond to: they begin, find that out, and are logged.
       waitingInAll -= connection.waiting.length;
       for (const begin of connection.waiting.splice(0)) begin();
       wakeTurnWaiters(connection);
@@ -118,8 +118,8 @@ export function createConnections(options: ConnectionsOptions) {
   }
 
   /**
-   * Takes in a request and calls `begin` when it may be answered: at once, unless too many requests of its connection are
-   * unanswered.
+   * Takes in a request and calls `begin` when it may be served: at once, unless too many requests of its connection are under
+   * way.
    */
   function admit(res: ServerResponse<IncomingMessage>, begin: (connection: Connection) => void): void {
     const connection = connections.get(res.req.socket);
@@ -170,7 +170,7 @@ export function createConnections(options: ConnectionsOptions) {
     }
   }
 
-  /** Answers what is not HTTP, is too large or too slow, after the responses that are still owed, and closes the connection. */
+  /** Responds to bytes that are not HTTP, too many or too slow, after the responses that are still owed, and closes. */
   function refuse(error: Error & { code?: string }, socket: Duplex): void {
     const connection = connections.get(socket);
     // The parser reports each further chunk again, while the response is on its way.
@@ -186,9 +186,9 @@ export function createConnections(options: ConnectionsOptions) {
       if (isAnswered(newest)) refusals.send(error, socket);
       else newest.once("close", () => (socket.writable ? refusals.send(error, socket) : undefined));
     }
-    // The body of a request that was answered already: there is no more to say.
+    // The body of a request whose response has left: there is no more to say.
     else if (isAnswered(newest)) socket.destroy();
-    // The body of a request that is being answered: its handler learns of it when it reads, now or later.
+    // The body of a request that is being served: its handler learns of it when it reads, now or later.
     else failBody(connection, error.code === CLOSED_IN_BODY ? clientGone(error) : malformedBody());
   }
 
@@ -210,7 +210,7 @@ export function createConnections(options: ConnectionsOptions) {
     else refuse(new Error("CONNECT is for proxies"), socket);
   }
 
-  /** Closes the connections on which nothing is under way, also those that never asked for anything. */
+  /** Closes the connections on which nothing is under way, also those that never sent a request. */
   function closeIdle(): void {
     for (const connection of connections.values()) if (isIdle(connection)) connection.socket.destroy();
   }
@@ -253,7 +253,7 @@ export function createConnections(options: ConnectionsOptions) {
 }
 
 function wakeTurnWaiters({ turnWaiters }: Connection): void {
-  // Next to always there are none, and this runs for every request.
+  // There are almost never any, and this runs for every request.
   if (turnWaiters.length === 0) return;
   for (const wake of turnWaiters.splice(0)) wake();
 }
@@ -264,7 +264,7 @@ function cutOff(connection: Connection): void {
   connection.socket.destroy();
 }
 
-/** Notes that the newest request's body can never be whole. The first reason counts. */
+/** Records that the newest request's body can never be whole. The first reason counts. */
 export function failBody(connection: Connection, failure: AppError): void {
   connection.bodyFailure ??= failure;
   for (const wake of connection.bodyReaders) wake();
@@ -274,7 +274,7 @@ function malformedBody(): AppError {
   return new AppError("bad_request", "The body broke off, or is not valid HTTP/1.1");
 }
 
-/** What the kernel has not taken yet of the responses of a connection. */
+/** Bytes of a connection's responses that the kernel has not taken yet. */
 function unreadBytes({ socket, open }: Connection): number {
   let bytes = socket.writableLength;
   // The one that is being written has the socket's bytes among its own.
@@ -289,7 +289,7 @@ function isIdle({ newest, waiting }: Connection): boolean {
 /** Whether it is the client's turn: to send the rest of a request, or to read what the kernel could not take yet. */
 function waitsForClient({ newest, socket, waiting }: Connection): boolean {
   if (newest === null) return false;
-  // What has come in and was not read yet waits for us: for the disk, or for requests before it.
+  // Bytes that came in and were not read yet wait for us: for the disk, or for requests before them.
   const isUnread = waiting.length > 0 || newest.req.readableLength > 0;
   return (!newest.req.complete && !isUnread) || socket.writableLength > 0;
 }
@@ -300,7 +300,7 @@ function isSmallAndLate({ newest }: Connection): boolean {
   return Number(newest.req.headers["content-length"] ?? Number.POSITIVE_INFINITY) <= SMALL_BODY_BYTES;
 }
 
-/** Whether all that was asked on the connection has come in. */
+/** Whether every request on the connection has arrived as a whole. */
 function isWhole({ newest }: Connection): boolean {
   return newest === null || newest.req.complete;
 }

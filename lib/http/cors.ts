@@ -5,14 +5,14 @@ const ALLOWED_REQUEST_HEADERS =
   "Authorization, Content-Type, X-Workspace-Id, Idempotency-Key, X-Amz-Checksum-Sha256, Range, If-Range, If-None-Match";
 /** Headers of ours that a page may read. */
 const EXPOSED_HEADERS = "X-Request-Id, Retry-After, ETag, Content-Range, Content-Disposition, Location";
-/** How long a browser may remember a preflight's answer. */
+/** How long a browser may remember the response to a preflight. */
 const PREFLIGHT_AGE_SECONDS = 600;
 
-/** The headers that let a page of an allowed origin read the answer; none for other pages, curl and servers. */
+/** The headers that let a page of an allowed origin read the response; none for other pages, curl and servers. */
 export function corsHeaders(req: IncomingMessage, origins: readonly string[]): Record<string, string> {
   if (origins.length === 0) return {};
   const { origin } = req.headers;
-  // The answer differs by origin even where this one is not allowed: a cache must know.
+  // The response differs by origin even if this one is not allowed: a cache must know.
   if (origin === undefined || !isAllowed(origin, origins)) return { Vary: "Origin" };
   return {
     Vary: "Origin",
@@ -21,12 +21,12 @@ export function corsHeaders(req: IncomingMessage, origins: readonly string[]): R
   };
 }
 
-/** Whether a browser asks if it may send the actual request. */
+/** Whether this is a preflight: a browser that asks if it may send the actual request. */
 export function isPreflight(req: IncomingMessage): boolean {
   return req.headers.origin !== undefined && req.headers["access-control-request-method"] !== undefined;
 }
 
-/** The answer to a preflight: empty where the origin is not allowed, which is how a browser is told no. */
+/** The headers that respond to a preflight: none if the origin is not allowed, which is how a browser is told no. */
 export function preflightHeaders(
   req: IncomingMessage,
   origins: readonly string[],

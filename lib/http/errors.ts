@@ -1,14 +1,14 @@
 import { AppError, type ErrorCode } from "../errors.ts";
 import { timestamp } from "../timestamp.ts";
 
-export interface JsonAnswer {
+export interface JsonResponse {
   status: number;
   headers: Record<string, string>;
   body: unknown;
 }
 
-/** The one place where an error's code meets HTTP. A code without a status does not compile. */
-const STATUS = {
+/** The HTTP status of each error code. A code without a status does not compile. */
+export const ERROR_STATUS = {
   bad_request: 400,
   invalid_api_key: 401,
   unauthorized: 401,
@@ -26,23 +26,23 @@ const STATUS = {
   validation_error: 422,
   rate_limited: 429,
   headers_too_large: 431,
-  // Never sent: it is what people know from proxies' logs for a client that went away.
+  // Never sent: only the log has it, for a client that went away. People know it from the logs of proxies.
   client_closed_request: 499,
   internal_error: 500,
   storage_unavailable: 503,
   insufficient_storage: 507,
 } satisfies Record<ErrorCode, number>;
 
-/** A client that gets no better advice asks again after this long. */
+/** Sent with every 503 that says nothing else. */
 const RETRY_AFTER_SECONDS = 1;
 
-/** Turns whatever was thrown into an answer. What is not an `AppError` is a failure of ours: its text stays in the log. */
-export function errorAnswer(thrown: unknown, requestId: string, nowMs: number): JsonAnswer {
+/** Turns anything that was thrown into a response. If it is no `AppError` it is a failure of ours, and its text stays in the log. */
+export function errorResponse(thrown: unknown, requestId: string, nowMs: number): JsonResponse {
   const error =
     thrown instanceof AppError
       ? thrown
       : new AppError("internal_error", `Something failed on our side; the log has it under request id ${requestId}`);
-  const status = STATUS[error.code];
+  const status = ERROR_STATUS[error.code];
   const headers: Record<string, string> = { ...error.headers };
   if (status === 401) headers["WWW-Authenticate"] = "Bearer";
   if (status === 503 || error.retryAfterSeconds !== null) {

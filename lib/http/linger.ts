@@ -1,11 +1,11 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Connection } from "./connections.ts";
 
-/** So much of a body may still be to come after the response for node:http to read it away and keep the connection. */
+/** If no more of a body than this is still to come after the response, node:http reads it and the connection is kept. */
 const SOON_READ_BYTES_MAX = 64 * 1024;
 
 /** Whether the connection can be kept although the request's body has not been read: little of it is left to come. */
-export function isSoonRead({ headers }: IncomingMessage, { bodyFailure }: Connection): boolean {
+export function canKeepConnection({ headers }: IncomingMessage, { bodyFailure }: Connection): boolean {
   if (bodyFailure !== null || headers["transfer-encoding"] !== undefined) return false;
   const sizeBytes = Number(headers["content-length"] ?? 0);
   // A client that waits for leave to send the body gets none: what comes next is then not known.
@@ -13,9 +13,8 @@ export function isSoonRead({ headers }: IncomingMessage, { bodyFailure }: Connec
 }
 
 /**
- * Responds while the client still sends a body that nobody wants. Closing at once would make the kernel reset the
- * connection, and the client would never see why: so the whole response goes out, and the rest is read and thrown away for
- * a moment.
+ * Responds while the client still sends an unwanted body. Closing at once would make the kernel reset the connection, and the
+ * client would never see why. So the whole response goes out, and the rest of the body is read and discarded for a moment.
  */
 export function lingerThenEnd(
   req: IncomingMessage,
@@ -39,8 +38,8 @@ export function lingerThenEnd(
 }
 
 /**
- * Gives up a connection whose request was answered before its body was whole, unless the rest comes soon. Without this a
- * client that drips could hold a connection for ever that owes it nothing.
+ * Gives up a connection whose response was sent before the request's body was whole, unless the rest comes soon. Without this
+ * a client that drips could hold the connection for ever.
  */
 export function closeUnlessWhole(req: IncomingMessage, { socket }: Connection, lingerMs: number): void {
   if (req.complete || socket.destroyed || !hasBody(req)) return;

@@ -13,14 +13,14 @@ export interface Listeners {
   close: () => Promise<void>;
 }
 
-/** Listens for a server that nobody else shares the port with. Rejects if the address cannot be used. */
+/** Listens on a port that no other process shares. Rejects if the address cannot be used. */
 export async function openListeners(
   http: HttpServer,
   { host, port }: { host: string; port: number },
   onError: (error: Error) => void,
 ): Promise<Listeners> {
-  // Sockets that share a port would share it with another process of this user, too. So it has to be free first. (A free
-  // port that the system chooses is nobody's.)
+  // Sockets that share a port would share it with another process of this user, too. So it has to be free first. (A
+  // port that the system chooses is free anyway.)
   if (port !== 0) await closed(await listening(createServer(), { host, port }));
   const servers: Server[] = [];
   const canShare = await listening(http, { host, port, reusePort: true }).then(

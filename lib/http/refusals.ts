@@ -4,15 +4,15 @@ import type { Duplex } from "node:stream";
 import { AppError } from "../errors.ts";
 import { newRequestId } from "../ids.ts";
 import type { Log } from "../log.ts";
-import { errorAnswer } from "./errors.ts";
+import { errorResponse } from "./errors.ts";
 
-/** What is counted of a request once it was answered. */
+/** What the metrics count of a request once its response is written. */
 export interface AnsweredRequest {
   method: string;
-  /** The pattern of its route, never the path that was asked for. */
+  /** The pattern of its route, never the requested path. */
   route: string;
   status: number;
-  /** Null for what was refused before there was a request. */
+  /** Null if it was refused before there was a request. */
   durationMs: number | null;
 }
 
@@ -24,9 +24,9 @@ export interface RefusalsOptions {
   onAnswered: (request: AnsweredRequest) => void;
 }
 
-/** Responses to what never became a request: written to the socket by hand, in the envelope of all others. */
+/** Responses to bytes that never became a request: written to the socket by hand, in the same envelope as all others. */
 export function createRefusals({ lingerMs, log, now, onAnswered }: RefusalsOptions) {
-  /** Says what was wrong with what came in, and closes the connection. */
+  /** Says what was wrong with the bytes that came in, and closes the connection. */
   function send(error: Error & { code?: string }, socket: Duplex): void {
     const { text, status, requestId } = responseTo(refusalOf(error.code));
     socket.end(text);
@@ -35,7 +35,7 @@ export function createRefusals({ lingerMs, log, now, onAnswered }: RefusalsOptio
     log.info("request_refused", { status, reason: error.code, request_id: requestId });
   }
 
-  /** Turns a connection away. It is not kept for the client's sake: a flood of them must cost nothing. */
+  /** Turns a connection away. It does not linger for the client's sake: a flood of them must cost nothing. */
   function refuseTooMany(socket: Socket): void {
     socket.on("error", () => {});
     const { text, status } = responseTo(
@@ -51,7 +51,7 @@ export function createRefusals({ lingerMs, log, now, onAnswered }: RefusalsOptio
   function responseTo(refusal: AppError): { text: string; status: number; requestId: string } {
     const nowMs = now();
     const requestId = newRequestId(nowMs);
-    const { status, headers, body } = errorAnswer(refusal, requestId, nowMs);
+    const { status, headers, body } = errorResponse(refusal, requestId, nowMs);
     const json = `${JSON.stringify(body)}\n`;
     const lines = Object.entries({
       "Content-Type": "application/json; charset=utf-8",

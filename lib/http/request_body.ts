@@ -15,16 +15,16 @@ export interface BodyRate {
 }
 
 /**
- * A request's body as it comes, in chunks. Reading fails with an `AppError`: `client_closed_request` if the client went
+ * A request's body as it arrives, in chunks. Reading fails with an `AppError`: `client_closed_request` if the client went
  * away, `bad_request` if the body broke off or is malformed, `request_timeout` if it comes too slowly. It fails alike
- * whether that happened before the first read or during it. Nothing is destroyed: the sender can still be answered.
+ * whether that happened before the first read or during it. Nothing is destroyed: the sender can still get a response.
  */
 export async function* requestBody(
   req: IncomingMessage,
   connection: Connection,
   { bytesPer10sMin, stallMsMax = STALL_MS_MAX }: BodyRate,
 ): AsyncGenerator<Buffer> {
-  // Time that the client may keep us waiting. Bytes buy more of it; time that we spend on writing them costs none.
+  // How long the client may keep us waiting. Bytes buy more time; the time that we spend on writing them is free.
   let patienceMs = stallMsMax;
   let wake = (): void => {};
   const onEvent = (): void => wake();

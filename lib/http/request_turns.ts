@@ -1,18 +1,18 @@
 import { createFairTurns } from "../fair_turns.ts";
 
 /**
- * Handlers are begun at once for so long in each turn of the event loop. Whoever comes later in that turn waits: a tenant
- * with a thousand requests under way then delays another's single one by a turn, and not by all of them. With 3 ms a
+ * For so long in each turn of the event loop handlers begin at once. Requests that come later in that turn wait: a tenant with
+ * a thousand requests under way then delays another's single one by a turn, and not by all of them. With 3 ms a
  * client's 64 connections no longer shared one commit, which cost it 6 % of its creates.
  */
 const SLICE_MS = 8;
 
 export interface RequestTurns {
-  /** What to wait for before a request's handler begins; null: it may begin at once. `ownerId`: who asks. */
+  /** What to wait for before a request's handler begins; null: it may begin at once. `ownerId`: the tenant. */
   enter: (ownerId: string) => Promise<void> | null;
 }
 
-/** Lets the owners of requests take turns when more comes in than can be answered at once. */
+/** Lets tenants take turns when more requests come in than can be served at once. */
 export function createRequestTurns(): RequestTurns {
   const turns = createFairTurns(() => SLICE_MS);
   let isTurnKnown = false;

@@ -1,35 +1,37 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Connection } from "./connections.ts";
 import { corsHeaders, isPreflight, preflightHeaders } from "./cors.ts";
-import type { JsonAnswer } from "./errors.ts";
-import { isSoonRead, lingerThenEnd } from "./linger.ts";
+import type { JsonResponse } from "./errors.ts";
+import { canKeepConnection, lingerThenEnd } from "./linger.ts";
 
 export interface ResponsesOptions {
   corsOrigins: readonly string[];
-  /** How long a body that nobody wants is read after its response, in milliseconds. */
+  /** How long an unwanted body is read after its response, in milliseconds. */
   lingerMs: number;
-  /** Whether the server closes: then no connection is kept. */
+  /** Whether the server is closing: then no connection is kept. */
   isClosing: () => boolean;
 }
 
-/** One request that is being answered, as far as its response needs to know it. */
-interface Answering {
+/** One request that is being served, as far as its response needs to know it. */
+interface Serving {
   connection: Connection;
   requestId: string;
 }
 
-/** Writes the responses that do not come from a raw route. */
+export type Responses = ReturnType<typeof createResponses>;
+
+/** Writes the responses of JSON routes and to OPTIONS, and the headers that a raw route's response begins with. */
 export function createResponses({ corsOrigins, lingerMs, isClosing }: ResponsesOptions) {
-  /** Writes a JSON body whole, also while the client still sends one that nobody wants. */
+  /** Writes a JSON body whole, even while the client still sends one that nobody wants. */
   function json(
     req: IncomingMessage,
     res: ServerResponse,
-    { connection, requestId }: Answering,
-    { status, headers, body }: JsonAnswer,
+    { connection, requestId }: Serving,
+    { status, headers, body }: JsonResponse,
   ): void {
-    // The line end is for those who read the response in a terminal.
+    // The line end is for people who read the response in a terminal.
     const text = `${JSON.stringify(body)}\n`;
-    const unread = !req.complete && (status === 408 || !isSoonRead(req, connection));
+    const unread = !req.complete && (status === 408 || !canKeepConnection(req, connection));
     res.writeHead(status, {
       "Content-Type": "application/json; charset=utf-8",
       "Content-Length": Buffer.byteLength(text),
@@ -44,8 +46,8 @@ export function createResponses({ corsOrigins, lingerMs, isClosing }: ResponsesO
     else res.end(text);
   }
 
-  /** Tells which methods a path takes, to a browser's preflight too. */
-  function options(req: IncomingMessage, res: ServerResponse, { requestId }: Answering, allow: string): void {
+  /** Says which methods a path takes, to a browser's preflight too. */
+  function options(req: IncomingMessage, res: ServerResponse, { requestId }: Serving, allow: string): void {
     res.writeHead(204, {
       Allow: allow,
       "X-Request-Id": requestId,
@@ -55,5 +57,12 @@ export function createResponses({ corsOrigins, lingerMs, isClosing }: ResponsesO
     res.end();
   }
 
-  return { json, options };
+  /** Sets the headers that every response of a raw route has. */
+  function prepareRaw(req: IncomingMessage, res: ServerResponse, { requestId }: Serving): void {
+    res.setHeader("X-Request-Id", requestId);
+    for (const [name, value] of Object.entries(corsHeaders(req, corsOrigins))) res.setHeader(name, value);
+    if (isClosing()) res.setHeader("Connection", "close");
+  }
+
+  return { json, options, prepareRaw };
 }

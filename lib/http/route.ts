@@ -1,35 +1,72 @@
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from "node:http";
 import type * as z from "zod";
-import type { Permission } from "../books/permissions.ts";
-import type { Principal } from "../books/principals.ts";
-import { AppError, type ErrorDetail } from "../errors.ts";
+import { AppError, type ErrorCode, type ErrorDetail } from "../errors.ts";
 
 export type Method = "GET" | "POST" | "PUT" | "PATCH" | "DELETE";
 
-/** Who may call: everyone, everyone with a valid credential, or those with a permission. */
-export type Access = "public" | "any" | Permission;
+/** Who may call: everyone, or callers with a credential that carries this permission. */
+export type Access<Permission> = "public" | Permission;
 
-export interface Pagination {
-  next: string | null;
-  prev: string | null;
-  limit: number;
-  /** Left out where pages follow a cursor. */
-  total?: number;
+/** What the route table says of every operation, whether the server parses it or not. */
+interface CommonRow<Permission> {
+  method: Method;
+  /** Segments that begin with a colon are parameters. */
+  path: string;
+  /** A name for programs, unique in the table. */
+  operationId: string;
+  /** One line for people. */
+  summary: string;
+  access: Access<Permission>;
+  /** Every error code that a request to this route can get once the route is known. */
+  errors: readonly ErrorCode[];
 }
 
-/** What a handler answers; `http.ts` puts it into the envelope. */
-export interface Reply {
-  status?: number;
-  data?: unknown;
-  pagination?: Pagination;
-  headers?: Record<string, string>;
-  /** A body without envelope, for health probes. */
-  bare?: unknown;
-  /** Called once the answer has been handed to the socket. */
+/** A row whose requests and responses are JSON. Enough to print its documentation and to check its responses. */
+export interface JsonRow<Permission> extends CommonRow<Permission> {
+  kind: "json";
+  params: z.ZodType | undefined;
+  query: z.ZodType | undefined;
+  body: z.ZodType | undefined;
+  /** The `data` of a success; the whole body if the row is bare. It documents and serves tests: it never runs in production. */
+  response: z.ZodType;
+  /** The `pagination` of a success; undefined if the response is no list. */
+  pagination: z.ZodType | undefined;
+  /** The status of a success. */
+  status: number;
+  /** Responds without an envelope, as health probes expect. */
+  isBare: boolean;
+}
+
+/** One way in which a raw route succeeds. */
+export interface RawResponse {
+  status: number;
+  /** Null if there is no body. */
+  contentType: string | null;
+  description: string;
+}
+
+/** A row whose handler reads and writes the exchange itself: its bodies are streamed, or are not JSON. */
+export interface RawRow extends CommonRow<never> {
+  kind: "raw";
+  access: "public";
+  /** What protects it instead of a credential, or why nothing has to. */
+  description: string;
+  /** Empty if every request is refused. */
+  responses: readonly RawResponse[];
+}
+
+export type Row<Permission> = JsonRow<Permission> | RawRow;
+
+/** A handler's response; the server puts it into the envelope. */
+export interface Reply<Data, Page> {
+  data: Data;
+  pagination?: Page;
+  /** Called once the response has been handed to the socket. */
   after?: () => void;
 }
 
-export interface RequestOf<Params, Query, Body> {
+/** A request as a handler gets it: parsed by the row's schemas. */
+export interface RequestOf<Principal, Params, Query, Body> {
   params: Params;
   query: Query;
   body: Body;
@@ -38,38 +75,24 @@ export interface RequestOf<Params, Query, Body> {
   nowMs: number;
 }
 
-interface RouteSpec<Params, Query, Body> {
-  method: Method;
-  /** Segments that begin with a colon are parameters. */
-  path: string;
-  summary: string;
-  access: Exclude<Access, "public">;
-  params?: z.ZodType<Params>;
-  query?: z.ZodType<Query>;
-  body?: z.ZodType<Body>;
-  handle: (request: RequestOf<Params, Query, Body>) => Promise<Reply> | Reply;
-}
-
-interface Invocation {
+/** A request as the server has it: matched to a route, not yet parsed. */
+export interface Invocation<Principal> {
   params: Record<string, string>;
+  /** Without the question mark. */
   search: string;
+  /** The parsed JSON; undefined if the row takes no body. */
   body: unknown;
   principal: Principal | null;
   headers: IncomingHttpHeaders;
   nowMs: number;
 }
 
-export interface JsonRoute {
-  kind: "json";
-  method: Method;
-  path: string;
-  summary: string;
-  access: Access;
-  takesBody: boolean;
-  invoke: (invocation: Invocation) => Promise<Reply> | Reply;
+export interface JsonRoute<Principal, Permission> extends JsonRow<Permission> {
+  /** Throws an `AppError` if the request is refused, or fails. */
+  invoke: (invocation: Invocation<Principal>) => Promise<Reply<unknown, unknown>> | Reply<unknown, unknown>;
 }
 
-/** What a raw route is asked for. */
+/** The target and body of a raw request. */
 export interface RawTarget {
   /** As it came: nothing in it is decoded. */
   path: string;
@@ -79,30 +102,82 @@ export interface RawTarget {
   body: AsyncIterable<Buffer>;
 }
 
-/** A route that reads and writes the exchange itself: objects are streamed, not parsed. Its URL is its credential. */
-export interface RawRoute {
-  kind: "raw";
-  method: Method;
-  path: string;
-  summary: string;
-  access: "public";
+export interface RawRoute extends RawRow {
   handle: (req: IncomingMessage, res: ServerResponse, target: RawTarget) => Promise<void>;
 }
 
-export type Route = JsonRoute | RawRoute;
+export type Route<Principal, Permission> = JsonRoute<Principal, Permission> | RawRoute;
+
+/** What is written down for a JSON row. `errors` has the codes that are special to it: the others follow from the rest. */
+export interface RowSpec<Permission, Params, Query, Body, Data, Page> {
+  method: Method;
+  path: string;
+  operationId: string;
+  summary: string;
+  access: Permission;
+  params?: z.ZodType<Params>;
+  query?: z.ZodType<Query>;
+  body?: z.ZodType<Body>;
+  response: z.ZodType<Data>;
+  pagination?: z.ZodType<Page>;
+  /** By default 200. */
+  status?: number;
+  errors?: readonly ErrorCode[];
+}
+
+/** Handlers return what the schemas say: the types of the reply follow from them, never the other way round. */
+export interface RouteSpec<Principal, Permission, Params, Query, Body, Data, Page>
+  extends RowSpec<Permission, Params, Query, Body, Data, Page> {
+  handle: (
+    request: RequestOf<Principal, Params, Query, Body>,
+  ) => Promise<Reply<NoInfer<Data>, NoInfer<Page>>> | Reply<NoInfer<Data>, NoInfer<Page>>;
+}
+
+/** What is written down for a bare row. */
+export interface BareRowSpec<Data>
+  extends Pick<RowSpec<never, never, never, never, Data, never>, "method" | "path" | "operationId" | "summary"> {
+  response: z.ZodType<Data>;
+  errors?: readonly ErrorCode[];
+}
+
+export interface BareRouteSpec<Data> extends BareRowSpec<Data> {
+  handle: (
+    request: Pick<Invocation<unknown>, "nowMs">,
+  ) => Promise<Reply<NoInfer<Data>, never>> | Reply<NoInfer<Data>, never>;
+}
+
+/** Errors of the server itself: a header that it cannot meet, a failure of ours, a shutdown in the middle of the request. */
+export const SERVER_ERRORS = ["bad_request", "internal_error", "storage_unavailable"] as const;
+/** Errors of a request that has a JSON body. */
+const BODY_ERRORS = ["payload_too_large", "request_timeout", "unsupported_media_type"] as const;
+
+/** The row of a route for callers with a credential. */
+export function rowOf<Permission, Params, Query, Body, Data, Page>(
+  spec: RowSpec<Permission, Params, Query, Body, Data, Page>,
+): JsonRow<Permission> {
+  const { method, path, operationId, summary, access, params, query, body, response, pagination } = spec;
+  const errors = new Set<ErrorCode>([...SERVER_ERRORS, ...(spec.errors ?? [])]);
+  if (body !== undefined) for (const code of BODY_ERRORS) errors.add(code);
+  if (params !== undefined || query !== undefined || body !== undefined) errors.add("validation_error");
+  return {
+    ...{ kind: "json", method, path, operationId, summary, access, params, query, body, response, pagination },
+    ...{ status: spec.status ?? 200, errors: [...errors].sort(), isBare: false },
+  };
+}
 
 /** Makes a route for callers with a credential. What its schemas accept is what the handler gets. */
-export function route<Params = unknown, Query = unknown, Body = unknown>(
-  spec: RouteSpec<Params, Query, Body>,
-): JsonRoute {
-  const { method, path, summary, access, handle } = spec;
+export function route<
+  Principal,
+  Permission,
+  Params = undefined,
+  Query = undefined,
+  Body = undefined,
+  Data = unknown,
+  Page = undefined,
+>(spec: RouteSpec<Principal, Permission, Params, Query, Body, Data, Page>): JsonRoute<Principal, Permission> {
+  const { handle } = spec;
   return {
-    kind: "json",
-    method,
-    path,
-    summary,
-    access,
-    takesBody: spec.body !== undefined,
+    ...rowOf(spec),
     invoke: ({ params, search, body, principal, headers, nowMs }) => {
       if (principal === null) throw new TypeError("A route with access control was called without a principal");
       return handle({
@@ -117,18 +192,21 @@ export function route<Params = unknown, Query = unknown, Body = unknown>(
   };
 }
 
-/** Makes a route that asks for no credential. */
-export function publicRoute(
-  spec: Pick<JsonRoute, "method" | "path" | "summary"> & {
-    handle: (request: Pick<Invocation, "nowMs">) => Promise<Reply> | Reply;
-  },
-): JsonRoute {
-  const { handle, ...rest } = spec;
-  return { kind: "json", access: "public", takesBody: false, invoke: handle, ...rest };
+/** The row of a route that asks for no credential and responds without an envelope. */
+export function bareRowOf<Data>({ errors = [], ...spec }: BareRowSpec<Data>): JsonRow<never> & { access: "public" } {
+  return {
+    ...{ kind: "json", ...spec, access: "public", params: undefined, query: undefined, body: undefined },
+    ...{ pagination: undefined, status: 200, errors: [...new Set([...SERVER_ERRORS, ...errors])].sort(), isBare: true },
+  };
+}
+
+/** Makes a route that asks for no credential and responds without an envelope. */
+export function bareRoute<Data>({ handle, ...spec }: BareRouteSpec<Data>): JsonRoute<unknown, never> {
+  return { ...bareRowOf(spec), invoke: handle };
 }
 
 function parseWith<T>(schema: z.ZodType<T> | undefined, input: unknown): T {
-  // Without a schema T is unknown, which every value is.
+  // Without a schema nothing reads the value: T is then undefined.
   if (schema === undefined) return undefined as T;
   const parsed = schema.safeParse(input);
   if (parsed.success) return parsed.data;
@@ -139,7 +217,7 @@ function parseWith<T>(schema: z.ZodType<T> | undefined, input: unknown): T {
 const ISSUES_TOLD_MAX = 20;
 
 /** Says which fields are wrong, in the message too: some clients show nothing else. */
-export function validationError(error: z.ZodError): AppError {
+function validationError(error: z.ZodError): AppError {
   const details: ErrorDetail[] = error.issues.slice(0, ISSUES_TOLD_MAX).map((issue) => ({
     field: issue.path.join(".") || "body",
     message: issue.message,
@@ -161,78 +239,4 @@ function queryOf(search: string): Record<string, string | string[]> {
     else before.push(value);
   }
   return query;
-}
-
-interface Node {
-  path: string;
-  segments: string[];
-  byMethod: Map<string, Route>;
-  allow: string;
-}
-
-export type RouteTable = Map<number, Node[]>;
-
-/** The prefix of raw paths of any depth. */
-const REST = "*";
-
-export type Match =
-  | { kind: "none" }
-  | { kind: "other_method"; path: string; allow: string }
-  | { kind: "route"; path: string; allow: string; route: Route; params: Record<string, string> };
-
-/** Orders routes by their number of segments: few are left to compare. Paths of any depth are under -1. */
-export function routeTable(routes: readonly Route[]): RouteTable {
-  const table: RouteTable = new Map();
-  for (const route of routes) {
-    const segments = route.path.split("/");
-    const size = segments.at(-1) === REST ? -1 : segments.length;
-    const nodes = table.get(size) ?? [];
-    table.set(size, nodes);
-    let node = nodes.find((other) => other.path === route.path);
-    if (node === undefined) {
-      node = { path: route.path, segments, byMethod: new Map(), allow: "" };
-      nodes.push(node);
-    }
-    node.byMethod.set(route.method, route);
-    // A HEAD is answered as its GET without the body.
-    if (route.method === "GET") node.byMethod.set("HEAD", route);
-    node.allow = [...node.byMethod.keys(), "OPTIONS"].join(", ");
-  }
-  return table;
-}
-
-/** Finds the route of a path. Parameters are decoded; one that cannot be stays as it came, and its schema refuses it. */
-export function matchRoute(table: RouteTable, method: string, path: string): Match {
-  const segments = path.split("/");
-  const node =
-    table.get(segments.length)?.find((candidate) => fits(candidate.segments, segments)) ??
-    table.get(-1)?.find((candidate) => fits(candidate.segments.slice(0, -1), segments));
-  if (node === undefined) return { kind: "none" };
-  const route = node.byMethod.get(method);
-  if (route === undefined) return { kind: "other_method", path: node.path, allow: node.allow };
-  return { kind: "route", path: node.path, allow: node.allow, route, params: paramsOf(node.segments, segments) };
-}
-
-function fits(pattern: readonly string[], segments: readonly string[]): boolean {
-  for (let i = 0; i < pattern.length; i++) {
-    if (pattern[i] !== segments[i] && pattern[i]?.startsWith(":") !== true) return false;
-  }
-  return true;
-}
-
-function paramsOf(pattern: readonly string[], segments: readonly string[]): Record<string, string> {
-  const params: Record<string, string> = {};
-  for (const [i, name] of pattern.entries()) {
-    if (!name.startsWith(":")) continue;
-    params[name.slice(1)] = decoded(segments[i] ?? "");
-  }
-  return params;
-}
-
-function decoded(segment: string): string {
-  try {
-    return decodeURIComponent(segment);
-  } catch {
-    return segment;
-  }
 }

@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import { createRoutes } from "../../lib/api/table.ts";
+import { describeRoutes } from "../../lib/api/table.ts";
 import { SCOPES } from "../../lib/books/principals.ts";
-import type { Answer } from "../help/app.ts";
+import { type Answer, temporaryFolder, testConfig } from "../help/app.ts";
 import { type PeopleApp, type Person, startPeopleApp, uploadAs } from "../help/people.ts";
 import { CALLERS, type Caller, PERMISSION_TABLE, printPermissions, type Row, type Scene } from "./permission_table.ts";
 
@@ -19,9 +19,7 @@ test("docs/permissions.md has these very tables", () => {
 });
 
 test("every route that asks for a credential is in the table", async (t) => {
-  const { app, config } = await startPeopleApp(t);
-  const unused = () => Promise.reject(new Error("Nothing is called here"));
-  const routes = createRoutes({ ...app, config, confirm: unused, objectRoutes: null });
+  const routes = describeRoutes(testConfig(await temporaryFolder(t)));
   const asked = new Set(rows.map(({ route }) => route));
   const missing = routes
     .filter(({ access }) => access !== "public")

@@ -7,6 +7,7 @@ import Database from "better-sqlite3";
 import { createAuth } from "../../lib/auth/auth.ts";
 import { createRateLimit } from "../../lib/auth/rate_limit.ts";
 import type { KnownKey } from "../../lib/books/keys.ts";
+import { PERMISSIONS } from "../../lib/books/permissions.ts";
 import { SCOPES } from "../../lib/books/principals.ts";
 import { newApiKey } from "../../lib/ids.ts";
 import { type Answer, startTestApp, type TestApp } from "../help/app.ts";
@@ -247,14 +248,14 @@ test("a lookup that outlasts its turn of the event loop serves no request of a l
     now: Date.now,
   });
   const req = Object.assign(new IncomingMessage(new Socket()), { headers: { authorization: `Bearer ${key}` } });
-  const first = auth.authenticate(req, "any");
+  const first = auth.authenticate(req, PERMISSIONS.identify);
   await nextTurn();
   // The key is revoked here: the first lookup has read it before, the others read it after.
-  const later = [auth.authenticate(req, "any")];
+  const later = [auth.authenticate(req, PERMISSIONS.identify)];
   lookups[0]?.({ ...row, revokedAtMs: null });
   const principal = await first;
   assert.equal(principal.userId, "u");
-  later.push(auth.authenticate(req, "any"), auth.askAgain(req, "any", principal));
+  later.push(auth.authenticate(req, PERMISSIONS.identify), auth.askAgain(req, PERMISSIONS.identify, principal));
   assert.equal(lookups.length, 4);
   for (const found of lookups.slice(1)) found({ ...row, revokedAtMs: 1 });
   for (const refused of later) await assert.rejects(async () => refused, /revoked/);

@@ -13,6 +13,7 @@ import { createLog, type Log } from "../../lib/log.ts";
 import type { ObjectStore } from "../../lib/store/objects.ts";
 import { afterwards } from "./db.ts";
 import { type RawStore, rawDiskStore } from "./raw_store.ts";
+import { createResponseCheck } from "./response_check.ts";
 import { isFolderRace, testBucket } from "./test_store.ts";
 
 /** A wall clock and a monotonic one that a test moves. They go on by themselves, as real ones do. */
@@ -74,7 +75,10 @@ export interface TestApp {
   owner: Owner;
   /** Makes another workspace with a key of its own. */
   addOwner: (quotaBytes?: number) => Promise<Owner>;
-  /** Sends a request with the owner's key, or with another. The path may be a whole URL of a store. */
+  /**
+   * Sends a request with the owner's key, or with another. The path may be a whole URL of a store. Whatever the service
+   * responds is checked against the route table.
+   */
   call: (method: string, path: string, call?: Call) => Promise<Answer>;
   /** PUTs bytes to a signed URL. */
   put: (url: string, bytes: Buffer | string, headers?: Record<string, string>) => Promise<Answer>;
@@ -156,6 +160,7 @@ export async function startTestApp(t: TestContext, options: TestAppOptions = {})
     monotonicNow: clock.monotonicNow,
   });
   const agent = new Agent({ keepAliveTimeout: 1_000, connections: 128 });
+  const checkResponse = createResponseCheck(config);
   const sql = new Database(join(dataDir, DATABASE_FILE), { timeout: 5_000 });
 
   let closed = false;
@@ -178,6 +183,10 @@ export async function startTestApp(t: TestContext, options: TestAppOptions = {})
     // undici's list of methods is closed; a server must answer others too.
     const answer = await request(url, { method: method as Dispatcher.HttpMethod, body, headers, dispatcher: agent });
     const text = await answer.body.text();
+    if (url.startsWith(app.url)) {
+      const contentType = String(answer.headers["content-type"]);
+      checkResponse({ method, target: url.slice(app.url.length), status: answer.statusCode, contentType, text });
+    }
     let json: unknown;
     try {
       json = JSON.parse(text);

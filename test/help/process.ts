@@ -7,6 +7,7 @@ import { Agent, request } from "undici";
 import { type Answer, type Json, temporaryFolder } from "./app.ts";
 import { afterwards } from "./db.ts";
 import { collectOutput } from "./output.ts";
+import { createResponseCheck } from "./response_check.ts";
 
 export const PROGRAM = fileURLToPath(new URL("../../server.ts", import.meta.url));
 
@@ -107,6 +108,7 @@ export async function serveProgram(
   const listening = logLines(program.stderr()).find(({ msg }) => msg === "listening");
   const url: string = listening?.url;
   const agent = new Agent({ connections: 16 });
+  const checkResponse = createResponseCheck({ store: env.STOWAGE_STORE === "s3" ? "s3" : "disk", metricsPort: null });
   afterwards(t, () => agent.destroy());
 
   async function call(...[method, path, { key, body } = {}]: Parameters<ServingProgram["call"]>): Promise<Answer> {
@@ -121,7 +123,11 @@ export async function serveProgram(
       },
     });
     const text = await answer.body.text();
-    const isJson = String(answer.headers["content-type"]).startsWith("application/json");
+    const contentType = String(answer.headers["content-type"]);
+    const isJson = contentType.startsWith("application/json");
+    if (!path.startsWith("http") || path.startsWith(url)) {
+      checkResponse({ method, target: path, status: answer.statusCode, contentType, text });
+    }
     return { status: answer.statusCode, headers: answer.headers, text, json: isJson ? JSON.parse(text) : undefined };
   }
 

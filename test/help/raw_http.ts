@@ -1,8 +1,20 @@
 import { connect, type Socket } from "node:net";
 import type { TestContext } from "node:test";
+import * as z from "zod";
+import type { Principal } from "../../lib/books/principals.ts";
+import {
+  bareRoute,
+  type JsonRoute,
+  type RawRoute,
+  type Reply,
+  type Route,
+  type RouteSpec,
+  route,
+} from "../../lib/http/route.ts";
 import { createHttpServer, type HttpOptions } from "../../lib/http/server.ts";
 import { createLog, type Log } from "../../lib/log.ts";
 import { type Json, silentLog } from "./app.ts";
+import { checkFailure } from "./response_check.ts";
 
 export interface RawAnswer {
   status: number;
@@ -71,6 +83,7 @@ export async function rawClient(
     await until(() => held.length >= bodyEnd);
     const text = held.subarray(headEnd + 4, bodyEnd).toString();
     held = held.subarray(bodyEnd);
+    if (text.startsWith('{"error":')) checkFailure("A response", status, text);
     return { status, headers, text, json: text.startsWith("{") ? JSON.parse(text) : undefined };
   }
 
@@ -90,16 +103,52 @@ export function rawRequest(method: string, target: string, headers: Record<strin
   return `${method} ${target} HTTP/1.1\r\n${lines.join("")}\r\n${body}`;
 }
 
+/** The only permission of a bare HTTP server: everyone has it. */
+type AnyPermission = "any";
+
+export type TestRoute = Route<Principal, AnyPermission>;
+
+type NamedRow = Pick<RawRoute, "method" | "path">;
+
+/** A route for callers with a credential, whose responses nothing checks. */
+export function testRoute<Params = undefined, Body = undefined>(
+  spec: NamedRow &
+    Pick<
+      RouteSpec<Principal, AnyPermission, Params, undefined, Body, unknown, undefined>,
+      "params" | "body" | "handle"
+    >,
+): JsonRoute<Principal, AnyPermission> {
+  const { method, path } = spec;
+  return route({ ...spec, operationId: `${method} ${path}`, summary: "", access: "any", response: z.unknown() });
+}
+
+/** A route for everyone, whose responses nothing checks. */
+export function testBareRoute(
+  spec: NamedRow & { handle: () => Promise<Reply<unknown, never>> | Reply<unknown, never> },
+): JsonRoute<unknown, never> {
+  return bareRoute({ ...spec, operationId: `${spec.method} ${spec.path}`, summary: "", response: z.unknown() });
+}
+
+/** A route that reads and writes the exchange itself. */
+export function testRawRoute(spec: NamedRow & Pick<RawRoute, "handle">): RawRoute {
+  const { method, path } = spec;
+  return {
+    ...{ kind: "raw", operationId: `${method} ${path}`, summary: "", description: "", access: "public" },
+    ...{ responses: [], errors: [] },
+    ...spec,
+  };
+}
+
 /** Starts a bare HTTP server with the given routes; nobody needs a credential. */
 export async function startHttpServer(
   t: TestContext,
-  options: Partial<HttpOptions> & Pick<HttpOptions, "routes">,
+  options: Partial<HttpOptions<Principal, AnyPermission>> & { routes: readonly TestRoute[] },
 ): Promise<{ url: string; close: () => Promise<void> }> {
-  const server = createHttpServer({
+  const server = createHttpServer<Principal, AnyPermission>({
     authenticate: () => ({
       ...{ authKind: "api_key", userId: "u", workspaceId: "w", apiKeyId: "k", scopes: [], checkedAtMs: 0 },
     }),
-    askAgain: (_req, _access, known) => known,
+    askAgain: (_req, _permission, known) => known,
     ownerOf: ({ userId }) => userId,
     describe: ({ userId }) => ({ user_id: userId }),
     corsOrigins: [],

@@ -7,42 +7,50 @@ import { setTimeout as delay } from "node:timers/promises";
 import * as z from "zod";
 import { addressGroup } from "../../lib/http/address_room.ts";
 import type { AnsweredRequest } from "../../lib/http/refusals.ts";
-import { publicRoute, type Route, route } from "../../lib/http/route.ts";
 import { trustedAddresses } from "../../lib/http/trusted_addresses.ts";
-import { keptLog, rawClient, rawRequest, startHttpServer } from "../help/raw_http.ts";
+import {
+  keptLog,
+  rawClient,
+  rawRequest,
+  startHttpServer,
+  type TestRoute,
+  testBareRoute,
+  testRawRoute,
+  testRoute,
+} from "../help/raw_http.ts";
 import { until } from "../help/until.ts";
 
 const JSON_TYPE = { "Content-Type": "application/json" };
 const SHORT = { lingerMs: 50, bodyStallMs: 100 };
 
-const fast = publicRoute({ method: "GET", path: "/fast", summary: "", handle: () => ({ bare: { fast: true } }) });
-const echo = route({
-  ...{ method: "POST", path: "/echo", summary: "", access: "any" },
+const fast = testBareRoute({ method: "GET", path: "/fast", handle: () => ({ data: { fast: true } }) });
+const echo = testRoute({
+  ...{ method: "POST", path: "/echo" },
   body: z.unknown(),
   handle: ({ body }) => ({ data: body }),
 });
 
 /** Answers once it is let to. */
-const slowRoute = (gate: Promise<void>): Route =>
-  publicRoute({
-    ...{ method: "GET", path: "/slow", summary: "" },
+const slowRoute = (gate: Promise<void>): TestRoute =>
+  testBareRoute({
+    ...{ method: "GET", path: "/slow" },
     async handle() {
       await gate;
-      return { bare: {} };
+      return { data: {} };
     },
   });
 
 /** Reads its body to the end and says how long it was. `before` is awaited first. */
-function putRoute(before: () => Promise<void> = async () => {}): Route {
-  return {
-    ...{ kind: "raw", method: "PUT", path: "/raw/*", summary: "", access: "public" },
+function putRoute(before: () => Promise<void> = async () => {}): TestRoute {
+  return testRawRoute({
+    ...{ method: "PUT", path: "/raw/*" },
     async handle(_req, res, { body }) {
       await before();
       let sizeBytes = 0;
       for await (const chunk of body) sizeBytes += chunk.length;
       res.end(String(sizeBytes));
     },
-  };
+  });
 }
 
 interface Watched {
@@ -140,16 +148,17 @@ test("a client that is gone before its response is 499 in log and metrics, whate
 });
 
 test("nothing that is thrown while a request is answered reaches the process", async (t) => {
-  const raw = (path: string, handle: (res: import("node:http").ServerResponse) => void): Route => ({
-    ...{ kind: "raw", method: "GET", path, summary: "", access: "public" },
-    async handle(_req, res) {
-      handle(res);
-    },
-  });
-  const json = (path: string, handle: () => unknown, after?: () => void): Route =>
-    publicRoute({
-      ...{ method: "GET", path, summary: "" },
-      handle: () => ({ bare: handle(), ...(after === undefined ? {} : { after }) }),
+  const raw = (path: string, handle: (res: import("node:http").ServerResponse) => void): TestRoute =>
+    testRawRoute({
+      ...{ method: "GET", path },
+      async handle(_req, res) {
+        handle(res);
+      },
+    });
+  const json = (path: string, handle: () => unknown, after?: () => void): TestRoute =>
+    testBareRoute({
+      ...{ method: "GET", path },
+      handle: () => ({ data: handle(), ...(after === undefined ? {} : { after }) }),
     });
   const fail = (): never => {
     throw new Error("of the kind that nobody thought of");
@@ -204,13 +213,13 @@ test("a few requests of a connection are answered at once, however many are pipe
   let atOnce = 0;
   let atOnceMax = 0;
   const gate = Promise.withResolvers<void>();
-  const slow = publicRoute({
-    ...{ method: "GET", path: "/slow", summary: "" },
+  const slow = testBareRoute({
+    ...{ method: "GET", path: "/slow" },
     async handle() {
       atOnceMax = Math.max(atOnceMax, ++atOnce);
       await gate.promise;
       atOnce--;
-      return { bare: {} };
+      return { data: {} };
     },
   });
   const server = await serve(t, { routes: [slow, fast] });
@@ -395,12 +404,12 @@ test("a client that does not read its responses is cut, one that waits for a slo
   const gate = Promise.withResolvers<void>();
   const text = "x".repeat(8_000_000);
   const routes = [
-    publicRoute({ method: "GET", path: "/large", summary: "", handle: () => ({ bare: { text } }) }),
-    publicRoute({
-      ...{ method: "GET", path: "/slow", summary: "" },
+    testBareRoute({ method: "GET", path: "/large", handle: () => ({ data: { text } }) }),
+    testBareRoute({
+      ...{ method: "GET", path: "/slow" },
       async handle() {
         await gate.promise;
-        return { bare: { slow: true } };
+        return { data: { slow: true } };
       },
     }),
   ];
@@ -421,10 +430,7 @@ test("a client that does not read its responses is cut, one that waits for a slo
 
 test("what clients do not read is bounded, and those that leave the most unread are cut first", async (t) => {
   const text = "x".repeat(4_000_000);
-  const routes = [
-    publicRoute({ method: "GET", path: "/large", summary: "", handle: () => ({ bare: { text } }) }),
-    fast,
-  ];
+  const routes = [testBareRoute({ method: "GET", path: "/large", handle: () => ({ data: { text } }) }), fast];
   const server = await serve(t, { routes });
   const deaf = await Promise.all(
     Array.from({ length: 8 }, async () => {

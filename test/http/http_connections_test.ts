@@ -2,12 +2,20 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import * as z from "zod";
-import { publicRoute, type Route, route } from "../../lib/http/route.ts";
 import { startTestApp } from "../help/app.ts";
-import { keptLog, rawClient, rawRequest, startHttpServer } from "../help/raw_http.ts";
+import {
+  keptLog,
+  rawClient,
+  rawRequest,
+  startHttpServer,
+  type TestRoute,
+  testBareRoute,
+  testRawRoute,
+  testRoute,
+} from "../help/raw_http.ts";
 
-/** A route whose responses wait until they are released, by name. */
-function gate(): { routes: Route[]; started: (name: string) => Promise<void>; release: (name: string) => void } {
+/** A route whose answers wait until they are released, by name. */
+function gate(): { routes: TestRoute[]; started: (name: string) => Promise<void>; release: (name: string) => void } {
   const open = new Map<string, { wait: Promise<void>; release: () => void }>();
   const startedNames = new Set<string>();
   const of = (name: string) => {
@@ -21,11 +29,9 @@ function gate(): { routes: Route[]; started: (name: string) => Promise<void>; re
   };
   return {
     routes: [
-      route({
+      testRoute({
         method: "GET",
         path: "/gate/:name",
-        summary: "",
-        access: "any",
         params: z.object({ name: z.string() }),
         async handle({ params }) {
           startedNames.add(params.name);
@@ -33,15 +39,13 @@ function gate(): { routes: Route[]; started: (name: string) => Promise<void>; re
           return { data: { name: params.name } };
         },
       }),
-      route({
+      testRoute({
         method: "POST",
         path: "/echo",
-        summary: "",
-        access: "any",
         body: z.unknown(),
         handle: ({ body }) => ({ data: body }),
       }),
-      publicRoute({ method: "GET", path: "/fast", summary: "", handle: () => ({ bare: { fast: true } }) }),
+      testBareRoute({ method: "GET", path: "/fast", handle: () => ({ data: { fast: true } }) }),
     ],
     async started(name) {
       while (!startedNames.has(name)) await delay(1);
@@ -245,17 +249,15 @@ test("also after transfers of objects an idle connection is given up, and nothin
   const onWarning = (warning: Error): number => warnings.push(warning);
   process.on("warning", onWarning);
   t.after(() => process.off("warning", onWarning));
-  const raw: Route = {
-    kind: "raw",
+  const raw = testRawRoute({
     method: "GET",
     path: "/raw/*",
-    summary: "",
-    access: "public",
+
     async handle(_req, res) {
       res.end("raw");
       await new Promise((resolve) => res.once("close", resolve));
     },
-  };
+  });
   const { url } = await startHttpServer(t, { routes: [raw], timeouts: { keepAliveMs: 50 } });
   const client = await rawClient(t, url);
   for (let i = 0; i < 15; i++) {
@@ -267,13 +269,13 @@ test("also after transfers of objects an idle connection is given up, and nothin
 });
 
 test("a transfer in which nothing moves is cut", async (t) => {
-  const raw: Route = {
-    ...{ kind: "raw", method: "PUT", path: "/raw/*", summary: "", access: "public" },
+  const raw = testRawRoute({
+    ...{ method: "PUT", path: "/raw/*" },
     async handle(req, res) {
       for await (const _ of req);
       res.end();
     },
-  };
+  });
   const { url } = await startHttpServer(t, { routes: [raw], timeouts: { silenceMs: 50 } });
   const client = await rawClient(t, url);
   client.send(rawRequest("PUT", "/raw/x", { "Content-Length": "10" }, "123"));

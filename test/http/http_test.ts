@@ -1,9 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { AppError } from "../../lib/errors.ts";
-import { publicRoute, route } from "../../lib/http/route.ts";
 import { type Answer, startTestApp } from "../help/app.ts";
-import { keptLog, rawClient, rawRequest, startHttpServer } from "../help/raw_http.ts";
+import { keptLog, rawClient, rawRequest, startHttpServer, testBareRoute, testRoute } from "../help/raw_http.ts";
 
 const ULID = /^[0-7][0-9A-HJKMNP-TV-Z]{25}$/;
 const TIMESTAMP = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3,6}Z$/;
@@ -164,23 +163,23 @@ test("what a handler throws is 500 with the request id and nothing else; the log
   const { url } = await startHttpServer(t, {
     log: kept.log,
     routes: [
-      publicRoute({
+      testBareRoute({
         method: "GET",
         path: "/rejects",
-        summary: "",
+
         handle: async () => Promise.reject(new Error(secret)),
       }),
-      publicRoute({
+      testBareRoute({
         method: "GET",
         path: "/throws",
-        summary: "",
+
         handle: () => {
           throw new TypeError(secret);
         },
       }),
       // A thing that is no error at all.
-      publicRoute({ method: "GET", path: "/odd", summary: "", handle: async () => Promise.reject(undefined) }),
-      publicRoute({ method: "GET", path: "/cyclic", summary: "", handle: () => ({ bare: cyclic() }) }),
+      testBareRoute({ method: "GET", path: "/odd", handle: async () => Promise.reject(undefined) }),
+      testBareRoute({ method: "GET", path: "/cyclic", handle: () => ({ data: cyclic() }) }),
     ],
   });
   const client = await rawClient(t, url);
@@ -212,7 +211,7 @@ function cyclic(): object {
 
 test("503 always says when to ask again; 429 and 503 say what the error says", async (t) => {
   const failing = (path: string, error: AppError) =>
-    route({ method: "GET", path, summary: "", access: "any", handle: () => Promise.reject(error) });
+    testRoute({ method: "GET", path, handle: () => Promise.reject(error) });
   const { url } = await startHttpServer(t, {
     routes: [
       failing("/bare", new AppError("storage_unavailable", "Not now")),

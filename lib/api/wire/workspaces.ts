@@ -1,14 +1,11 @@
 import * as z from "zod";
-import { ROLES } from "../../books/principals.ts";
-import { COLOR_IDX_MAX, WORKSPACE_NAME_CHARS_MAX } from "../../books/workspaces.ts";
-import { oneOf, PAGE_OFFSET_MAX, queryInteger, text, uuid } from "./common.ts";
+import { COLOR_IDX_MAX, WORKSPACE_NAME_CHARS_MAX, type Workspace } from "../../books/workspaces.ts";
+import { timestamp } from "../../timestamp.ts";
+import { bodyError, id, text, time, uuid } from "./common.ts";
+import { pageQuery } from "./pages.ts";
 
-const WORKSPACES_LIMIT_MAX = 100;
 const WORKSPACES_LIMIT_DEFAULT = 20;
-/** RFC 5321: the longest address. */
-const EMAIL_CHARS_MAX = 320;
 
-const bodyError = { error: "must be a JSON object" };
 const colorError = `must be a whole number from 0 to ${COLOR_IDX_MAX}`;
 const sensitivityError = "must be a number from 0.0 to 1.0";
 
@@ -18,12 +15,7 @@ const colorIdx = z.int(colorError).min(0, colorError).max(COLOR_IDX_MAX, colorEr
 
 export const WorkspaceParams = z.object({ workspace_id: uuid });
 
-export const MemberParams = z.object({ workspace_id: uuid, member_id: uuid });
-
-export const ListWorkspacesQuery = z.object({
-  offset: queryInteger(0, PAGE_OFFSET_MAX).default(0),
-  limit: queryInteger(1, WORKSPACES_LIMIT_MAX).default(WORKSPACES_LIMIT_DEFAULT),
-});
+export const ListWorkspacesQuery = z.object(pageQuery({ limitDefault: WORKSPACES_LIMIT_DEFAULT }));
 
 export const CreateWorkspaceBody = z.object({ name, slug: slug.nullish(), color_idx: colorIdx.nullish() }, bodyError);
 
@@ -38,23 +30,39 @@ export const PatchWorkspaceBody = z.object(
   bodyError,
 );
 
-export const AddMemberBody = z
-  .object(
-    {
-      user_id: uuid.optional(),
-      email: z
-        .string("must be a string")
-        .trim()
-        .max(EMAIL_CHARS_MAX, `must have at most ${EMAIL_CHARS_MAX} characters`)
-        .regex(/^[^\s@]+@[^\s@]+$/, "must be an e-mail address")
-        .optional(),
-      role: oneOf(ROLES),
-    },
-    bodyError,
-  )
-  .refine(
-    ({ user_id, email }) => (user_id === undefined) !== (email === undefined),
-    "must have either user_id or email",
-  );
+export const WorkspaceOut = z.strictObject({
+  id,
+  name: z.string(),
+  slug: z.string(),
+  color_idx: z.int().min(0).max(COLOR_IDX_MAX),
+  /** The owner. */
+  created_by: id,
+  organization_id: z.null(),
+  created_at: time,
+  updated_at: time,
+  routing_price_sensitivity: z.number().min(0).max(1),
+  routing_llm_fit: z.boolean(),
+});
 
-export const SetRoleBody = z.object({ role: oneOf(ROLES) }, bodyError);
+export const WorkspaceList = z.array(WorkspaceOut);
+
+/** Clients expect the fields; nothing here has settings. */
+export const WorkspaceSettingsOut = z.strictObject({ default_language: z.null(), theme: z.null() });
+
+export const NO_SETTINGS: z.infer<typeof WorkspaceSettingsOut> = { default_language: null, theme: null };
+
+/** Presents a workspace. */
+export function presentWorkspace(workspace: Workspace): z.infer<typeof WorkspaceOut> {
+  return {
+    id: workspace.workspaceId,
+    name: workspace.name,
+    slug: workspace.slug,
+    color_idx: workspace.colorIdx,
+    created_by: workspace.createdBy,
+    organization_id: null,
+    created_at: timestamp(workspace.createdAtMs),
+    updated_at: timestamp(workspace.updatedAtMs),
+    routing_price_sensitivity: workspace.routingPriceSensitivity,
+    routing_llm_fit: workspace.routingLlmFit,
+  };
+}

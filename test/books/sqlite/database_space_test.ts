@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { test } from "node:test";
 import { DATABASE_FILE } from "../../../lib/books/sqlite/db/db.ts";
-import { createContexts, createWorkflows } from "../../../lib/books/sqlite/workflows.ts";
+import { createWorkflows } from "../../../lib/books/sqlite/workflows.ts";
 import { createWorkspaceRows } from "../../../lib/books/sqlite/workspace_rows.ts";
 import { type Answer, startTestApp, type TestApp } from "../../help/app.ts";
 import { stillClock } from "../../help/faulty_app.ts";

@@ -1,6 +1,7 @@
 import { existsSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 import { rawPathOf } from "../../help/books.ts";
+import { createResponseCheck } from "../../help/response_check.ts";
 import { type Client, openClient, problemsOf, type ReadResponse } from "./client.ts";
 import type { Lane, Prepared } from "./lanes.ts";
 import type { Run } from "./program.ts";
@@ -146,11 +147,25 @@ export function otherIds(cell: Cell): string[] {
     .map(({ headers }) => headers.get("x-request-id") ?? "");
 }
 
-/** Checks what the client saw and what is kept, then lets go of the connection. */
+const checkResponse = createResponseCheck({ store: "disk", metricsPort: null });
+
+/** How the cell's own response differs from what the route table says of it. */
+function breachesOf({ lane, prepared }: Cell, { status, headers, text }: ReadResponse): string[] {
+  try {
+    const contentType = headers.get("content-type") ?? "";
+    checkResponse({ method: lane.method, target: prepared.target, status, contentType, text });
+    return [];
+  } catch (error) {
+    return [String(error)];
+  }
+}
+
+/** Looks at what the client saw, and at what is kept; then lets go of the connection. */
 export function checkClient(cell: Cell, { dataDir }: World): void {
   const { client, plan, problems, prepared, action } = cell;
   const own = ownResponse(cell);
   for (const response of client.responses) problems.push(...problemsOf(response));
+  if (own !== undefined) problems.push(...breachesOf(cell, own));
   if (client.garbled() !== "") problems.push(`no HTTP: ${JSON.stringify(client.garbled())}`);
   if (plan.answer === "must" && own === undefined) problems.push("no response");
   if (own !== undefined && !plan.statuses.includes(own.status))

@@ -1,6 +1,8 @@
+import { AssertionError } from "node:assert";
 import { connect } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
 import type { Json } from "../../help/app.ts";
+import { checkFailure } from "../../help/response_check.ts";
 
 /** So much of a response's body is kept for checks; a download is only counted. */
 const TEXT_BYTES_MAX = 64 * 1024;
@@ -146,14 +148,11 @@ export function problemsOf({ status, headers, text, sizeBytes }: ReadResponse): 
   let json: Json;
   try {
     json = JSON.parse(text);
-  } catch {
-    return [...problems, `a ${status} whose JSON is broken: ${text}`];
+    if (status >= 400) checkFailure(`a ${status}`, status, text);
+  } catch (error) {
+    return [...problems, error instanceof AssertionError ? error.message : `a ${status} whose JSON is broken: ${text}`];
   }
   if (json.meta !== undefined && json.meta.request_id !== id) problems.push(`a ${status} with two request ids`);
-  const { code, message } = json.error ?? {};
-  if (status >= 400 && (typeof code !== "string" || typeof message !== "string" || json.meta === undefined)) {
-    problems.push(`a ${status} without the envelope: ${text}`);
-  }
   if (status < 400 && json.error !== undefined) problems.push(`a ${status} with an error: ${text}`);
   return problems;
 }

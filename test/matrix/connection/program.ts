@@ -8,6 +8,7 @@ import type { Json } from "../../help/app.ts";
 import { afterwards } from "../../help/db.ts";
 import { scrape } from "../../help/metrics_page.ts";
 import { type Program, startProgram } from "../../help/process.ts";
+import { createResponseCheck } from "../../help/response_check.ts";
 
 const HOOKS = fileURLToPath(new URL("./hooks.ts", import.meta.url));
 const LOOK_MS = 5;
@@ -88,6 +89,7 @@ export async function startRun(t: TestContext, { dataDir, env, haste }: ProgramO
   // No connection is kept: what stays open must be the fault of what is tested.
   const agent = new Agent({ pipelining: 0, connections: 16 });
   afterwards(t, () => agent.destroy());
+  const checkResponse = createResponseCheck({ store: "disk", metricsPort: null });
 
   const call: Run["call"] = async (method, path, { token, body, workspace } = {}) => {
     const isRaw = Buffer.isBuffer(body);
@@ -103,6 +105,8 @@ export async function startRun(t: TestContext, { dataDir, env, haste }: ProgramO
     });
     const text = await answer.body.text();
     controlIds.add(String(answer.headers["x-request-id"]));
+    const contentType = String(answer.headers["content-type"]);
+    checkResponse({ method, target: path, status: answer.statusCode, contentType, text });
     return { status: answer.statusCode, text, json: text.startsWith("{") ? JSON.parse(text) : undefined };
   };
 

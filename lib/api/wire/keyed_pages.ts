@@ -1,30 +1,30 @@
 import * as z from "zod";
-import type { PageStart, UploadPage } from "../books/uploads.ts";
-import type { Pagination } from "../http/route.ts";
-import { PAGE_LIMIT_DEFAULT, PAGE_LIMIT_MAX, PAGE_OFFSET_MAX, queryInteger } from "./wire/common.ts";
-import { pageLink } from "./wire/present.ts";
+import type { PageStart, UploadPage } from "../../books/uploads.ts";
+import { queryInteger } from "./common.ts";
+import type { CountedPagination } from "./envelope.ts";
+import { PAGE_LIMIT_DEFAULT, PAGE_LIMIT_MAX, PAGE_OFFSET_MAX, pageLink } from "./pages.ts";
 
 /**
- * Pages of lists that are ordered by a key. `next` carries a cursor: the last key that was shown. Who follows it sees each
- * row once, however many come and go meanwhile. An offset is accepted as well; it counts places, which shift.
+ * Pages of lists that are ordered by a key. `next` carries a cursor: the last key of this page. A client that follows it sees
+ * each row once, however many come and go meanwhile. An offset is accepted as well; it counts rows, so it shifts with them.
  */
 
 /** Where a page begins that a cursor leads to. */
 interface Cursor {
   /** The id of the last row before it. */
   beforeId: string;
-  /** How many rows lay before it when the list was begun. */
+  /** How many rows came before it when the list was begun. */
   offset: number;
 }
 
 const cursor = z.string("must be given once").transform((text, ctx): Cursor => {
-  const found = decodeCursor(text);
-  if (found !== null) return found;
+  const decoded = decodeCursor(text);
+  if (decoded !== null) return decoded;
   ctx.addIssue("must come from the next link of another page");
   return z.NEVER;
 });
 
-/** What the query of such a list has besides its filters. */
+/** The query parameters of such a list, besides its filters. */
 export const keyedPage = {
   offset: queryInteger(0, PAGE_OFFSET_MAX).optional(),
   cursor: cursor.optional(),
@@ -37,7 +37,7 @@ interface KeyedPage {
   limit: number;
 }
 
-/** For `refine`: a page begins at an offset or at a cursor. */
+/** For `refine`: a page begins at an offset or at a cursor, not at both. */
 export function beginsOnce({ offset, cursor }: KeyedPage): boolean {
   return offset === undefined || cursor === undefined;
 }
@@ -47,20 +47,20 @@ export const BEGINS_TWICE = {
   error: "cannot be given together with offset: a next link has the one that it needs",
 };
 
-/** Where the page that was asked for begins. */
+/** Where the requested page begins. */
 export function pageStart({ offset = 0, cursor, limit }: KeyedPage): PageStart {
   return cursor === undefined ? { offset, limit } : { beforeId: cursor.beforeId, offset: 0, limit };
 }
 
 /**
- * The links to the neighbours of a page. `prev` is counted in places from the newest row, also if a cursor led here: it is
- * where that page was when the list was begun, and rows that came or went since have shifted it.
+ * The links to the neighbours of a page. `prev` counts rows from the newest one, even if a cursor led here: it is where that
+ * page was when the list was begun, and rows that came or went since have shifted it.
  */
 export function paginateByKey(
   path: string,
   query: KeyedPage & Record<string, unknown>,
   { nextBeforeId, total }: Pick<UploadPage, "nextBeforeId" | "total">,
-): Pagination {
+): CountedPagination {
   const { limit } = query;
   const offset = query.cursor?.offset ?? query.offset ?? 0;
   const next = nextBeforeId === null ? null : encodeCursor({ beforeId: nextBeforeId, offset: offset + limit });
@@ -76,7 +76,7 @@ export function paginateByKey(
   };
 }
 
-/** No secret, and nothing that a caller could not ask for anyway: only its form is ours to change. */
+/** It holds no secret, and nothing that a caller could not request anyway: only its form is ours to change. */
 function encodeCursor({ beforeId, offset }: Cursor): string {
   return Buffer.from(`${beforeId} ${offset}`).toString("base64url");
 }
@@ -85,7 +85,7 @@ function decodeCursor(text: string): Cursor | null {
   const [, beforeId, offset] =
     /^([0-9a-f-]{36}) (\d{1,15})$/.exec(Buffer.from(text, "base64url").toString("latin1")) ?? [];
   if (beforeId === undefined || offset === undefined) return null;
-  const found = { beforeId, offset: Number(offset) };
-  // The decoder passes over what is no base64url.
-  return encodeCursor(found) === text ? found : null;
+  const decoded = { beforeId, offset: Number(offset) };
+  // The decoder skips characters that are not base64url.
+  return encodeCursor(decoded) === text ? decoded : null;
 }

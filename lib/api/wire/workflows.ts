@@ -1,0 +1,133 @@
+import * as z from "zod";
+import type { Workflow } from "../../books/workflows.ts";
+import { timestamp } from "../../timestamp.ts";
+import { bodyError, id, oneOf, text, time, uuid } from "./common.ts";
+import { pageQuery } from "./pages.ts";
+
+export const WorkflowParams = z.object({ workflow_id: uuid });
+
+/** Names the first wrong item alone: a schema for each would make an issue of every one of tens of thousands. */
+const objects = z.array(z.unknown(), "must be a list of JSON objects").superRefine((items, context) => {
+  const wrong = items.findIndex((item) => typeof item !== "object" || item === null || Array.isArray(item));
+  if (wrong >= 0) context.addIssue({ code: "custom", path: [wrong], message: "must be a JSON object" });
+});
+
+/** The definition is the client's: whatever else it holds is kept as it is. */
+const definition = z.looseObject(
+  {
+    graph: z.looseObject({ nodes: objects.optional(), edges: objects.optional() }).optional(),
+    execution: z.looseObject({}).optional(),
+  },
+  bodyError,
+);
+
+export const CreateWorkflowBody = z
+  .object(
+    {
+      name: text("a name", { min: 1, max: 200 }),
+      description: text("a description", { min: 0, max: 5_000 }).nullable(),
+      definition,
+    },
+    bodyError,
+  )
+  .partial();
+
+export const PatchWorkflowBody = CreateWorkflowBody.refine(
+  (body) => Object.values(body).some((value) => value !== undefined),
+  "must change at least one of name, description, definition",
+);
+
+/** How often a parameter may be repeated: more says nothing more. */
+const REPEATED_MAX = 20;
+
+/** A parameter that may be repeated. */
+function list<T extends z.ZodType>(item: T) {
+  const few = z.array(z.unknown()).max(REPEATED_MAX, `may be given ${REPEATED_MAX} times at most`);
+  return z.preprocess((value) => (typeof value === "string" ? [value] : value), few.pipe(z.array(item))).default([]);
+}
+
+const truth = oneOf(["true", "false"]).transform((value) => value === "true");
+const instant = z.iso.datetime({ offset: true, error: "must be a time with an offset, such as 2026-05-01T00:00:00Z" });
+
+export const ListWorkflowsQuery = z.object({
+  ...pageQuery(),
+  search: z.string("must be given once").max(200, "must have at most 200 characters").optional(),
+  status: oneOf(["draft", "running", "completed", "failed", "paused", "cancelled", "pending"]).optional(),
+  sort: list(oneOf(["name", "updated_at", "runs_count"])),
+  order: list(oneOf(["asc", "desc"])),
+  last_run_after: instant.optional(),
+  last_run_before: instant.optional(),
+  has_failed_run: truth.optional(),
+  include_definition: truth.optional(),
+});
+
+const head = {
+  id,
+  user_id: id,
+  name: z.string(),
+  /** Who chose the name: the user, or nobody yet. */
+  name_source: z.enum(["placeholder", "generated", "user"]),
+  description: z.string().nullable(),
+};
+const none = z.literal(0);
+const tail = {
+  runs_count: none,
+  last_run_at: z.null(),
+  last_run_status: z.null(),
+  run_status_counts: z.strictObject({
+    ...{ pending: none, running: none, completed: none, failed: none, cancelled: none, paused: none },
+  }),
+  created_at: time,
+  updated_at: time,
+};
+
+export const WorkflowOut = z.strictObject({ ...head, definition, ...tail });
+
+export const WorkflowList = z.array(
+  z.strictObject({
+    ...head,
+    /** Present if the query asks for it with `include_definition`. */
+    definition: definition.optional(),
+    ...tail,
+  }),
+);
+type ListedWorkflowOut = z.infer<typeof WorkflowList>[number];
+
+/** Presents a workflow. Nothing runs here, so the figures of its runs are zero. */
+export function presentWorkflow(workflow: Workflow): z.infer<typeof WorkflowOut> {
+  return { ...presentHead(workflow), definition: definitionOf(workflow), ...presentTail(workflow) };
+}
+
+/** Presents a workflow as an item of a list, where the definition is left out unless it was asked for. */
+export function presentListedWorkflow(
+  workflow: Workflow,
+  { withDefinition }: { withDefinition: boolean },
+): ListedWorkflowOut {
+  return withDefinition ? presentWorkflow(workflow) : { ...presentHead(workflow), ...presentTail(workflow) };
+}
+
+function presentHead(workflow: Workflow): Pick<ListedWorkflowOut, keyof typeof head> {
+  return {
+    id: workflow.workflowId,
+    user_id: workflow.userId,
+    name: workflow.name,
+    name_source: workflow.nameSource,
+    description: workflow.description,
+  };
+}
+
+/** What was accepted at create or patch, so it needs no second check. */
+function definitionOf({ definitionJson }: Workflow): z.infer<typeof definition> {
+  return JSON.parse(definitionJson);
+}
+
+function presentTail(workflow: Workflow): Pick<ListedWorkflowOut, keyof typeof tail> {
+  return {
+    runs_count: 0,
+    last_run_at: null,
+    last_run_status: null,
+    run_status_counts: { pending: 0, running: 0, completed: 0, failed: 0, cancelled: 0, paused: 0 },
+    created_at: timestamp(workflow.createdAtMs),
+    updated_at: timestamp(workflow.updatedAtMs),
+  };
+}
