@@ -3,6 +3,7 @@ import { createRoutes } from "./api/table.ts";
 import { createAuth } from "./auth/auth.ts";
 import { createRateLimit } from "./auth/rate_limit.ts";
 import { createSessions, type Sessions } from "./auth/sessions.ts";
+import { installationPrefix } from "./books/object_keys.ts";
 import { createReserve } from "./books/sqlite/db/reserve.ts";
 import { takeServeLock } from "./books/sqlite/db/serve_lock.ts";
 import { toUnavailable } from "./books/sqlite/db/sqlite_errors.ts";
@@ -138,7 +139,7 @@ export async function openApp(options: AppOptions): Promise<App> {
       objects,
       backgroundMs: books.backgroundMs,
       guard,
-      stagingPrefix: `staging/${installationId}/`,
+      stagingPrefix: installationPrefix("staging", installationId),
       uploadUrlTtlMs,
       onRemovals: metrics.onRemovals,
       log,

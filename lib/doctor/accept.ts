@@ -1,3 +1,4 @@
+import { markerKey } from "../books/object_keys.ts";
 import { createDoctorQueries } from "../books/sqlite/audit.ts";
 import { AppError } from "../errors.ts";
 import {
@@ -6,7 +7,6 @@ import {
   type Marker,
   type MarkerVerdict,
   markerIn,
-  markerKeyOf,
   newStoreId,
   writeMarker,
 } from "../operations/ledger_marker.ts";
@@ -53,7 +53,7 @@ export async function findQuestion(
   const stopped = stoppedBy(verdict);
   if (stopped === null || (stopped.kind === "other") !== (decision === "store")) return null;
   // A bucket or folder that is not there has no objects, and cannot be gone on with either: this says so.
-  checkIsOurs(markerIn(await objects.readMarker(markerKeyOf(installationId))), installationId);
+  checkIsOurs(markerIn(await objects.readMarker(markerKey(installationId))), installationId);
   const queries = createDoctorQueries(books.db);
   // Of whatever age: an upload of an hour ago counts too.
   const walk = await walkStore({ objects, queries, installationId, now, graceMs: Number.NEGATIVE_INFINITY });
@@ -89,7 +89,7 @@ function stoppedBy(verdict: MarkerVerdict): Pick<Question, "kind" | "reason"> | 
 export async function acceptAsItIs(parts: DoctorParts, decision: Decision, now: () => number): Promise<void> {
   const { books, objects, installationId, place } = parts;
   const { record, generation } = books.stores.read();
-  const stored = await objects.readMarker(markerKeyOf(installationId));
+  const stored = await objects.readMarker(markerKey(installationId));
   const replaced = markerIn(stored);
   const owner = {
     // A store that was accepted is another one than any from which it may have been copied.

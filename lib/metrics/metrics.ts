@@ -1,5 +1,6 @@
 import { performance } from "node:perf_hooks";
 import { Counter, Gauge, Histogram, Registry } from "@prometheus-io/client";
+import { placeOfKey } from "../books/object_keys.ts";
 import type { LogFigures } from "../books/sqlite/db/checkpoints.ts";
 import type { Totals } from "../books/sqlite/totals.ts";
 import type { StoreFailure } from "../store/objects.ts";
@@ -212,7 +213,7 @@ export function createMetrics({ store, now }: { store: string; now: () => number
 
   /** Keys of one batch, by what became of them. */
   function onRemovals(result: RemovalResult, objectKeys: readonly string[]): void {
-    const staged = objectKeys.filter((key) => key.startsWith("staging/")).length;
+    const staged = objectKeys.filter((key) => placeOfKey(key) === "staging").length;
     if (staged > 0) removalsEnded.inc({ kind: "staging", result }, staged);
     if (staged < objectKeys.length) removalsEnded.inc({ kind: "final", result }, objectKeys.length - staged);
   }

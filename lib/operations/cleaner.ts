@@ -1,10 +1,10 @@
 import { setTimeout as delay } from "node:timers/promises";
+import { uploadIdOfKey } from "../books/object_keys.ts";
 import type { KeptTimes, TimesAtStart } from "../books/sqlite/clock.ts";
 import type { Idempotency } from "../books/sqlite/idempotency.ts";
 import type { Removals, TakenRemoval } from "../books/sqlite/removals.ts";
 import type { Uploads } from "../books/sqlite/uploads.ts";
 import { AppError } from "../errors.ts";
-import { uploadIdOfKey } from "../ids.ts";
 import type { Log } from "../log.ts";
 import { type ObjectStore, StoreError } from "../store/objects.ts";
 import { createPace } from "./cleaner_pace.ts";

@@ -1,10 +1,9 @@
+import { uploadIdOfKey } from "../books/object_keys.ts";
 import type { Removals } from "../books/sqlite/removals.ts";
 import type { ObjectStore } from "../store/objects.ts";
 
 /** A staging object younger than its URL's life and this may belong to a PUT that is still under way. */
 const LATE_ARRIVAL_AGE_MS = 24 * 60 * 60_000;
-/** What follows the prefix in a key of ours: the upload's id and 32 random digits. */
-const UNDER_PREFIX = /^([0-9a-f-]{36})\/[0-9a-f]{32}$/;
 
 export interface LateArrivalsOptions {
   objects: ObjectStore;
@@ -32,9 +31,9 @@ export async function enterLateArrivals(options: LateArrivalsOptions): Promise<n
   for await (const { objectKey, modifiedAtMs, sizeBytes } of objects.list(stagingPrefix)) {
     if (isStopping()) break;
     const nowMs = now();
-    const [, uploadId] = UNDER_PREFIX.exec(objectKey.slice(stagingPrefix.length)) ?? [];
+    const uploadId = uploadIdOfKey(objectKey);
     // What someone else has put under our prefix stays: it is not ours to remove.
-    if (uploadId === undefined) continue;
+    if (uploadId === null) continue;
     if (noteStaged(objectKey, sizeBytes)) continue;
     // Nothing else tells what was PUT to a URL that has outlived its upload.
     await removals.noteFound(objectKey, sizeBytes);

@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
 import * as z from "zod";
+import { markerKey } from "../books/object_keys.ts";
 import type { Ledger, StorageEvent } from "../books/sqlite/ledger.ts";
 import type { StorePlace, StoreRecord, StoreRecords, StoreState } from "../books/sqlite/stores.ts";
 import { sha256Hex } from "../ids.ts";
@@ -62,11 +63,6 @@ export interface MarkerParts {
   place: StorePlace;
 }
 
-/** The key of the marker where it is an object among others. It cannot be an upload's. */
-export function markerKeyOf(installationId: string): string {
-  return `final/${installationId}/ledger-marker`;
-}
-
 /**
  * Compares the marker in the store with the database. Absence never counts as agreement: a store without a marker is this
  * installation's only if none was ever written. Rejects with the `StoreError` where the store cannot be asked.
@@ -76,7 +72,7 @@ export async function compareMarker(parts: MarkerParts): Promise<MarkerVerdict> 
   const state = stores.read();
   let stored: StoredMarker | null;
   try {
-    stored = await objects.readMarker(markerKeyOf(installationId));
+    stored = await objects.readMarker(markerKey(installationId));
   } catch (error) {
     if (!(error instanceof StoreError && error.failure === "bucket_missing")) throw error;
     return mayMake(state) ? { kind: "fresh" } : other(state, place, `${describePlace(place)} does not exist`);
@@ -244,7 +240,7 @@ export async function writeMarker(
     released: isReleased,
   };
   const text = `${JSON.stringify(marker)}\n`;
-  await objects.writeMarker(markerKeyOf(installationId), text, { replaces: replaces?.etag ?? null });
+  await objects.writeMarker(markerKey(installationId), text, { replaces: replaces?.etag ?? null });
   return marker.ledger_seq;
 }
 
@@ -256,7 +252,7 @@ export async function contestMarker(
 ): Promise<void> {
   const marker = markerText.parse(parseJson(stored.text));
   const text = `${JSON.stringify({ ...marker, contested_by: runId })}\n`;
-  await objects.writeMarker(markerKeyOf(installationId), text, { replaces: stored.etag });
+  await objects.writeMarker(markerKey(installationId), text, { replaces: stored.etag });
 }
 
 /** Names an event beyond its number. None at all has a fingerprint too: a ledger without events is the start of every other. */

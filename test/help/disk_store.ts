@@ -5,7 +5,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Readable } from "node:stream";
 import type { TestContext } from "node:test";
-import { newId, newObjectKey } from "../../lib/ids.ts";
+import { newObjectKey } from "../../lib/books/object_keys.ts";
+import { newId } from "../../lib/ids.ts";
 import { createLog } from "../../lib/log.ts";
 import {
   createDiskStore,

@@ -1,4 +1,5 @@
 import { AppError } from "../../errors.ts";
+import { keyBounds } from "../object_keys.ts";
 import { CHANGES_UPLOAD_SQL, type SessionParams, sessionParams } from "../permissions.ts";
 import type { Principal } from "../principals.ts";
 import type { Db } from "./db/db.ts";
@@ -102,9 +103,7 @@ export function createDeletions(
                                               AND w.created_by = :userId)`);
 
   function entriesOf(place: WaitingObject["place"], uploadId: string): Entry[] {
-    const prefix = `${place}/${installationId}/${uploadId}`;
-    // After the slash comes the zero.
-    return selectEntries.all({ from: `${prefix}/`, to: `${prefix}0`, limit: WAITING_MAX });
+    return selectEntries.all({ ...keyBounds(place, installationId, uploadId), limit: WAITING_MAX });
   }
 
   function mayAsk(principal: Principal, owner: Owner): boolean {

@@ -1,6 +1,6 @@
 import { AppError } from "../../errors.ts";
-import { uploadIdOfKey } from "../../ids.ts";
 import type { Log } from "../../log.ts";
+import { uploadIdOfKey } from "../object_keys.ts";
 import { areFew, type Owner, tooManyByQuota, tooManyBySetting, tooManyUploads } from "../unconfirmed_bounds.ts";
 import type { Db } from "./db/db.ts";
 import { createPutsInFlight } from "./puts_in_flight.ts";
@@ -90,7 +90,7 @@ export function createUnconfirmed(db: Db, parts: { workspaces: Workspaces; log: 
   const selectDataVersion = db.prepare<[], { dataVersion: number }>(
     "SELECT data_version AS dataVersion FROM pragma_data_version",
   );
-  const selectPending = db.prepare<[string], GoneRow & Owner & { pendingOwnerId: string; objectKey: string }>(`
+  const selectPending = db.prepare<[string | null], GoneRow & Owner & { pendingOwnerId: string; objectKey: string }>(`
     SELECT ${GONE_COLUMNS}, workspace_id AS workspaceId, user_id AS userId, object_key AS objectKey
       FROM uploads WHERE id = ? AND status = 'pending'`);
 
@@ -263,7 +263,8 @@ export function createUnconfirmed(db: Db, parts: { workspaces: Workspaces; log: 
   function beginPut(objectKey: string, announcedBytes: number | null): CountedPut {
     const uploadId = uploadIdOfKey(objectKey);
     const owner = selectPending.get(uploadId);
-    if (owner === undefined) throw new AppError("not_found", "There is no pending upload for this URL");
+    if (uploadId === null || owner === undefined)
+      throw new AppError("not_found", "There is no pending upload for this URL");
 
     const checkSize = (bytes: number): void => {
       const moreBytes = inFlight.moreBytes(uploadId, bytes);

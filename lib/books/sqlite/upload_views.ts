@@ -1,5 +1,5 @@
 import { AppError } from "../../errors.ts";
-import { uploadIdOfKey } from "../../ids.ts";
+import { uploadIdOfKey } from "../object_keys.ts";
 import { CHANGES_UPLOAD_SQL, SEES_UPLOAD_SQL, type SessionParams, sessionParams } from "../permissions.ts";
 import type { Principal } from "../principals.ts";
 import type { Db } from "./db/db.ts";
@@ -25,9 +25,9 @@ export function createUploadViews(db: Db) {
       FROM uploads
      WHERE id = :uploadId AND object_key = :objectKey
        AND NOT EXISTS (SELECT 1 FROM workspaces WHERE id = uploads.workspace_id AND deleted_at_ms IS NOT NULL)`;
-  const selectPendingKey = db.prepare<{ uploadId: string; objectKey: string }, { ownerId: string }>(`
+  const selectPendingKey = db.prepare<{ uploadId: string | null; objectKey: string }, { ownerId: string }>(`
     SELECT coalesce(workspace_id, user_id) AS ownerId ${named} AND status = 'pending'`);
-  const selectNamedKey = db.prepare<{ uploadId: string; objectKey: string }, { found: number }>(`
+  const selectNamedKey = db.prepare<{ uploadId: string | null; objectKey: string }, { found: number }>(`
     SELECT 1 AS found ${named}`);
 
   /** The upload, as far as the caller can see it. Throws `not_found`, alike for unknown, foreign and deleted ids. */

@@ -1,7 +1,8 @@
 import { AppError } from "../../errors.ts";
-import { newId, newObjectKey } from "../../ids.ts";
+import { newId } from "../../ids.ts";
 import type { ObjectStat } from "../../store/objects.ts";
 import type { Category, FileType } from "../file_types.ts";
+import { newObjectKey } from "../object_keys.ts";
 import { CHANGES_UPLOAD_SQL, PERMISSIONS, type SessionParams, sessionParams } from "../permissions.ts";
 import type { Principal } from "../principals.ts";
 import type { TextCounts } from "../text_counts.ts";

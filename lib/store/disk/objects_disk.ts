@@ -2,6 +2,7 @@ import type { Dirent } from "node:fs";
 import { type FileHandle, link, open, readdir, rm, stat, unlink } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { Readable } from "node:stream";
+import { installationPrefix, OBJECT_PLACES, type ObjectPlace } from "../../books/object_keys.ts";
 import { AppError } from "../../errors.ts";
 import { makeFolder } from "../../files.ts";
 import type { Log } from "../../log.ts";
@@ -12,8 +13,7 @@ import { fileErrorReason, isFull, isMissing, isTaken, toStoreError } from "./fil
 import { createFolders } from "./folders.ts";
 import { checkFolder, readMarkerFile, writeMarkerFile } from "./marker.ts";
 import { createIntake, type Receive } from "./object_intake.ts";
-import { createObjectPaths, foldersAround, OBJECT_PLACES, type ObjectPlace } from "./object_paths.ts";
-import { statOfFile } from "./object_stat.ts";
+import { createObjectPaths, foldersAround, statOfFile } from "./object_paths.ts";
 import { checkFileSystem, probeFolder, sweepFolder } from "./setup.ts";
 import { createSignedUrls, type SignedUrls } from "./signed_urls.ts";
 import { createDiskSpace } from "./space.ts";
@@ -227,7 +227,7 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
 
   async function* list(prefix: string): AsyncGenerator<ListedObject> {
     for (const place of OBJECT_PLACES) {
-      const ours = `${place}/${installationId}/`;
+      const ours = installationPrefix(place, installationId);
       if (!ours.startsWith(prefix) && !prefix.startsWith(ours)) continue;
       const top = paths.folderOf(place);
       for (const outer of await fannedFoldersIn(top)) {
