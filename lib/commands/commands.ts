@@ -1,9 +1,11 @@
 import { openApp } from "../app.ts";
 import { DEV_ISSUER_COMMAND } from "../auth/dev_issuer.ts";
 import { SCOPES } from "../books/principals.ts";
+import { hasDatabase } from "../books/sqlite/db/schema_version.ts";
 import { type ServeLock, takeServeLock } from "../books/sqlite/db/serve_lock.ts";
 import { type Config, describeConfig, readConfig } from "../config/config.ts";
-import { checkHoldsNoObjects, hasDatabase, makeDataFolder, makeSigningKey } from "../data_dir.ts";
+import { checkHoldsNoObjects, makeDataFolder } from "../data_dir/data_dir.ts";
+import { makeSigningKey } from "../data_dir/signing_key.ts";
 import { AppError } from "../errors.ts";
 import { VERSION } from "../version.ts";
 import type { Arguments, Command, Terminal } from "./command_line.ts";
@@ -143,8 +145,8 @@ async function init(args: Arguments, terminal: Terminal): Promise<void> {
   const config = readConfig(terminal.env);
   const storageBytesQuota = quota ?? config.defaultQuotaBytes;
   await makeDataFolder(config.dataDir);
-  checkHoldsNoObjects(config.dataDir);
   const isThere = hasDatabase(config.dataDir);
+  if (!isThere) checkHoldsNoObjects(config.dataDir);
   const lock = await lockToInit(config, isThere);
   try {
     // Without bringing it up to date, or mending anything: what is refused is left as it is.

@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { test } from "node:test";
-import { DATABASE_FILE } from "../../lib/books/sqlite/db/db.ts";
 import { createMembers } from "../../lib/books/sqlite/members.ts";
 import { createUploads } from "../../lib/books/sqlite/uploads.ts";
 import { createWorkspaces } from "../../lib/books/sqlite/workspaces.ts";
+import { DATABASE_FILE } from "../../lib/data_dir/layout.ts";
 import { newId } from "../../lib/ids.ts";
 import type { Answer, Json } from "../help/app.ts";
 import { type PeopleApp, type Person, startPeopleApp, wordsOf } from "../help/people.ts";

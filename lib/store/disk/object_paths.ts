@@ -1,6 +1,7 @@
 import type { BigIntStats } from "node:fs";
 import { dirname, join } from "node:path";
 import { checkInstallationId, formatObjectKey, type ObjectPlace, parseObjectKey } from "../../books/object_keys.ts";
+import { TEMPORARY_FOLDER } from "../../data_dir/layout.ts";
 import type { ObjectStat } from "../objects.ts";
 
 /**
@@ -40,7 +41,12 @@ export function createObjectPaths(objectsDir: string, installationId: string): O
     return rest.length > 0 || parseObjectKey(objectKey) === null ? null : objectKey;
   }
 
-  return { temporaryFolder: join(objectsDir, "tmp"), folderOf: (place) => join(objectsDir, place), pathOf, keyOf };
+  return {
+    temporaryFolder: join(objectsDir, TEMPORARY_FOLDER),
+    folderOf: (place) => join(objectsDir, place),
+    pathOf,
+    keyOf,
+  };
 }
 
 /** The folder of an object's file and the one around it: the two that may become empty when it goes. */

@@ -3,6 +3,7 @@ import { type FileHandle, link, open, readdir, rm, stat, unlink } from "node:fs/
 import { dirname, join } from "node:path";
 import type { Readable } from "node:stream";
 import { installationPrefix, OBJECT_PLACES, type ObjectPlace } from "../../books/object_keys.ts";
+import { MARKER_FILE } from "../../data_dir/layout.ts";
 import { AppError } from "../../errors.ts";
 import { makeFolder } from "../../files.ts";
 import type { Log } from "../../log.ts";
@@ -18,8 +19,6 @@ import { checkFileSystem, probeFolder, sweepFolder } from "./setup.ts";
 import { createSignedUrls, type SignedUrls } from "./signed_urls.ts";
 import { createDiskSpace } from "./space.ts";
 
-/** The marker of the ledger, in the store's folder. */
-const MARKER_FILE = "ledger-marker";
 /** A promote is a link and an fsync; a disk that needs longer for them is not going to answer. */
 const PROMOTE_MS_MAX = 30_000;
 /** The names of the folders that the files are fanned out over; anything else in there is not ours. */
