@@ -5,6 +5,7 @@ import { createAuth } from "./auth/auth.ts";
 import { createKeyUses, type KeyUses } from "./auth/key_uses.ts";
 import { createRateLimit } from "./auth/rate_limit.ts";
 import { createSessions, type Sessions } from "./auth/sessions.ts";
+import { installationPrefix } from "./books/object_keys.ts";
 import type { Permission } from "./books/permissions.ts";
 import type { Principal } from "./books/principals.ts";
 import { createReserve } from "./books/sqlite/db/reserve.ts";
@@ -12,8 +13,8 @@ import { takeServeLock } from "./books/sqlite/db/serve_lock.ts";
 import { toUnavailable } from "./books/sqlite/db/sqlite_errors.ts";
 import { type Books, openBooks } from "./books/sqlite/open_books.ts";
 import type { Config } from "./config/config.ts";
-import { checkInitialised } from "./data_dir.ts";
-import { directoryIdOf } from "./directory_id.ts";
+import { checkInitialised } from "./data_dir/data_dir.ts";
+import { directoryIdOf } from "./data_dir/directory_id.ts";
 import { AppError } from "./errors.ts";
 import { listenProblem } from "./http/listen_problem.ts";
 import { createHttpServer, type HttpOptions, type HttpServer } from "./http/server.ts";
@@ -137,7 +138,7 @@ export async function openApp(options: AppOptions): Promise<App> {
       objects,
       backgroundMs: books.backgroundMs,
       guard,
-      stagingPrefix: `staging/${installationId}/`,
+      stagingPrefix: installationPrefix("staging", installationId),
       uploadUrlTtlMs: config.uploadUrlTtlMs,
       onRemovals: metrics.onRemovals,
       log,

@@ -1,5 +1,5 @@
 import { closeSync, fsyncSync, openSync } from "node:fs";
-import { mkdir, open, stat } from "node:fs/promises";
+import { mkdir, open, rename, stat } from "node:fs/promises";
 import { dirname } from "node:path";
 
 /** Makes what happened to a file's data, or to the names in a folder, survive a power loss. */
@@ -20,6 +20,24 @@ export async function fsyncPath(path: string): Promise<void> {
   } finally {
     await handle.close();
   }
+}
+
+/**
+ * Replaces a file, or makes it, private to this user. It is durable when this resolves, and after a crash the path holds
+ * either the old file or the new one, whole. Only for one writer at a time.
+ */
+export async function replaceFile(path: string, content: string | Buffer): Promise<void> {
+  // Always the same name, and opened with "w": the next writer overwrites what a killed one has left.
+  const draft = `${path}.new`;
+  const file = await open(draft, "w", 0o600);
+  try {
+    await file.writeFile(content);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+  await rename(draft, path);
+  await fsyncPath(dirname(path));
 }
 
 /**

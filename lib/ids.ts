@@ -38,9 +38,9 @@ export function sha256Hex(text: string): string {
   return hash("sha256", text, "hex");
 }
 
-/** The name of one object of an upload. The 128 random bits are known only to those who hold a signed URL. */
-export function newObjectKey(place: "staging" | "final", installationId: string, uploadId: string): string {
-  return `${place}/${installationId}/${uploadId}/${drawRandom(16).toString("hex")}`;
+/** So many random bytes, as lower-case hex digits. */
+export function randomHex(bytes: number): string {
+  return drawRandom(bytes).toString("hex");
 }
 
 const randomPool = Buffer.alloc(4_096);
@@ -61,11 +61,6 @@ function drawRandom(count: number): Buffer {
 
 let ulidTimeMs = -1;
 let ulidTimeText = "";
-
-/** The upload that an object key names by its form; empty for a key that is not one of ours. */
-export function uploadIdOfKey(objectKey: string): string {
-  return objectKey.split("/")[2] ?? "";
-}
 
 /** A ULID (26 characters): 48 bits of milliseconds, 80 random bits. Names a request in answers and in the log. */
 export function newRequestId(nowMs: number): string {

@@ -13,6 +13,8 @@ const LAYERS: readonly (readonly string[])[] = [
   ["lib/*"],
   // The nouns: their types, rules and verbs.
   ["lib/books/*"],
+  // What lies in a data directory, and who may use it.
+  ["lib/data_dir/"],
   ["lib/config/"],
   // The interface of every store.
   ["lib/store/*"],

@@ -1,5 +1,5 @@
 import { readConfig } from "../config/config.ts";
-import { checkInitialised } from "../data_dir.ts";
+import { checkInitialised } from "../data_dir/data_dir.ts";
 import { acceptAsItIs, type Decision, describeQuestion, findQuestion } from "../doctor/accept.ts";
 import { type DoctorOptions, runDoctor, withParts } from "../doctor/doctor.ts";
 import { type Report, reportJson, reportText } from "../doctor/report.ts";

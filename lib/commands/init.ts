@@ -1,6 +1,8 @@
+import { hasDatabase } from "../books/sqlite/db/schema_version.ts";
 import { type ServeLock, takeServeLock } from "../books/sqlite/db/serve_lock.ts";
 import { type Config, readConfig } from "../config/config.ts";
-import { checkHoldsNoObjects, hasDatabase, makeDataFolder, makeSigningKey } from "../data_dir.ts";
+import { checkHoldsNoObjects, makeDataFolder } from "../data_dir/data_dir.ts";
+import { makeSigningKey } from "../data_dir/signing_key.ts";
 import { AppError } from "../errors.ts";
 import type { Arguments, Command, Terminal } from "./command_line.ts";
 import { firstSteps } from "./first_steps.ts";

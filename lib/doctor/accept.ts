@@ -1,10 +1,10 @@
+import { markerKey } from "../books/object_keys.ts";
 import { AppError } from "../errors.ts";
 import {
   compareMarker,
   contestedReason,
   type Marker,
   type MarkerVerdict,
-  markerKeyOf,
   newStoreId,
   parseMarker,
   writeMarker,
@@ -52,7 +52,7 @@ export async function findQuestion(
   const stopped = stoppedBy(verdict);
   if (stopped === null || (stopped.kind === "other") !== (decision === "store")) return null;
   // It throws if the bucket or folder is not there: without one nobody can go on.
-  checkIsOurs(parseMarker(await objects.readMarker(markerKeyOf(installationId))), installationId);
+  checkIsOurs(parseMarker(await objects.readMarker(markerKey(installationId))), installationId);
   // Objects of any age count: an upload of an hour ago would be lost too.
   const graceMs = Number.NEGATIVE_INFINITY;
   const walk = await walkStore({ objects, audit: books.audit, installationId, now, graceMs });
@@ -85,7 +85,7 @@ function stoppedBy(verdict: MarkerVerdict): Pick<Question, "kind" | "reason"> | 
 export async function acceptAsItIs(parts: DoctorParts, decision: Decision, now: () => number): Promise<void> {
   const { books, objects, installationId, place } = parts;
   const { record, generation } = await books.stores.read();
-  const stored = await objects.readMarker(markerKeyOf(installationId));
+  const stored = await objects.readMarker(markerKey(installationId));
   const replaced = parseMarker(stored);
   const owner = {
     // An accepted store must differ from any store that it may have been copied from.

@@ -2,7 +2,7 @@ import { findServer } from "../books/sqlite/db/serve_lock.ts";
 import { type Books, openBooks } from "../books/sqlite/open_books.ts";
 import type { StorePlace } from "../books/stores.ts";
 import type { Config } from "../config/config.ts";
-import { checkInitialised } from "../data_dir.ts";
+import { checkInitialised } from "../data_dir/data_dir.ts";
 import type { Log } from "../log.ts";
 import type { MarkerParts } from "../operations/ledger_marker.ts";
 import type { ObjectStore } from "../store/objects.ts";

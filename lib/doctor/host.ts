@@ -1,10 +1,16 @@
 import { statSync } from "node:fs";
 import { join } from "node:path";
-import { DATABASE_FILE } from "../books/sqlite/db/db.ts";
 import type { Config } from "../config/config.ts";
-import { OBJECTS_FOLDER, SIGNING_KEY_FILE } from "../data_dir.ts";
-import { isThere } from "../file_access.ts";
-import { freeBytesOf } from "../free_space.ts";
+import { isThere } from "../data_dir/access.ts";
+import { freeBytesOf } from "../data_dir/free_space.ts";
+import {
+  DATABASE_FILE,
+  DATABASE_LOG_FILE,
+  DATABASE_LOG_INDEX_FILE,
+  OBJECTS_FOLDER,
+  SERVE_LOCK_FILE,
+  SIGNING_KEY_FILE,
+} from "../data_dir/layout.ts";
 import type { Report } from "./report.ts";
 
 /** With less room than this a database in daily use soon fails to commit. */
@@ -48,7 +54,7 @@ export function checkFiles(report: Report, config: Config): void {
   const before = report.findings.length;
   const { dataDir } = config;
   const folderOwner = statSync(dataDir).uid;
-  const names = ["", DATABASE_FILE, `${DATABASE_FILE}-wal`, `${DATABASE_FILE}-shm`, SIGNING_KEY_FILE, "serve.lock"];
+  const names = ["", DATABASE_FILE, DATABASE_LOG_FILE, DATABASE_LOG_INDEX_FILE, SIGNING_KEY_FILE, SERVE_LOCK_FILE];
   for (const path of [...names, OBJECTS_FOLDER].map((name) => join(dataDir, name))) {
     if (!isThere(path)) continue;
     const { mode, uid } = statSync(path);

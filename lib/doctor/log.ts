@@ -1,17 +1,18 @@
 import { statSync } from "node:fs";
 import { join } from "node:path";
 import { LOG_BYTES_MAX } from "../books/sqlite/db/checkpoints.ts";
-import { DATABASE_FILE } from "../books/sqlite/db/db.ts";
 import { describeReader, readersOf } from "../books/sqlite/db/log_readers.ts";
+import { DATABASE_LOG_FILE, DATABASE_LOG_INDEX_FILE } from "../data_dir/layout.ts";
 import type { Report } from "./report.ts";
 
 /** Checks that the database's log keeps the promised size, and names the processes that keep it from that. */
 export function checkLog(report: Report, dataDir: string, serverProcessId: number | null): void {
   const check = "log";
-  const path = join(dataDir, DATABASE_FILE);
-  const logBytes = statSync(`${path}-wal`, { throwIfNoEntry: false })?.size ?? 0;
+  const logBytes = statSync(join(dataDir, DATABASE_LOG_FILE), { throwIfNoEntry: false })?.size ?? 0;
   if (logBytes <= LOG_BYTES_MAX) return report.ok(check, `${logBytes} bytes`);
-  const readers = readersOf(`${path}-shm`).filter(({ processId }) => processId !== serverProcessId);
+  const readers = readersOf(join(dataDir, DATABASE_LOG_INDEX_FILE)).filter(
+    ({ processId }) => processId !== serverProcessId,
+  );
   report.problem(check, `the database's log has grown to ${logBytes} bytes, more than ${LOG_BYTES_MAX}`, {
     examples: readers.map((reader) => `${describeReader(reader)} is reading the database`),
     advice:

@@ -1,7 +1,6 @@
 import type { Audit, ConfirmedRow } from "../books/audit.ts";
-import { markerKeyOf } from "../operations/ledger_marker.ts";
+import { installationPrefix, markerKey, type ObjectPlace, uploadIdOfKey } from "../books/object_keys.ts";
 import { eachOf } from "../store/disk/each_of.ts";
-import { uploadIdOf } from "../store/disk/object_paths.ts";
 import type { ListedObject, ObjectStat, ObjectStore } from "../store/objects.ts";
 import { addTo, createTally, type Tally } from "./report.ts";
 
@@ -65,7 +64,7 @@ export class ListingError extends Error {
 export async function walkStore(options: WalkOptions): Promise<Walk> {
   const { objects, audit, installationId, graceMs, now, onOrphans } = options;
   const startedAtMs = now();
-  const markerKey = markerKeyOf(installationId);
+  const marker = markerKey(installationId);
   let secondChecks = 0;
   const walk: Walk = {
     objects: 0,
@@ -85,8 +84,8 @@ export async function walkStore(options: WalkOptions): Promise<Walk> {
   await walkPlace("final");
   return walk;
 
-  async function walkPlace(place: "staging" | "final"): Promise<void> {
-    const prefix = `${place}/${installationId}/`;
+  async function walkPlace(place: ObjectPlace): Promise<void> {
+    const prefix = installationPrefix(place, installationId);
     let batch: ListedOurs[] = [];
     let after = "";
     let last = { objectKey: "", uploadId: "" };
@@ -101,8 +100,8 @@ export async function walkStore(options: WalkOptions): Promise<Walk> {
     for await (const object of objects.list(prefix)) {
       const { objectKey } = object;
       // It belongs to another installation, or the store ignores the prefix.
-      if (!objectKey.startsWith(prefix) || objectKey === markerKey) continue;
-      const uploadId = uploadIdOf(objectKey, installationId);
+      if (!objectKey.startsWith(prefix) || objectKey === marker) continue;
+      const uploadId = uploadIdOfKey(objectKey);
       if (uploadId === null) {
         addTo(walk.foreign, objectKey, object.sizeBytes);
         continue;
@@ -160,7 +159,7 @@ export async function walkStore(options: WalkOptions): Promise<Walk> {
     }
   }
 
-  async function judgeUnnamed(place: "staging" | "final", batch: readonly ListedOurs[]): Promise<void> {
+  async function judgeUnnamed(place: ObjectPlace, batch: readonly ListedOurs[]): Promise<void> {
     const orphans: Orphan[] = [];
     const suspects: ListedOurs[] = [];
     const oldBeforeMs = startedAtMs - graceMs;

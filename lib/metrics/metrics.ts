@@ -1,5 +1,6 @@
 import { performance } from "node:perf_hooks";
 import { Counter, Gauge, Histogram, Registry } from "@prometheus-io/client";
+import { placeOfKey } from "../books/object_keys.ts";
 import type { LogFigures, Totals } from "../books/totals.ts";
 import type { StoreCall } from "../store/objects.ts";
 import { VERSION } from "../version.ts";
@@ -204,7 +205,7 @@ export function createMetrics({ store, now }: { store: string; now: () => number
 
   /** Counts the keys of one batch by the result. */
   function onRemovals(result: RemovalResult, objectKeys: readonly string[]): void {
-    const staged = objectKeys.filter((key) => key.startsWith("staging/")).length;
+    const staged = objectKeys.filter((key) => placeOfKey(key) === "staging").length;
     if (staged > 0) removalsEnded.inc({ kind: "staging", result }, staged);
     if (staged < objectKeys.length) removalsEnded.inc({ kind: "final", result }, objectKeys.length - staged);
   }

@@ -1,11 +1,10 @@
+import { uploadIdOfKey } from "../books/object_keys.ts";
 import type { Removals } from "../books/removals.ts";
 import type { Staging } from "../books/staging.ts";
 import type { ObjectStore } from "../store/objects.ts";
 
 /** A staging object younger than its URL's life and this may belong to a PUT that is still under way. */
 const LATE_ARRIVAL_AGE_MS = 24 * 60 * 60_000;
-/** The part of a key after the prefix: the upload's id and 32 random digits. */
-const UNDER_PREFIX = /^([0-9a-f-]{36})\/[0-9a-f]{32}$/;
 
 export interface LateArrivalsOptions {
   objects: Pick<ObjectStore, "list">;
@@ -30,9 +29,9 @@ export async function enterLateArrivals(options: LateArrivalsOptions): Promise<n
   for await (const { objectKey, modifiedAtMs, sizeBytes } of objects.list(stagingPrefix)) {
     if (isStopping()) break;
     const nowMs = now();
-    const [, uploadId] = UNDER_PREFIX.exec(objectKey.slice(stagingPrefix.length)) ?? [];
+    const uploadId = uploadIdOfKey(objectKey);
     // Somebody else has put this under our prefix: it is not ours to remove.
-    if (uploadId === undefined) continue;
+    if (uploadId === null) continue;
     if (await staging.noteStaged(objectKey, sizeBytes)) continue;
     // Nothing else tells the size of an object that came by a URL after its upload was gone.
     await removals.noteFound(objectKey, sizeBytes);

@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import * as z from "zod";
 import type { Ledger, StorageEvent } from "../books/ledger.ts";
+import { markerKey } from "../books/object_keys.ts";
 import type { StorePlace, StoreRecord, StoreState, Stores } from "../books/stores.ts";
 import { sha256Hex } from "../ids.ts";
 import { type ObjectStore, type StoredMarker, StoreError } from "../store/objects.ts";
@@ -62,11 +63,6 @@ export interface MarkerParts {
   place: StorePlace;
 }
 
-/** The key of the marker in a store that keeps it as an object among others. No upload has such a key. */
-export function markerKeyOf(installationId: string): string {
-  return `final/${installationId}/ledger-marker`;
-}
-
 /**
  * Compares the marker in the store with the database. Absence never counts as agreement: a store without a marker is this
  * installation's only if none was ever written. Throws the `StoreError` if the store does not respond.
@@ -76,7 +72,7 @@ export async function compareMarker(parts: MarkerParts): Promise<MarkerVerdict> 
   const state = await stores.read();
   let stored: StoredMarker | null;
   try {
-    stored = await objects.readMarker(markerKeyOf(installationId));
+    stored = await objects.readMarker(markerKey(installationId));
   } catch (error) {
     if (!(error instanceof StoreError && error.failure === "bucket_missing")) throw error;
     return (await mayCreate(parts, state))
@@ -246,7 +242,7 @@ export async function writeMarker(
     released: isReleased,
   };
   const text = `${JSON.stringify(marker)}\n`;
-  await objects.writeMarker(markerKeyOf(installationId), text, { replaces: replaces?.etag ?? null });
+  await objects.writeMarker(markerKey(installationId), text, { replaces: replaces?.etag ?? null });
   return marker.ledger_seq;
 }
 
@@ -258,7 +254,7 @@ export async function contestMarker(
 ): Promise<void> {
   const marker = markerText.parse(parseJson(stored.text));
   const text = `${JSON.stringify({ ...marker, contested_by: runId })}\n`;
-  await objects.writeMarker(markerKeyOf(installationId), text, { replaces: stored.etag });
+  await objects.writeMarker(markerKey(installationId), text, { replaces: stored.etag });
 }
 
 /** Identifies an event beyond its number. The empty ledger has a fingerprint too: it is the beginning of every other. */

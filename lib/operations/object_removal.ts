@@ -1,5 +1,5 @@
+import { uploadIdOfKey } from "../books/object_keys.ts";
 import type { Removals, TakenRemoval } from "../books/removals.ts";
-import { uploadIdOfKey } from "../ids.ts";
 import type { Log } from "../log.ts";
 import type { ObjectStore } from "../store/objects.ts";
 import type { RemovalPermit } from "./removal_permit.ts";

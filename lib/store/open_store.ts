@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import type { Config } from "../config/config.ts";
-import { makeSigningKey, OBJECTS_FOLDER, readSigningKey, SIGNING_KEY_BYTES } from "../data_dir.ts";
+import { OBJECTS_FOLDER, SIGNING_KEY_FILE } from "../data_dir/layout.ts";
+import { makeSigningKey, readSigningKey, SIGNING_KEY_BYTES } from "../data_dir/signing_key.ts";
 import type { Log } from "../log.ts";
 import { createObjectRoutes, type ObjectRoutes } from "./disk/object_routes.ts";
 import { createDiskStore, type DiskStoreOptions } from "./disk/objects_disk.ts";
@@ -53,8 +54,8 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
 async function keepSigningKey({ dataDir }: Config, log: Log): Promise<Buffer> {
   if (await makeSigningKey(dataDir)) {
     log.warn("signing_key_made", {
-      why: "there was no url_signing.key in the data directory: it belongs into each backup",
-      effect: "all upload and download URLs that were given out before are void",
+      why: `there was no ${SIGNING_KEY_FILE} in the data directory: it belongs in every backup`,
+      effect: "all upload and download URLs given out before are void",
       hint: "clients ask for new URLs; nothing else is lost",
     });
   }

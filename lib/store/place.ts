@@ -1,6 +1,6 @@
 import type { StorePlace } from "../books/stores.ts";
 import type { Config } from "../config/config.ts";
-import { OBJECTS_FOLDER } from "../data_dir.ts";
+import { OBJECTS_FOLDER } from "../data_dir/layout.ts";
 
 /** The place of the store that the settings name. */
 export function placeOf({ store, dataDir, s3Endpoint, s3Bucket }: Config): StorePlace {

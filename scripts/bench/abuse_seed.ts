@@ -3,7 +3,7 @@ import { mkdtemp } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { request } from "undici";
 import * as z from "zod";
-import { DATABASE_FILE } from "../../lib/books/sqlite/db/db.ts";
+import { DATABASE_FILE } from "../../lib/data_dir/layout.ts";
 import { rawPathOf } from "../../test/help/books.ts";
 import { startService } from "./children.ts";
 import { makeWorkspaces, type Workspace } from "./data_dirs.ts";

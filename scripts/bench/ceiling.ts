@@ -5,7 +5,8 @@
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import Database from "better-sqlite3";
-import { newId, newObjectKey } from "../../lib/ids.ts";
+import { newObjectKey } from "../../lib/books/object_keys.ts";
+import { newId } from "../../lib/ids.ts";
 
 const FAR_MS = 86_400_000;
 /** The same limit as the service's, so that neither is spared a checkpoint that the other makes. */

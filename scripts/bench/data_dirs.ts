@@ -1,9 +1,9 @@
 import { cp, mkdir, mkdtemp } from "node:fs/promises";
 import { join } from "node:path";
-import { DATABASE_FILE } from "../../lib/books/sqlite/db/db.ts";
 import { openBooks } from "../../lib/books/sqlite/open_books.ts";
 import { readConfig } from "../../lib/config/config.ts";
-import { makeDataDir } from "../../lib/data_dir.ts";
+import { makeDataDir } from "../../lib/data_dir/data_dir.ts";
+import { DATABASE_FILE } from "../../lib/data_dir/layout.ts";
 import { fsyncPath } from "../../lib/files.ts";
 import { createLog } from "../../lib/log.ts";
 import { openBenchDatabase } from "./database.ts";

@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { test } from "node:test";
-import { DATABASE_FILE } from "../../lib/books/sqlite/db/db.ts";
 import { createDeletions } from "../../lib/books/sqlite/deletions.ts";
 import { createRemovalEntries, createRemovals } from "../../lib/books/sqlite/removals.ts";
 import { createRemovedObjects } from "../../lib/books/sqlite/removed_objects.ts";
 import { createUploadViews } from "../../lib/books/sqlite/upload_views.ts";
+import { DATABASE_FILE } from "../../lib/data_dir/layout.ts";
 import type { Answer, Json } from "../help/app.ts";
 import { DAY_MS, startFaultyApp } from "../help/faulty_app.ts";
 import { noAnswer } from "../help/faulty_store.ts";

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
-import { DATABASE_FILE } from "../../lib/books/sqlite/db/db.ts";
 import { createIdempotency, createIdempotencyMemory } from "../../lib/books/sqlite/idempotency.ts";
+import { DATABASE_FILE } from "../../lib/data_dir/layout.ts";
 import type { TestApp } from "../help/app.ts";
 import { noAnswer } from "../help/faulty_store.ts";
 import { assertKeyRefused, FILE, OTHER_REQUEST, startKeyedApp, UPLOADS } from "../help/keyed_app.ts";

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { test } from "node:test";
-import { DATABASE_FILE } from "../../lib/books/sqlite/db/db.ts";
 import { createLedger } from "../../lib/books/sqlite/ledger.ts";
+import { DATABASE_FILE } from "../../lib/data_dir/layout.ts";
 import { type Json, startTestApp, type TestApp } from "../help/app.ts";
 import { queryPlans } from "../help/query_plans.ts";
 

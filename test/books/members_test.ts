@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { test } from "node:test";
-import { DATABASE_FILE } from "../../lib/books/sqlite/db/db.ts";
 import { createMembershipRows } from "../../lib/books/sqlite/membership_rows.ts";
 import { createRemovalEntries } from "../../lib/books/sqlite/removals.ts";
 import { createUploadRows } from "../../lib/books/sqlite/upload_rows.ts";
@@ -9,6 +8,7 @@ import { createUploadViews } from "../../lib/books/sqlite/upload_views.ts";
 import { createUploads } from "../../lib/books/sqlite/uploads.ts";
 import { createUserRows } from "../../lib/books/sqlite/user_rows.ts";
 import { createWorkspaceRows } from "../../lib/books/sqlite/workspace_rows.ts";
+import { DATABASE_FILE } from "../../lib/data_dir/layout.ts";
 import { newId } from "../../lib/ids.ts";
 import type { Answer, Json } from "../help/app.ts";
 import { type PeopleApp, type Person, startPeopleApp, wordsOf } from "../help/people.ts";

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { DATABASE_FILE } from "../../lib/books/sqlite/db/db.ts";
 import { createOutboxReader } from "../../lib/books/sqlite/outbox.ts";
 import { createTotals } from "../../lib/books/sqlite/totals.ts";
+import { DATABASE_FILE } from "../../lib/data_dir/layout.ts";
 import { startFaultyApp } from "../help/faulty_app.ts";
 import { queryPlans } from "../help/query_plans.ts";
 

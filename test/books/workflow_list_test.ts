@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { test } from "node:test";
-import { DATABASE_FILE } from "../../lib/books/sqlite/db/db.ts";
 import { createWorkflowList } from "../../lib/books/sqlite/workflow_list.ts";
 import type { WorkflowFilter } from "../../lib/books/workflows.ts";
+import { DATABASE_FILE } from "../../lib/data_dir/layout.ts";
 import { startTestApp, type TestApp } from "../help/app.ts";
 import { queryPlans } from "../help/query_plans.ts";
 

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import Database from "better-sqlite3";
 import { openApp } from "../../lib/app.ts";
-import { DATABASE_FILE } from "../../lib/books/sqlite/db/db.ts";
+import { DATABASE_FILE } from "../../lib/data_dir/layout.ts";
 import { silentLog, testClock, testConfig } from "../help/app.ts";
 import { checkRaw, checkRawDrained, type RawStore, rawDiskStore } from "../help/raw_store.ts";
 import type { TestBucket } from "../help/test_store.ts";

@@ -12,7 +12,7 @@ import {
 import { dirname, join } from "node:path";
 import { type TestContext, test } from "node:test";
 import Database from "better-sqlite3";
-import { DATABASE_FILE } from "../../lib/books/sqlite/db/db.ts";
+import { DATABASE_FILE } from "../../lib/data_dir/layout.ts";
 import { checkIntegrity } from "../../lib/doctor/database.ts";
 import { runDoctor } from "../../lib/doctor/doctor.ts";
 import { createReport, type Finding, type Report, reportJson, reportText } from "../../lib/doctor/report.ts";

@@ -13,7 +13,7 @@ import {
 import { dirname, join } from "node:path";
 import type { TestContext } from "node:test";
 import Database from "better-sqlite3";
-import { DATABASE_FILE } from "../../lib/books/sqlite/db/db.ts";
+import { DATABASE_FILE } from "../../lib/data_dir/layout.ts";
 import { holdLock } from "../help/db.ts";
 import { confirmUploads, fillDisk, isRoot, mountSmallDisk, NOBODY, openFolder } from "../help/operator.ts";
 import { type InitOutput, runProgram, type ServingProgram, serveProgram } from "../help/process.ts";

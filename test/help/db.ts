@@ -5,7 +5,8 @@ import { join } from "node:path";
 import type { TestContext } from "node:test";
 import { fileURLToPath } from "node:url";
 import Database from "better-sqlite3";
-import { DATABASE_FILE, type Db, type DbOptions, openDb } from "../../lib/books/sqlite/db/db.ts";
+import { type Db, type DbOptions, openDb } from "../../lib/books/sqlite/db/db.ts";
+import { DATABASE_FILE } from "../../lib/data_dir/layout.ts";
 import { createLog } from "../../lib/log.ts";
 import { collectOutput } from "./output.ts";
 

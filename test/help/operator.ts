@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { TestContext } from "node:test";
 import Database from "better-sqlite3";
-import { DATABASE_FILE } from "../../lib/books/sqlite/db/db.ts";
+import { DATABASE_FILE } from "../../lib/data_dir/layout.ts";
 import { afterwards } from "./db.ts";
 import { skipLoudly } from "./loud_skip.ts";
 import type { ServingProgram } from "./process.ts";

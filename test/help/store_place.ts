@@ -4,7 +4,7 @@ import { join } from "node:path";
 import type { TestContext } from "node:test";
 import Database from "better-sqlite3";
 import { Client } from "minio";
-import { DATABASE_FILE } from "../../lib/books/sqlite/db/db.ts";
+import { DATABASE_FILE } from "../../lib/data_dir/layout.ts";
 import type { Json } from "./app.ts";
 import { type InitOutput, initProgram, type ServingProgram, serveProgram } from "./process.ts";
 import { rawBucket } from "./raw_bucket.ts";

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { test } from "node:test";
-import { DATABASE_FILE } from "../../lib/books/sqlite/db/db.ts";
+import { DATABASE_FILE } from "../../lib/data_dir/layout.ts";
 import { createLog } from "../../lib/log.ts";
 import { judgeBooks, judgeLog } from "../../scripts/bench/abuse_verdict.ts";
 import { growth } from "../../scripts/bench/abuse_watch.ts";

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { copyFileSync, mkdirSync, renameSync, rmSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import type { TestContext } from "node:test";
-import { DATABASE_FILE } from "../../lib/books/sqlite/db/db.ts";
+import { DATABASE_FILE } from "../../lib/data_dir/layout.ts";
 import { acceptAsItIs, findQuestion } from "../../lib/doctor/accept.ts";
 import { withParts } from "../../lib/doctor/doctor.ts";
 import { silentLog, startTestApp, temporaryFolder } from "../help/app.ts";

@@ -7,7 +7,7 @@ import { mkdtempSync, readFileSync, realpathSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { newObjectKey } from "../../lib/ids.ts";
+import { newObjectKey } from "../../lib/books/object_keys.ts";
 import { INSTALLATION_ID } from "../help/disk_store.ts";
 import { skipLoudly } from "../help/loud_skip.ts";
 

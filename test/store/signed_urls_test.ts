@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { newId, newObjectKey } from "../../lib/ids.ts";
+import { newObjectKey } from "../../lib/books/object_keys.ts";
+import { newId } from "../../lib/ids.ts";
 import { createSignedUrls } from "../../lib/store/disk/signed_urls.ts";
 
 const NOW_MS = 1_770_000_000_000;

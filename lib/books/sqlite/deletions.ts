@@ -1,4 +1,5 @@
 import { type Deletion, type Deletions, notDeleted, type WaitingObject, type WaitReason } from "../deletions.ts";
+import { keyBounds } from "../object_keys.ts";
 import type { Principal } from "../principals.ts";
 import { noUpload } from "../uploads.ts";
 import type { Db } from "./db/db.ts";
@@ -61,9 +62,7 @@ export function createDeletions(
                                               AND w.created_by = :userId)`);
 
   function entriesOf(place: WaitingObject["place"], uploadId: string): Entry[] {
-    const prefix = `${place}/${installationId}/${uploadId}`;
-    // After the slash comes the zero.
-    return selectEntries.all({ from: `${prefix}/`, to: `${prefix}0`, limit: WAITING_MAX });
+    return selectEntries.all({ ...keyBounds(place, installationId, uploadId), limit: WAITING_MAX });
   }
 
   function mayAsk(principal: Principal, owner: Owner): boolean {

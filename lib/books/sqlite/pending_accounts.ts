@@ -1,4 +1,4 @@
-import { uploadIdOfKey } from "../../ids.ts";
+import { uploadIdOfKey } from "../object_keys.ts";
 import type { Owner } from "../unconfirmed_bounds.ts";
 import type { Db } from "./db/db.ts";
 import type { StagedNotes } from "./staged_notes.ts";
@@ -110,7 +110,8 @@ export function createPendingAccounts(
     rowOf: (uploadId: string): PendingRow | undefined => selectPending.get(uploadId),
     /** The row of the pending upload that names this staging key; undefined if none does. */
     rowOfKey(objectKey: string): PendingRow | undefined {
-      const row = selectPending.get(uploadIdOfKey(objectKey));
+      const uploadId = uploadIdOfKey(objectKey);
+      const row = uploadId === null ? undefined : selectPending.get(uploadId);
       return row?.objectKey === objectKey ? row : undefined;
     },
     stagedOf,

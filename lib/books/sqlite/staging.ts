@@ -1,10 +1,11 @@
-import { uploadIdOfKey } from "../../ids.ts";
+import { uploadIdOfKey } from "../object_keys.ts";
 import { noPendingUpload, type Staging } from "../staging.ts";
 import type { Db } from "./db/db.ts";
 import type { Unconfirmed } from "./unconfirmed.ts";
 
 interface NamedKey {
-  uploadId: string;
+  /** Null if the key is no object key: then it names no row. */
+  uploadId: string | null;
   objectKey: string;
 }
 

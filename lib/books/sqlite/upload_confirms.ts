@@ -1,4 +1,4 @@
-import { newObjectKey } from "../../ids.ts";
+import { newObjectKey } from "../object_keys.ts";
 import { PERMISSIONS } from "../permissions.ts";
 import type { Principal } from "../principals.ts";
 import { type ConfirmRequest, confirmTookTooLong, noUpload, type Upload, type Uploads } from "../uploads.ts";

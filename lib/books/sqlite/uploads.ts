@@ -1,5 +1,6 @@
-import { newId, newObjectKey } from "../../ids.ts";
+import { newId } from "../../ids.ts";
 import type { RepeatableRequest } from "../idempotency.ts";
+import { newObjectKey } from "../object_keys.ts";
 import { PERMISSIONS } from "../permissions.ts";
 import type { Principal } from "../principals.ts";
 import {

@@ -1,4 +1,5 @@
 import { giveWay } from "../../pacer.ts";
+import { placePrefix } from "../object_keys.ts";
 import type { ScriptFigures, StorageFigures, Usage } from "../usage.ts";
 import type { Db } from "./db/db.ts";
 import { createSharedReading, type Reading } from "./shared_reading.ts";
@@ -60,7 +61,7 @@ export function createUsage(db: Db, options: UsageOptions = {}): Usage {
            0 AS uploadsHeld
       FROM object_removals r
       JOIN storage_events e ON e.upload_id = r.upload_id AND e.kind = 'release' AND e.at_ms = r.entered_at_ms
-     WHERE r.seq > :afterSeq AND r.seq <= :untilSeq AND r.object_key GLOB 'final/*'
+     WHERE r.seq > :afterSeq AND r.seq <= :untilSeq AND r.object_key GLOB '${placePrefix("final")}*'
      GROUP BY e.workspace_id`);
   // The outbox does say whose a staging key was. Only what is known to lie there counts: a stated size may never arrive.
   const counts = urlsOutliveUploads

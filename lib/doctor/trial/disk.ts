@@ -1,6 +1,7 @@
 import type { Audit } from "../../books/audit.ts";
+import { newObjectKey } from "../../books/object_keys.ts";
 import type { Config } from "../../config/config.ts";
-import { newId, newObjectKey } from "../../ids.ts";
+import { newId } from "../../ids.ts";
 import { CHECKSUM_HEADER } from "../../store/checksum.ts";
 import type { ObjectStore } from "../../store/objects.ts";
 import { CLOCK_SKEW_MS_MAX, describeSkew } from "../objects.ts";

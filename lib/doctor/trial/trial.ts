@@ -1,6 +1,7 @@
+import { newObjectKey } from "../../books/object_keys.ts";
 import type { Removals } from "../../books/removals.ts";
 import type { Config } from "../../config/config.ts";
-import { newId, newObjectKey } from "../../ids.ts";
+import { newId } from "../../ids.ts";
 import { StoreError } from "../../store/objects.ts";
 import { makeOf, type ServerMake } from "../../store/s3/make.ts";
 import type { S3Store } from "../../store/s3/objects_s3.ts";

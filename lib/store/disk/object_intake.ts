@@ -10,8 +10,7 @@ import type { Admission, Admitted } from "./admission.ts";
 import { createFairGate } from "./fair_gate.ts";
 import { isMissing, toUploadError } from "./file_errors.ts";
 import type { Folders } from "./folders.ts";
-import type { ObjectPaths } from "./object_paths.ts";
-import { statOfFile } from "./object_stat.ts";
+import { type ObjectPaths, statOfFile } from "./object_paths.ts";
 
 /**
  * Uploads that write or sync at the same moment. The file system's calls share four threads (libuv's default), and a

@@ -1,14 +1,8 @@
+import type { BigIntStats } from "node:fs";
 import { dirname, join } from "node:path";
-
-/** Where in the store an object lies: what was PUT, and what was confirmed. */
-export type ObjectPlace = "staging" | "final";
-
-export const OBJECT_PLACES: readonly ObjectPlace[] = ["staging", "final"];
-
-const UUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}";
-const OBJECT_KEY = new RegExp(`^(staging|final)/([0-9a-f]{16})/(${UUID})/([0-9a-f]{32})$`);
-const FILE_NAME = new RegExp(`^(${UUID})\\.([0-9a-f]{32})$`);
-const INSTALLATION_ID = /^[0-9a-f]{16}$/;
+import { checkInstallationId, formatObjectKey, type ObjectPlace, parseObjectKey } from "../../books/object_keys.ts";
+import { TEMPORARY_FOLDER } from "../../data_dir/layout.ts";
+import type { ObjectStat } from "../objects.ts";
 
 /**
  * How many of the id's first hex digits name the outer and the inner folder. Ids are UUIDv7, so these are bits of time:
@@ -30,32 +24,42 @@ export interface ObjectPaths {
 
 /** Which file holds which object. The files do not carry the installation's id: they all lie in its data directory. */
 export function createObjectPaths(objectsDir: string, installationId: string): ObjectPaths {
-  if (!INSTALLATION_ID.test(installationId)) throw new TypeError(`Not an installation id: "${installationId}"`);
+  checkInstallationId(installationId);
 
   function pathOf(objectKey: string): string | null {
-    const [, place, installation, uploadId, random] = OBJECT_KEY.exec(objectKey) ?? [];
-    if (place === undefined || uploadId === undefined || installation !== installationId) return null;
+    const key = parseObjectKey(objectKey);
+    if (key?.installationId !== installationId) return null;
+    const { place, uploadId, random } = key;
     const outer = uploadId.slice(0, OUTER_FOLDER_DIGITS);
     const inner = uploadId.slice(OUTER_FOLDER_DIGITS, OUTER_FOLDER_DIGITS + INNER_FOLDER_DIGITS);
     return join(objectsDir, place, outer, inner, `${uploadId}.${random}`);
   }
 
   function keyOf(place: ObjectPlace, fileName: string): string | null {
-    const [, uploadId, random] = FILE_NAME.exec(fileName) ?? [];
-    return uploadId === undefined ? null : `${place}/${installationId}/${uploadId}/${random}`;
+    const [uploadId = "", random = "", ...rest] = fileName.split(".");
+    const objectKey = formatObjectKey({ place, installationId, uploadId, random });
+    return rest.length > 0 || parseObjectKey(objectKey) === null ? null : objectKey;
   }
 
-  return { temporaryFolder: join(objectsDir, "tmp"), folderOf: (place) => join(objectsDir, place), pathOf, keyOf };
-}
-
-/** The upload that a key of this installation names by its form, or null for any other key. */
-export function uploadIdOf(objectKey: string, installationId: string): string | null {
-  const [, , installation, uploadId] = OBJECT_KEY.exec(objectKey) ?? [];
-  return uploadId !== undefined && installation === installationId ? uploadId : null;
+  return {
+    temporaryFolder: join(objectsDir, TEMPORARY_FOLDER),
+    folderOf: (place) => join(objectsDir, place),
+    pathOf,
+    keyOf,
+  };
 }
 
 /** The folder of an object's file and the one around it: the two that may become empty when it goes. */
 export function foldersAround(path: string): [inner: string, outer: string] {
   const inner = dirname(path);
   return [inner, dirname(inner)];
+}
+
+/**
+ * Size and ETag of an object's file. The ETag is made of the size and the modification time in microseconds, which is set
+ * once, when the object is stored, and is unique to that storing. It needs no file of its own, a hard link shares it, and
+ * it survives a backup that keeps modification times (`cp -a`, `rsync -a`).
+ */
+export function statOfFile({ size, mtimeNs }: BigIntStats): ObjectStat {
+  return { sizeBytes: Number(size), etag: `"${size.toString(16)}-${(mtimeNs / 1_000n).toString(16)}"` };
 }

@@ -2,7 +2,9 @@ import type { Dirent } from "node:fs";
 import { type FileHandle, link, open, readdir, rm, stat, unlink } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { Readable } from "node:stream";
+import { installationPrefix, OBJECT_PLACES, type ObjectPlace } from "../../books/object_keys.ts";
 import type { Staging } from "../../books/staging.ts";
+import { MARKER_FILE } from "../../data_dir/layout.ts";
 import { AppError } from "../../errors.ts";
 import { makeFolder } from "../../files.ts";
 import type { Log } from "../../log.ts";
@@ -13,14 +15,11 @@ import { fileErrorReason, isFull, isMissing, isTaken, toStoreError } from "./fil
 import { createFolders } from "./folders.ts";
 import { checkFolder, readMarkerFile, writeMarkerFile } from "./marker.ts";
 import { createIntake, type Receive } from "./object_intake.ts";
-import { createObjectPaths, foldersAround, OBJECT_PLACES, type ObjectPlace } from "./object_paths.ts";
-import { statOfFile } from "./object_stat.ts";
+import { createObjectPaths, foldersAround, statOfFile } from "./object_paths.ts";
 import { checkFileSystem, probeFolder, sweepFolder } from "./setup.ts";
 import { createSignedUrls, type SignedUrls } from "./signed_urls.ts";
 import { createDiskSpace } from "./space.ts";
 
-/** The marker of the ledger, in the store's folder. */
-const MARKER_FILE = "ledger-marker";
 /** A promote is a link and an fsync; a disk that needs longer for them is not going to answer. */
 const PROMOTE_MS_MAX = 30_000;
 /** The names of the folders that the files are fanned out over; anything else in there is not ours. */
@@ -205,7 +204,7 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
 
   async function* list(prefix: string): AsyncGenerator<ListedObject> {
     for (const place of OBJECT_PLACES) {
-      const ours = `${place}/${installationId}/`;
+      const ours = installationPrefix(place, installationId);
       if (!ours.startsWith(prefix) && !prefix.startsWith(ours)) continue;
       const top = paths.folderOf(place);
       for (const outer of await fannedFoldersIn(top)) {

@@ -1,4 +1,5 @@
 import { create as contentDisposition } from "content-disposition";
+import { placePrefix } from "../../books/object_keys.ts";
 import { orAfter } from "../../deadline.ts";
 import { invalidField } from "../../errors.ts";
 import type { Log } from "../../log.ts";
@@ -222,7 +223,7 @@ export function createS3Store(options: S3StoreOptions): S3Store {
 
   /** A listing, because its answer has a reason where it fails: HEAD says the same for a wrong secret and a wrong clock. */
   async function probe(): Promise<void> {
-    await client.listPage("staging/", null, 1);
+    await client.listPage(placePrefix("staging"), null, 1);
   }
 
   async function prepare({ makes }: { makes: boolean }): Promise<void> {

@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { test } from "node:test";
-import { DATABASE_FILE } from "../../../lib/books/sqlite/db/db.ts";
 import { createWorkflows } from "../../../lib/books/sqlite/workflows.ts";
 import { createWorkspaceRows } from "../../../lib/books/sqlite/workspace_rows.ts";
+import { DATABASE_FILE } from "../../../lib/data_dir/layout.ts";
 import { type Answer, startTestApp, type TestApp } from "../../help/app.ts";
 import { stillClock } from "../../help/faulty_app.ts";
 import { FILE, startKeyedApp, UPLOADS } from "../../help/keyed_app.ts";

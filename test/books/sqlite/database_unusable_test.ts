@@ -6,7 +6,7 @@ import { copyFileSync, openSync, renameSync, rmSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import Database from "better-sqlite3";
-import { DATABASE_FILE } from "../../../lib/books/sqlite/db/db.ts";
+import { DATABASE_FILE } from "../../../lib/data_dir/layout.ts";
 import { type Answer, startTestApp, type TestApp } from "../../help/app.ts";
 import { confirmUploads } from "../../help/operator.ts";
 import { initProgram, serveProgram } from "../../help/process.ts";

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { existsSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
-import { freeBytesOf } from "../../../lib/free_space.ts";
+import { freeBytesOf } from "../../../lib/data_dir/free_space.ts";
 import { confirmUploads, fillDisk, isRoot, mountSmallDisk } from "../../help/operator.ts";
 import { type InitOutput, runProgram, type ServingProgram, serveProgram } from "../../help/process.ts";
 

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { existsSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { DATABASE_FILE } from "../../../lib/books/sqlite/db/db.ts";
+import { DATABASE_FILE } from "../../../lib/data_dir/layout.ts";
 import { runProgram } from "../../help/process.ts";
 import { clientFor, drained, openPlace, stop } from "../../help/store_place.ts";
 import { until } from "../../help/until.ts";

@@ -2,7 +2,7 @@ import { join } from "node:path";
 import type { TestContext } from "node:test";
 import Database from "better-sqlite3";
 import { type DevIssuer, startDevIssuer } from "../../../lib/auth/dev_issuer.ts";
-import { DATABASE_FILE } from "../../../lib/books/sqlite/db/db.ts";
+import { DATABASE_FILE } from "../../../lib/data_dir/layout.ts";
 import type { Json } from "../../help/app.ts";
 import { afterwards } from "../../help/db.ts";
 import { initProgram } from "../../help/process.ts";

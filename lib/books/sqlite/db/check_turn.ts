@@ -1,10 +1,10 @@
 import { chmodSync } from "node:fs";
 import { join } from "node:path";
 import Database from "better-sqlite3";
+import { CHECK_LOCK_FILE } from "../../../data_dir/layout.ts";
 import { isSqliteError } from "./sqlite_errors.ts";
 import { withoutLog } from "./without_log.ts";
 
-const TURN_FILE = "check.lock";
 /** Longer than any check takes, also of a file that has to be read from a slow disk. */
 const TURN_WAIT_MS = 120_000;
 
@@ -13,7 +13,7 @@ const TURN_WAIT_MS = 120_000;
  * writes to a file that another one is still checking. The kernel ends the turn of a process that is killed.
  */
 export function inTurn<T>(dataDir: string, work: () => T): T {
-  const path = join(dataDir, TURN_FILE);
+  const path = join(dataDir, CHECK_LOCK_FILE);
   const sqlite = new Database(path, { timeout: TURN_WAIT_MS });
   try {
     chmodSync(path, 0o600);

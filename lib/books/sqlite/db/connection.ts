@@ -1,8 +1,8 @@
 import { chmodSync } from "node:fs";
 import { dirname } from "node:path";
 import Database from "better-sqlite3";
+import { isThere } from "../../../data_dir/access.ts";
 import { AppError } from "../../../errors.ts";
-import { isThere } from "../../../file_access.ts";
 import { fsyncPathSync } from "../../../files.ts";
 import type { Log } from "../../../log.ts";
 import { inTurn, isOpenElsewhere } from "./check_turn.ts";

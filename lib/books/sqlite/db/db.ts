@@ -1,16 +1,14 @@
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import type Database from "better-sqlite3";
+import { createFreeSpaceCheck } from "../../../data_dir/free_space.ts";
+import { DATABASE_FILE } from "../../../data_dir/layout.ts";
 import { AppError, outcomeUnknown } from "../../../errors.ts";
-import { createFreeSpaceCheck } from "../../../free_space.ts";
 import type { Log } from "../../../log.ts";
 import { createCheckpoints, type LogFigures } from "./checkpoints.ts";
 import { openConnection } from "./connection.ts";
 import { createFileWatch } from "./file_watch.ts";
 import { isSqliteError, toUnavailable, whyUnusable } from "./sqlite_errors.ts";
-
-/** The name of the database file in the data directory. */
-export const DATABASE_FILE = "stowage.db";
 
 /** How long one attempt may block the event loop while another process holds the write lock. */
 const BUSY_TIMEOUT_MS = 5;

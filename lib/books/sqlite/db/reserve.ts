@@ -1,13 +1,13 @@
 import { randomBytes } from "node:crypto";
 import { closeSync, openSync, rmSync, writeSync } from "node:fs";
 import { join } from "node:path";
-import { isThere } from "../../../file_access.ts";
-import { freeBytesOf } from "../../../free_space.ts";
+import { isThere } from "../../../data_dir/access.ts";
+import { freeBytesOf } from "../../../data_dir/free_space.ts";
+import { RESERVE_FILE } from "../../../data_dir/layout.ts";
 import type { Log } from "../../../log.ts";
 import { findServer } from "./serve_lock.ts";
 import { OPENING_BYTES } from "./sqlite_errors.ts";
 
-const RESERVE_FILE = "stowage.reserve";
 /** Enough to open the database and to delete some thousands of uploads, by which others' room is won back. */
 const RESERVE_BYTES = 8 * 1024 * 1024;
 /** It is made where at least this much is free: on a disk that is nearly full it would be in the way itself. */

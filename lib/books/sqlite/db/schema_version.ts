@@ -1,5 +1,9 @@
+import { statSync } from "node:fs";
+import { join } from "node:path";
 import Database from "better-sqlite3";
 import { readAsset } from "../../../assets.ts";
+import { isThere } from "../../../data_dir/access.ts";
+import { DATABASE_FILE } from "../../../data_dir/layout.ts";
 import { AppError } from "../../../errors.ts";
 import { openFailure } from "./sqlite_errors.ts";
 
@@ -38,8 +42,15 @@ export function checkSchema(sqlite: Database.Database, path: string, migrate: bo
   return fileVersion;
 }
 
+/** Whether a database with a schema is there. There is none after an `init` that was cut off; the next one starts over. */
+export function hasDatabase(dataDir: string): boolean {
+  const path = join(dataDir, DATABASE_FILE);
+  // SQLite removes the log of an empty file, even if it opens it only for reading.
+  return isThere(path) && statSync(path).size > 0 && schemaVersionOf(path) > 0;
+}
+
 /** The version of a database file; 0 if its schema was never made. */
-export function schemaVersionOf(path: string): number {
+function schemaVersionOf(path: string): number {
   let sqlite: Database.Database | null = null;
   try {
     sqlite = new Database(path, { readonly: true });

@@ -1,11 +1,10 @@
 import { chmodSync } from "node:fs";
 import { join } from "node:path";
 import Database from "better-sqlite3";
+import { isThere } from "../../../data_dir/access.ts";
+import { SERVE_LOCK_FILE } from "../../../data_dir/layout.ts";
 import { AppError } from "../../../errors.ts";
-import { isThere } from "../../../file_access.ts";
 import { isSqliteError, openFailure } from "./sqlite_errors.ts";
-
-const LOCK_FILE = "serve.lock";
 
 /**
  * How long a locked file is waited for: a process that was just killed may take a moment to be gone, and whoever reads
@@ -27,7 +26,7 @@ export interface ServeLock {
  * another process does.
  */
 export function takeServeLock(dataDir: string): ServeLock {
-  const path = join(dataDir, LOCK_FILE);
+  const path = join(dataDir, SERVE_LOCK_FILE);
   const sqlite = openLockFile(path);
 
   /** Takes the lock, or keeps it, and commits who holds it. */
@@ -60,7 +59,7 @@ export function takeServeLock(dataDir: string): ServeLock {
 
 /** Which process serves the data directory, or null where none does. Its URL is empty while it starts. */
 export function findServer(dataDir: string): Holder | null {
-  const path = join(dataDir, LOCK_FILE);
+  const path = join(dataDir, SERVE_LOCK_FILE);
   if (!isThere(path)) return null;
   const sqlite = openExisting(path);
   try {

@@ -1,6 +1,6 @@
 import { statfsSync } from "node:fs";
-import { AppError } from "./errors.ts";
-import type { Log } from "./log.ts";
+import { AppError } from "../errors.ts";
+import type { Log } from "../log.ts";
 
 /** The file system is asked once in this time at most. */
 const KEPT_MS = 1_000;

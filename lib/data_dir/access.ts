@@ -1,23 +1,14 @@
 import { accessSync, constants, readdirSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { AppError } from "./errors.ts";
+import { OBJECT_PLACES } from "../books/object_keys.ts";
+import { AppError } from "../errors.ts";
+import { OBJECTS_FOLDER, READ_FILES, TEMPORARY_FOLDER, WRITTEN_FILES } from "./layout.ts";
 
-/** What lies in a data directory and must be readable and writable for whoever uses it. */
-const WRITTEN_FILES = [
-  "stowage.db",
-  "stowage.db-wal",
-  "stowage.db-shm",
-  "stowage.db-journal",
-  "stowage.reserve",
-  "serve.lock",
-  "serve.lock-journal",
-  "check.lock",
-] as const;
-/** Written once, when it is made: later it may be kept from all writing. */
-const READ_FILES = ["url_signing.key"] as const;
-const OBJECTS = "objects";
-/** Ours among the objects. What else lies there, such as the `lost+found` of a disk of its own, is nobody's concern. */
-const OBJECT_FOLDERS = ["tmp", "staging", "final"] as const;
+/**
+ * The service's own folders among the objects. Anything else there, such as the `lost+found` of a separate disk, does not
+ * matter.
+ */
+const OBJECT_FOLDERS: readonly string[] = [TEMPORARY_FOLDER, ...OBJECT_PLACES];
 /** Folders of objects that are tried. Those below lie in thousands; doctor comes to all of them. */
 const FOLDERS_TRIED_MAX = 1_000;
 /** As many paths as a message names. */
@@ -99,7 +90,7 @@ function refusedPaths(dataDir: string): Refused[] {
     ...WRITTEN_FILES.map((name) => tried(join(dataDir, name), R_OK | W_OK)),
     ...READ_FILES.map((name) => tried(join(dataDir, name), R_OK)),
   ];
-  const folders = objectFolders(join(dataDir, OBJECTS)).map((path) => tried(path, R_OK | W_OK | X_OK));
+  const folders = objectFolders(join(dataDir, OBJECTS_FOLDER)).map((path) => tried(path, R_OK | W_OK | X_OK));
   return [folder, ...files, ...folders].filter((found) => found !== null);
 }
 

@@ -1,5 +1,5 @@
 import { readFileSync, statSync } from "node:fs";
-import { sha256Hex } from "./ids.ts";
+import { sha256Hex } from "../ids.ts";
 
 /** Drawn anew at each boot of a Linux machine, so that a clone of its disk has another one. */
 const BOOT_ID_PATH = "/proc/sys/kernel/random/boot_id";
