@@ -11,6 +11,8 @@ import { dirname, join } from "node:path";
 const LAYERS: readonly (readonly string[])[] = [
   // What belongs to no noun: errors, the log, ids, files, waiting in turn.
   ["lib/*"],
+  // What every file of SQLite's needs, whoever keeps what in it: group commit, checkpoints, what its errors mean.
+  ["lib/sqlite/"],
   // The nouns: their types, rules and verbs.
   ["lib/books/*"],
   ["lib/config/"],
@@ -42,12 +44,12 @@ const BANS: readonly Ban[] = [
   },
   {
     because: "only the engine knows which database keeps the books",
-    mayContain: (path) => path.startsWith("lib/books/sqlite/"),
+    mayContain: (path) => path.startsWith("lib/books/sqlite/") || path.startsWith("lib/sqlite/"),
     pattern: /from "better-sqlite3"|\bDatabase\.Statement\b|\bisSqliteError\b|\bdb\.write(Statement)?\b/,
   },
   {
     because: "SQL is written in an engine",
-    mayContain: (path) => /^lib\/books\/\w+\//.test(path),
+    mayContain: (path) => /^lib\/(books\/\w+|sqlite)\//.test(path),
     pattern: /\b(SELECT [\w*(]|INSERT INTO|UPDATE \w+ SET|DELETE FROM|BEGIN IMMEDIATE)/,
   },
   {

@@ -1,9 +1,9 @@
-import type { LogFigures } from "../books/sqlite/db/checkpoints.ts";
 import type { Totals, TotalsReader } from "../books/sqlite/totals.ts";
 import { orAfter } from "../deadline.ts";
 import type { Route } from "../http/route.ts";
 import type { Log } from "../log.ts";
 import type { Metrics } from "../metrics/metrics.ts";
+import type { LogFigures } from "../sqlite/checkpoints.ts";
 
 /** A scrape waits no longer for the tables to be added up: usually it has 10 s in all. */
 const TOTALS_MS_MAX = 3_000;

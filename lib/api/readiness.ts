@@ -1,8 +1,8 @@
-import { whyUnusable } from "../books/sqlite/db/sqlite_errors.ts";
 import { OVERDUE_MS } from "../books/sqlite/outbox.ts";
 import { orAfter } from "../deadline.ts";
 import { AppError } from "../errors.ts";
 import { WHAT_TO_DO } from "../operations/store_complaints.ts";
+import { whyUnusable } from "../sqlite/sqlite_errors.ts";
 import { timestamp } from "../timestamp.ts";
 import { VERSION } from "../version.ts";
 import type { RouteParts } from "./table.ts";

@@ -1,12 +1,12 @@
 import { AppError } from "../../errors.ts";
 import { newId, newObjectKey } from "../../ids.ts";
+import { isSqliteError } from "../../sqlite/sqlite_errors.ts";
 import type { ObjectStat } from "../../store/objects.ts";
 import type { Category, FileType } from "../file_types.ts";
 import { CHANGES_UPLOAD_SQL, PERMISSIONS, type SessionParams, sessionParams } from "../permissions.ts";
 import type { Principal } from "../principals.ts";
 import type { TextCounts } from "../text_counts.ts";
 import type { Db } from "./db/db.ts";
-import { isSqliteError } from "./db/sqlite_errors.ts";
 import { createEmptying } from "./emptying.ts";
 import type { Idempotency, RepeatableRequest } from "./idempotency.ts";
 import type { Removals } from "./removals.ts";

@@ -1,7 +1,7 @@
 import { chmodSync } from "node:fs";
 import { join } from "node:path";
 import Database from "better-sqlite3";
-import { isSqliteError } from "./sqlite_errors.ts";
+import { isSqliteError } from "../../../sqlite/sqlite_errors.ts";
 import { withoutLog } from "./without_log.ts";
 
 const TURN_FILE = "check.lock";

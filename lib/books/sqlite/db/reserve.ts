@@ -4,8 +4,8 @@ import { join } from "node:path";
 import { isThere } from "../../../file_access.ts";
 import { freeBytesOf } from "../../../free_space.ts";
 import type { Log } from "../../../log.ts";
+import { OPENING_BYTES } from "../../../sqlite/sqlite_errors.ts";
 import { findServer } from "./serve_lock.ts";
-import { OPENING_BYTES } from "./sqlite_errors.ts";
 
 const RESERVE_FILE = "stowage.reserve";
 /** Enough to open the database and to delete some thousands of uploads, by which others' room is won back. */

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import Database from "better-sqlite3";
 import { AppError } from "../../../errors.ts";
 import { isThere } from "../../../file_access.ts";
-import { isSqliteError, openFailure } from "./sqlite_errors.ts";
+import { isSqliteError, openFailure } from "../../../sqlite/sqlite_errors.ts";
 
 const LOCK_FILE = "serve.lock";
 

@@ -1,9 +1,9 @@
 import { statSync } from "node:fs";
 import { dirname } from "node:path";
 import Database from "better-sqlite3";
-import { AppError } from "../../../errors.ts";
-import { describeRights } from "../../../file_access.ts";
-import { freeBytesOf } from "../../../free_space.ts";
+import { AppError } from "../errors.ts";
+import { describeRights } from "../file_access.ts";
+import { freeBytesOf } from "../free_space.ts";
 
 /**
  * What opening the database takes on its disk where it was closed before: its log, the index of the log, and the journal
