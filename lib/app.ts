@@ -111,6 +111,7 @@ export async function openApp(options: AppOptions): Promise<App> {
       publicUrl: () => url,
       staging: books.staging,
       onS3Call: metrics.onStoreCall,
+      onFull: reserve.release,
       ...(options.s3 === undefined ? {} : { s3: options.s3 }),
       serves: true,
       log,

@@ -15,7 +15,7 @@ export const SIGNING_KEY_BYTES = 32;
 /** The embedded store's folder in the data directory. */
 export const OBJECTS_FOLDER = "objects";
 /** What lies in it once something was stored. */
-const OBJECTS_TRACES = ["ledger-marker", "staging", "final"] as const;
+const OBJECTS_TRACES = ["ledger-marker", "staging", "final", "small.db"] as const;
 
 /** Whether there is a database whose schema was made: an `init` that was cut off before that goes on from the start. */
 export function hasDatabase(dataDir: string): boolean {

@@ -12,6 +12,9 @@ const WRITTEN_FILES = [
   "serve.lock",
   "serve.lock-journal",
   "check.lock",
+  "objects/small.db",
+  "objects/small.db-wal",
+  "objects/small.db-shm",
 ] as const;
 /** Written once, when it is made: later it may be kept from all writing. */
 const READ_FILES = ["url_signing.key"] as const;

@@ -43,13 +43,13 @@ const BANS: readonly Ban[] = [
     pattern: /from "minio[^"]*"/,
   },
   {
-    because: "only the engine knows which database keeps the books",
-    mayContain: (path) => path.startsWith("lib/books/sqlite/") || path.startsWith("lib/sqlite/"),
+    because: "only the engine knows which database keeps the books, and only the small objects' own file is another",
+    mayContain: (path) => /^lib\/(books\/)?sqlite\/|^lib\/store\/disk\/(small_\w+|vacuum)\.ts$/.test(path),
     pattern: /from "better-sqlite3"|\bDatabase\.Statement\b|\bisSqliteError\b|\bdb\.write(Statement)?\b/,
   },
   {
-    because: "SQL is written in an engine",
-    mayContain: (path) => /^lib\/(books\/\w+|sqlite)\//.test(path),
+    because: "SQL is written in an engine, or for the small objects' own file",
+    mayContain: (path) => /^lib\/(books\/\w+|sqlite)\/|^lib\/store\/disk\/small_\w+\.ts$/.test(path),
     pattern: /\b(SELECT [\w*(]|INSERT INTO|UPDATE \w+ SET|DELETE FROM|BEGIN IMMEDIATE)/,
   },
   {

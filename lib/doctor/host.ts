@@ -5,6 +5,7 @@ import type { Config } from "../config/config.ts";
 import { OBJECTS_FOLDER, SIGNING_KEY_FILE } from "../data_dir.ts";
 import { isThere } from "../file_access.ts";
 import { freeBytesOf } from "../free_space.ts";
+import { SMALL_FILE } from "../store/disk/small_file.ts";
 import type { Report } from "./report.ts";
 
 /** With less than this a database in daily use soon fails to commit. */
@@ -49,7 +50,8 @@ export function checkFiles(report: Report, config: Config): void {
   const { dataDir } = config;
   const folderOwner = statSync(dataDir).uid;
   const names = ["", DATABASE_FILE, `${DATABASE_FILE}-wal`, `${DATABASE_FILE}-shm`, SIGNING_KEY_FILE, "serve.lock"];
-  for (const path of [...names, OBJECTS_FOLDER].map((name) => join(dataDir, name))) {
+  const small = ["", "-wal", "-shm"].map((suffix) => join(OBJECTS_FOLDER, SMALL_FILE + suffix));
+  for (const path of [...names, OBJECTS_FOLDER, ...small].map((name) => join(dataDir, name))) {
     if (!isThere(path)) continue;
     const { mode, uid } = statSync(path);
     if ((mode & OTHERS_BITS) !== 0) {

@@ -159,9 +159,14 @@ export function createCheckpoints(sqlite: Database.Database, options: Checkpoint
     return { logBytes, heldUpMs: heldUpSinceMs === null ? 0 : Math.max(0, monotonicMs() - heldUpSinceMs) };
   }
 
+  /** Copies nothing any more. */
+  function stop(): void {
+    for (const timer of [idleTimer, heldUpTimer]) if (timer !== null) clearTimeout(timer);
+  }
+
   /** Copies everything, as far as nobody is in the way; then no more. Beside a server that is the server's business. */
   function finish(): void {
-    for (const timer of [idleTimer, heldUpTimer]) if (timer !== null) clearTimeout(timer);
+    stop();
     if (!keepsLog) return;
     try {
       truncate?.get();
@@ -173,5 +178,5 @@ export function createCheckpoints(sqlite: Database.Database, options: Checkpoint
   // After a clean end there is no log, and what is written now begins one.
   if (starts !== null && (askLog.get()?.[1] ?? 0) === 0) starts.mark(starts.version());
 
-  return { afterGroup, figures, finish };
+  return { afterGroup, copy: () => lookUnlessWaiting(1), figures, finish, stop };
 }

@@ -3,7 +3,7 @@ import type { Config } from "../config/config.ts";
 import { makeSigningKey, OBJECTS_FOLDER, readSigningKey, SIGNING_KEY_BYTES } from "../data_dir.ts";
 import type { Log } from "../log.ts";
 import { createObjectRoutes, type ObjectRoutes } from "./disk/object_routes.ts";
-import { createDiskStore, type Staging } from "./disk/objects_disk.ts";
+import { createDiskStore, type DiskStoreOptions, type Staging } from "./disk/objects_disk.ts";
 import type { ObjectStore } from "./objects.ts";
 import type { S3StoreOptions } from "./s3/objects_s3.ts";
 
@@ -13,6 +13,8 @@ export interface StoreOptions {
   /** What clients see of this service. */
   publicUrl: () => string;
   staging: Staging;
+  /** Called when the embedded store finds the disk full. */
+  onFull?: DiskStoreOptions["onFull"];
   /** Told of every call to an S3 server, for metrics. */
   onS3Call?: S3StoreOptions["onCall"];
   /** For tests: shorter time-outs, and the real clock where the service's own is moved, because a server checks the time. */
