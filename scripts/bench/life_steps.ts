@@ -12,6 +12,7 @@ export interface Life {
   /** What the steps before have left for those after. */
   id: string;
   putPath: string;
+  getPath: string;
 }
 
 export interface Step {
@@ -39,9 +40,12 @@ const STOWAGE_STEPS: readonly Step[] = [
     name: "confirm",
     async run(life) {
       const body = JSON.stringify({ context_type: "workspace", context_id: life.workspaceId });
-      await ok(life, { method: "POST", path: `/api/v1/uploads/${life.id}`, headers: asJson(life), body });
+      const path = `/api/v1/uploads/${life.id}`;
+      const confirmed = await ok(life, { method: "POST", path, headers: asJson(life), body });
+      life.getPath = find(confirmed, /"download_url":"https?:\/\/[^/]+([^"]+)"/);
     },
   },
+  { name: "download", run: (life) => ok(life, { method: "GET", path: life.getPath, discardsBody: true }) },
   {
     name: "delete",
     run: (life) => ok(life, { method: "DELETE", path: `/api/v1/uploads/${life.id}`, headers: authorized(life) }),
