@@ -186,7 +186,6 @@ CREATE TABLE idempotency_keys (
   idempotency_key   TEXT NOT NULL CHECK (length(idempotency_key) BETWEEN 1 AND 255),
   -- Of method, path, selected workspace and body.
   request_sha256    TEXT NOT NULL CHECK (length(request_sha256) = 64),
-  status            INTEGER NOT NULL,
   upload_id         TEXT NOT NULL,
   -- Of a create: a confirmed upload's row no longer names it, and the URL must be the same as long as it is good.
   staging_key       TEXT,

@@ -97,10 +97,8 @@ export async function openApp(options: AppOptions): Promise<App> {
       onGroup: metrics.onGroup,
     });
     closers.push(() => books.db.close());
-    closers.push(() =>
-      books.unconfirmed.flushNotes().catch((error) => log.warn("staged_sizes_not_written", { error })),
-    );
-    const { workspaces, rights, uploads, removals, idempotency, contexts, keys, users } = books;
+    closers.push(() => books.staging.flush().catch((error) => log.warn("staged_sizes_not_written", { error })));
+    const { workspaces, uploads, removals, idempotency, keys, users } = books;
     const installationId = workspaces.installationId();
 
     // Known only once the port is, where it was left to the system.
@@ -133,7 +131,7 @@ export async function openApp(options: AppOptions): Promise<App> {
     const cleaner = createCleaner({
       removals,
       uploads,
-      noteStaged: books.unconfirmed.noteStaged,
+      staging: books.staging,
       times: books.times,
       idempotency,
       objects,
@@ -158,7 +156,7 @@ export async function openApp(options: AppOptions): Promise<App> {
     });
 
     const confirm = createConfirm({
-      ...{ uploads, contexts, workspaces, rights, removals, idempotency, objects, guard, now, log },
+      ...{ uploads, removals, objects, guard, now, log },
       maxUploadBytes: config.maxUploadBytes,
       ...(options.leaseMs === undefined ? {} : { leaseMs: options.leaseMs }),
     });

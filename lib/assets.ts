@@ -5,6 +5,7 @@ export type AssetName =
   | "schema.sql"
   | "lib/books/sqlite/db/upgrade_2.sql"
   | "lib/books/sqlite/db/upgrade_3.sql"
+  | "lib/books/sqlite/db/upgrade_4.sql"
   | "package.json";
 
 export function readAsset(name: AssetName): string {

@@ -1,11 +1,11 @@
+import type { Deletion, WaitingObject, WaitReason } from "../books/deletions.ts";
 import { PERMISSIONS } from "../books/permissions.ts";
-import type { Deletion, WaitingObject, WaitReason } from "../books/sqlite/deletions.ts";
 import { type Route, route } from "../http/route.ts";
 import { timestamp } from "../timestamp.ts";
 import type { RouteParts } from "./table.ts";
 import { UploadParams } from "./wire/common.ts";
 
-/** In words that tell a tenant nothing of the store: its own may name hosts, buckets and keys. */
+/** Fixed texts, because the store's own errors may name hosts, buckets and keys, which tenants must not see. */
 const REASONS: Record<WaitReason, string> = {
   queued: "it is to be removed next",
   taken: "it is being removed at this moment",
@@ -17,22 +17,23 @@ const REASONS: Record<WaitReason, string> = {
 };
 const PAUSED = "nothing is removed at present: the operator of this service has to decide something first";
 
-/** Those that are no error, only a matter of time. */
+/** The reasons that are no errors, only a matter of time. */
 const NO_ERRORS: readonly WaitReason[] = ["queued", "taken", "leased", "again"];
 
-/** Shows that an upload is deleted for good: when, what was given back, and what became of its objects. */
+/** The proof of a deletion: when it was made, how many bytes it returned, and whether the objects are gone. */
 export function deletionRoutes({ books, cleaner }: RouteParts): Route[] {
   return [
     route({
       method: "GET",
       path: "/api/v1/uploads/:upload_id/deletion",
       summary: "Show a deletion: when the upload was deleted and its object removed, or what that waits for",
-      // Who could delete it may ask.
+      // Everybody who could delete the upload may see this.
       access: PERMISSIONS.deleteUpload,
       params: UploadParams,
-      handle: ({ principal, params, nowMs }) => ({
-        data: present(books.deletions.find(principal, params.upload_id, nowMs), cleaner.pauseReason() !== null),
-      }),
+      async handle({ principal, params, nowMs }) {
+        const deletion = await books.deletions.find(principal, params.upload_id, nowMs);
+        return { data: present(deletion, cleaner.pauseReason() !== null) };
+      },
     }),
   ];
 }

@@ -1,5 +1,5 @@
 import * as z from "zod";
-import type { PageStart, UploadPage } from "../books/sqlite/upload_lists.ts";
+import type { PageStart, UploadPage } from "../books/uploads.ts";
 import type { Pagination } from "../http/route.ts";
 import { PAGE_LIMIT_DEFAULT, PAGE_LIMIT_MAX, PAGE_OFFSET_MAX, queryInteger } from "./wire/common.ts";
 import { pageLink } from "./wire/present.ts";

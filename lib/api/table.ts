@@ -2,7 +2,7 @@ import type { Books } from "../books/sqlite/open_books.ts";
 import type { Config } from "../config/config.ts";
 import type { Route } from "../http/route.ts";
 import type { Cleaner } from "../operations/cleaner.ts";
-import type { createConfirm } from "../operations/confirm.ts";
+import type { Confirm } from "../operations/confirm.ts";
 import type { StoreGuard } from "../operations/store_guard.ts";
 import type { ObjectRoutes } from "../store/disk/object_routes.ts";
 import type { ObjectStore } from "../store/objects.ts";
@@ -19,7 +19,7 @@ import { workspaceRoutes } from "./workspaces.ts";
 export interface RouteParts {
   books: Books;
   objects: ObjectStore;
-  confirm: ReturnType<typeof createConfirm>;
+  confirm: Confirm;
   cleaner: Cleaner;
   guard: StoreGuard;
   /** Null where clients speak to an S3 server. */

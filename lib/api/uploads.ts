@@ -1,7 +1,7 @@
 import { fileType } from "../books/file_types.ts";
+import { repeatable } from "../books/idempotency.ts";
 import { PERMISSIONS } from "../books/permissions.ts";
-import { repeatable } from "../books/sqlite/idempotency.ts";
-import type { Upload } from "../books/sqlite/uploads.ts";
+import type { Upload } from "../books/uploads.ts";
 import { type Route, route } from "../http/route.ts";
 import { CHECKSUM_HEADER, checksumHeaderOf } from "../store/checksum.ts";
 import { pageStart, paginateByKey } from "./keyed_pages.ts";
@@ -10,12 +10,12 @@ import { ConfirmUploadBody, createUploadBody, UploadParams } from "./wire/common
 import { presentUpload } from "./wire/present.ts";
 import { ListUploadsQuery } from "./wire/uploads.ts";
 
-/** Header of a request that is done once, however often it is sent. */
+/** A request with this header is carried out once, however often it is sent. */
 const IDEMPOTENCY_KEY = "idempotency-key";
 const UPLOADS = "/api/v1/uploads";
 const UPLOAD = "/api/v1/uploads/:upload_id";
 
-/** The life of an upload: create, confirm, look, delete. */
+/** The life of an upload: create, confirm, show, delete. */
 export function uploadRoutes({ books, objects, confirm, cleaner, guard, config }: RouteParts): Route[] {
   const { uploads } = books;
   const show = (upload: Upload, nowMs: number) =>
@@ -35,7 +35,7 @@ export function uploadRoutes({ books, objects, confirm, cleaner, guard, config }
         const checksumSha256 = checksum_sha256 ?? null;
         const type = fileType(filename, category);
         const asked = ["POST", UPLOADS, body];
-        const request = repeatable(principal, headers[IDEMPOTENCY_KEY], { status: 201, asked });
+        const request = repeatable(principal, headers[IDEMPOTENCY_KEY], asked);
         const created = await uploads.create(principal, { type, category, statedSizeBytes, checksumSha256 }, request);
         const { upload, stagingKey } = created;
         const upload_url = objects.presignPut(stagingKey, {
@@ -47,7 +47,7 @@ export function uploadRoutes({ books, objects, confirm, cleaner, guard, config }
         });
         const data = { upload: show(upload, nowMs), upload_url };
         if (checksumSha256 === null) return { status: 201, data };
-        // What the PUT has to send besides; on the embedded store the URL says it all, and the header may be left out.
+        // S3 wants it in a header of the PUT as well. The embedded store reads it from the URL, and the header is optional.
         const upload_headers = { [CHECKSUM_HEADER]: checksumHeaderOf(checksumSha256) };
         return { status: 201, data: { ...data, upload_headers } };
       },
@@ -66,7 +66,7 @@ export function uploadRoutes({ books, objects, confirm, cleaner, guard, config }
           uploadId: params.upload_id,
           contextType: body.context_type,
           contextId: body.context_id,
-          repeatable: repeatable(principal, headers[IDEMPOTENCY_KEY], { status: 200, asked }),
+          repeatable: repeatable(principal, headers[IDEMPOTENCY_KEY], asked),
         });
         return { data: show(upload, nowMs), after: cleaner.wake };
       },
@@ -80,7 +80,7 @@ export function uploadRoutes({ books, objects, confirm, cleaner, guard, config }
       params: UploadParams,
       async handle({ principal, headers, params }) {
         const asked = ["DELETE", UPLOAD, params];
-        const request = repeatable(principal, headers[IDEMPOTENCY_KEY], { status: 200, asked });
+        const request = repeatable(principal, headers[IDEMPOTENCY_KEY], asked);
         await uploads.remove(principal, params.upload_id, request);
         return { data: {}, after: cleaner.wake };
       },
@@ -92,7 +92,9 @@ export function uploadRoutes({ books, objects, confirm, cleaner, guard, config }
       summary: "Show an upload",
       access: PERMISSIONS.readUploads,
       params: UploadParams,
-      handle: ({ principal, params, nowMs }) => ({ data: show(uploads.find(principal, params.upload_id), nowMs) }),
+      async handle({ principal, params, nowMs }) {
+        return { data: show(await uploads.find(principal, params.upload_id), nowMs) };
+      },
     }),
 
     route({

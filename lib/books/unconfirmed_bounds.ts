@@ -1,6 +1,6 @@
 import { AppError } from "../errors.ts";
 
-/** What may be staged beyond the quota: whoever has used theirs up can still upload, and learn at the confirm what to do. */
+/** Bytes that may be staged beyond the quota. An owner without room can still upload, and learns at the confirm what to do. */
 const EXTRA_BYTES = 64 * 1024 * 1024;
 const RETRY_AFTER_SECONDS = 60;
 
@@ -10,7 +10,7 @@ export interface Owner {
   userId: string;
 }
 
-/** What counts against the bound on uploads. */
+/** The figures that count against the bound on uploads. */
 interface UploadFigures {
   /** Pending ones. */
   uploads: number;
@@ -18,7 +18,7 @@ interface UploadFigures {
   heldUploads: number;
 }
 
-/** What counts against the bounds on bytes, and how many are asked for. */
+/** The figures that count against the bounds on bytes, and how many are asked for. */
 interface ByteFigures {
   bytes: number;
   /** The lengths of the upload URLs that are still good although their upload is deleted or confirmed. */
@@ -59,7 +59,7 @@ export function tooManyBySetting(owner: Owner, figures: ByteFigures, max: number
   return new AppError("rate_limited", message, { retryAfterSeconds: RETRY_AFTER_SECONDS });
 }
 
-/** So few bytes are in order whatever the quota. */
+/** Whether so few bytes are fine whatever the quota. */
 export function areFew(figures: ByteFigures): boolean {
   return sumOf(figures) <= EXTRA_BYTES;
 }
@@ -69,8 +69,8 @@ export function tooManyByQuota(owner: Owner, figures: ByteFigures, quota: Quota)
   const { storageBytesQuota: quotaBytes, storageBytesUsed: usedBytes } = quota;
   const leftBytes = Math.max(0, quotaBytes - usedBytes);
   const fitsWhatIsLeft = figures.bytes + figures.moreBytes <= leftBytes + EXTRA_BYTES;
-  // What the URLs of confirmed uploads may still bring is held against the whole quota, not against what those uploads have
-  // left of it: otherwise nobody could fill more than half of theirs within the life of a URL.
+  // Bytes that the URLs of confirmed uploads may still bring are held against the whole quota, not against the part of it
+  // that those uploads have left: otherwise nobody could fill more than half of their quota within the life of a URL.
   if (fitsWhatIsLeft && sumOf(figures) <= quotaBytes + EXTRA_BYTES) return null;
   const most = fitsWhatIsLeft
     ? `${quotaBytes + EXTRA_BYTES} together: the quota of ${quotaBytes}, and ${EXTRA_BYTES} more`

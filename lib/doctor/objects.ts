@@ -1,4 +1,4 @@
-import type { Removals } from "../books/sqlite/removals.ts";
+import type { Removals } from "../books/removals.ts";
 import { compareMarker, contestedReason, type MarkerParts, type MarkerVerdict } from "../operations/ledger_marker.ts";
 import { WHAT_TO_DO } from "../operations/store_complaints.ts";
 import { type ObjectStore, StoreError } from "../store/objects.ts";

@@ -5,7 +5,7 @@ const BUSY_UTILIZATION = 0.7;
 const BUSY_PAUSE_FACTOR = 9;
 /**
  * What the cleaner costs the event loop in all, times what its writes take of it: the rest is for calling the store, handing
- * on its results, and commits. Measured with nothing else going on: 3 on either store, more where a commit takes long.
+ * on its results, and commits. Measured with nothing else going on: 3 on either store, more if a commit takes long.
  */
 const COST_FACTOR = 4;
 /** One write that was slow because the disk is must not make the pause as long. */

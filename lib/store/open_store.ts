@@ -3,7 +3,7 @@ import type { Config } from "../config/config.ts";
 import { makeSigningKey, OBJECTS_FOLDER, readSigningKey, SIGNING_KEY_BYTES } from "../data_dir.ts";
 import type { Log } from "../log.ts";
 import { createObjectRoutes, type ObjectRoutes } from "./disk/object_routes.ts";
-import { createDiskStore, type DiskStoreOptions, type Staging } from "./disk/objects_disk.ts";
+import { createDiskStore, type DiskStoreOptions } from "./disk/objects_disk.ts";
 import type { ObjectStore } from "./objects.ts";
 import type { S3StoreOptions } from "./s3/objects_s3.ts";
 
@@ -12,7 +12,7 @@ export interface StoreOptions {
   installationId: string;
   /** What clients see of this service. */
   publicUrl: () => string;
-  staging: Staging;
+  staging: DiskStoreOptions["staging"];
   /** Called when the embedded store finds the disk full. */
   onFull?: DiskStoreOptions["onFull"];
   /** Told of every call to an S3 server, for metrics. */

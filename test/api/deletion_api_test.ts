@@ -3,8 +3,9 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { DATABASE_FILE } from "../../lib/books/sqlite/db/db.ts";
 import { createDeletions } from "../../lib/books/sqlite/deletions.ts";
-import { createRemovals } from "../../lib/books/sqlite/removals.ts";
+import { createRemovalEntries, createRemovals } from "../../lib/books/sqlite/removals.ts";
 import { createRemovedObjects } from "../../lib/books/sqlite/removed_objects.ts";
+import { createUploadViews } from "../../lib/books/sqlite/upload_views.ts";
 import type { Answer, Json } from "../help/app.ts";
 import { DAY_MS, startFaultyApp } from "../help/faulty_app.ts";
 import { noAnswer } from "../help/faulty_store.ts";
@@ -205,12 +206,13 @@ test("an expired upload's deletion is shown as well", async (t) => {
 });
 
 test("a deletion is found, and a batch settled, by index, however many there are", async (t) => {
-  const { dataDir, app } = await startFaultyApp(t);
-  const parts = { uploads: app.books.uploads, installationId: "i", removed: { record: () => {}, find: () => null } };
+  const { dataDir } = await startFaultyApp(t);
+  const removed = { record: () => {}, find: () => null };
   const plans = queryPlans(join(dataDir, DATABASE_FILE), (db) => {
-    createDeletions(db, parts);
+    createDeletions(db, { views: createUploadViews(db), installationId: "i", removed });
     createRemovedObjects(db);
-    createRemovals(db, { releaseUrl: () => () => {}, recordRemoved: () => {} });
+    const entries = createRemovalEntries(db);
+    createRemovals(db, { entries, releaseUrl: () => () => {}, recordRemoved: () => {} });
   });
   // At start alone, and with each failed pass: nothing is marked by an index.
   const few = /taken_at_ms = NULL, last_error = coalesce/;

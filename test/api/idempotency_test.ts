@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { DATABASE_FILE } from "../../lib/books/sqlite/db/db.ts";
-import { createIdempotency } from "../../lib/books/sqlite/idempotency.ts";
+import { createIdempotency, createIdempotencyMemory } from "../../lib/books/sqlite/idempotency.ts";
 import type { TestApp } from "../help/app.ts";
 import { noAnswer } from "../help/faulty_store.ts";
 import { assertKeyRefused, FILE, OTHER_REQUEST, startKeyedApp, UPLOADS } from "../help/keyed_app.ts";
@@ -302,10 +302,11 @@ test("for 24 hours, and no longer: then the key is as good as new", async (t) =>
 test("the cleaner removes expired keys, in steps, and only them; not while the clock is in doubt", async (t) => {
   const its = await startKeyedApp(t);
   const { idempotency, db } = its.app.books;
-  const request = { callerId: "c", requestSha256: "0".repeat(64), status: 200 };
+  const memory = createIdempotencyMemory(db, { now: its.clock.now, keysMax: 10_000 });
+  const request = { callerId: "c", requestSha256: "0".repeat(64) };
   const fill = (count: number, name: string) =>
     db.write(() => {
-      for (let i = 0; i < count; i++) idempotency.remember({ ...request, idempotencyKey: `${name}${i}` }, "an upload");
+      for (let i = 0; i < count; i++) memory.remember({ ...request, idempotencyKey: `${name}${i}` }, "an upload");
     });
   await fill(1_250, "old");
   its.clock.advance(HOUR_MS);
@@ -361,7 +362,6 @@ test("no URL is kept, and without the header nothing is", async (t) => {
       caller_id: its.owner.apiKeyId,
       idempotency_key: "a",
       request_sha256: its.sql.prepare("SELECT request_sha256 FROM idempotency_keys").pluck().get(),
-      status: 201,
       upload_id: upload.id,
       staging_key: its.keyOf(upload.id),
       expires_at_ms: its.clock.now() + 24 * HOUR_MS,
@@ -371,9 +371,10 @@ test("no URL is kept, and without the header nothing is", async (t) => {
 
 test("keys are looked up and expired by index, however many there are", async (t) => {
   const its = await startKeyedApp(t);
-  const plans = queryPlans(join(its.dataDir, DATABASE_FILE), (db) =>
-    createIdempotency(db, { background: db, now: its.clock.now, keysMax: 1 }),
-  );
+  const plans = queryPlans(join(its.dataDir, DATABASE_FILE), (db) => {
+    createIdempotency(db);
+    createIdempotencyMemory(db, { now: its.clock.now, keysMax: 1 });
+  });
   assert.ok(plans.length >= 4);
   for (const { sql, steps } of plans) assert.doesNotMatch(steps, /SCAN (?!CONSTANT)|TEMP B-TREE/, sql);
 });

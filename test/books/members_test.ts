@@ -2,7 +2,11 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { test } from "node:test";
 import { DATABASE_FILE } from "../../lib/books/sqlite/db/db.ts";
+import { createIdempotencyMemory } from "../../lib/books/sqlite/idempotency.ts";
 import { createMembers } from "../../lib/books/sqlite/members.ts";
+import { createRemovalEntries } from "../../lib/books/sqlite/removals.ts";
+import { createUploadRows } from "../../lib/books/sqlite/upload_rows.ts";
+import { createUploadViews } from "../../lib/books/sqlite/upload_views.ts";
 import { createUploads } from "../../lib/books/sqlite/uploads.ts";
 import { createWorkspaces } from "../../lib/books/sqlite/workspaces.ts";
 import { newId } from "../../lib/ids.ts";
@@ -209,20 +213,20 @@ test("a workspace has so many members and no more", async (t) => {
 
 test("finding someone by address, a person's workspaces, or what is to be emptied, walks no table", async (t) => {
   const app = await startPeopleApp(t);
-  const { workspaces, rights, removals, idempotency, unconfirmed } = app.app.books;
+  const { workspaces, rights, contexts, unconfirmed } = app.app.books;
   const options = { uploadUrlTtlMs: 1, pendingTtlMs: 1 };
   const plans = queryPlans(join(app.dataDir, DATABASE_FILE), (db) => {
     createMembers(db, { workspaces, now: Date.now });
     createWorkspaces(db, Date.now);
     createUploads(db, {
-      background: db,
-      workspaces,
-      rights,
-      removals,
-      idempotency,
-      unconfirmed,
-      now: Date.now,
-      options,
+      ...{
+        background: db,
+        rows: createUploadRows(db),
+        views: createUploadViews(db),
+        entries: createRemovalEntries(db),
+      },
+      memory: createIdempotencyMemory(db, { now: Date.now, keysMax: 1 }),
+      ...{ workspaces, rights, contexts, unconfirmed, installationId: "i", now: Date.now, options },
     });
   });
   // Whether there is a workspace at all is the first entry of an index that holds none but those in use.

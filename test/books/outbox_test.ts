@@ -121,7 +121,7 @@ test("a second removal and a lease count from their time, also after they failed
 
   const { id } = await its.createUpload();
   const leaseMs = 60_000;
-  await app.books.uploads.reserveFinalKey(id, { sizeBytes: 1, leaseMs });
+  await app.books.uploads.reserveFinalKey(id, { workspaceId: its.owner.workspaceId, sizeBytes: 1, leaseMs });
   const leasedAtMs = clock.now();
   assert.equal(await since(leasedAtMs + leaseMs - 1), null);
   assert.equal(await since(leasedAtMs + leaseMs), leasedAtMs + leaseMs);

@@ -126,7 +126,7 @@ test("what a look through the bucket finds staged counts, and no more uploads ar
   const { id, uploadUrl } = await app.createUpload();
   assert.equal((await app.put(uploadUrl, "x".repeat(101))).status, 200);
   assert.equal((await app.create()).status, 201, "nobody has told the service yet");
-  await app.app.cleaner.lookForLateArrivals();
+  await app.app.cleaner.scanStaging();
   const refused = await app.create();
   assert.equal(refused.status, 429);
   assert.match(refused.json.error.message, /101 bytes in uploads that were never confirmed/);

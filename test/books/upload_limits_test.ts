@@ -5,7 +5,9 @@ import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { DATABASE_FILE } from "../../lib/books/sqlite/db/db.ts";
+import { createRemovalEntries } from "../../lib/books/sqlite/removals.ts";
 import { createUnconfirmed } from "../../lib/books/sqlite/unconfirmed.ts";
+import { createUploadRows } from "../../lib/books/sqlite/upload_rows.ts";
 import { silentLog, startTestApp, type TestApp } from "../help/app.ts";
 import { afterwards } from "../help/db.ts";
 import { startPeopleApp } from "../help/people.ts";
@@ -277,7 +279,7 @@ test(
 
     const third = await startTestApp(t, { env, dataDir, owner });
     assert.equal(staged(third), 0);
-    await third.app.cleaner.lookForLateArrivals();
+    await third.app.cleaner.scanStaging();
     assert.equal(staged(third), 100);
     const { uploadUrl: url } = await third.createUpload();
     assert.equal((await third.put(url, "x")).status, 429);
@@ -308,7 +310,9 @@ test("what is staged and what is held are read from indexes alone", async (t) =>
   const { workspaces } = app.app.books;
   const options = { pendingUploadsMax: 1, stagedBytesMax: null, defaultQuotaBytes: 1, urlsOutliveUploads: true };
   const plans = queryPlans(join(app.dataDir, DATABASE_FILE), (db) =>
-    createUnconfirmed(db, { workspaces, log: silentLog, options }),
+    createUnconfirmed(db, {
+      ...{ rows: createUploadRows(db), entries: createRemovalEntries(db), workspaces, log: silentLog, options },
+    }),
   );
   const counts = plans.filter(({ sql }) => sql.includes("count(*)")).map(({ steps }) => steps);
   assert.deepEqual(counts, [

@@ -41,7 +41,7 @@ async function start(t: TestContext, store: "disk" | "minio"): Promise<Watched |
     ...app,
     figures,
     async scanned() {
-      await cleaner.lookForLateArrivals();
+      await cleaner.scanStaging();
       await books.unconfirmed.flushNotes();
       const shown = await figures();
       const { bytes_used = 0, bytes_pending_stored = 0, bytes_awaiting_removal = 0 } = shown;

@@ -255,7 +255,6 @@ test("what the service itself asks of the store is tried too: condition, removal
       ...{ config: its.config, installationId: its.app.books.workspaces.installationId(), now: Date.now },
       store: { ...its.store, ...change },
       removals: its.app.books.removals,
-      write: its.app.books.db.write,
       lacksMultiDelete: () => lacksMultiDelete,
     });
     return report;

@@ -5,14 +5,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Readable } from "node:stream";
 import { type TestContext, test } from "node:test";
+import { noPendingUpload } from "../../lib/books/staging.ts";
 import { newId, newObjectKey } from "../../lib/ids.ts";
 import { createLog } from "../../lib/log.ts";
-import {
-  createDiskStore,
-  type DiskStore,
-  type DiskStoreOptions,
-  type Staging,
-} from "../../lib/store/disk/objects_disk.ts";
+import { createDiskStore, type DiskStore, type DiskStoreOptions } from "../../lib/store/disk/objects_disk.ts";
 import type { ObjectStat } from "../../lib/store/objects.ts";
 import { rawPathIn, rawRows } from "./raw_objects.ts";
 
@@ -98,14 +94,27 @@ export async function openTestStore(t: TestContext, changes: Partial<DiskStoreOp
 }
 
 /** One owner's uploads, as far as a store sees them. */
-export function stagingOf(isPending: (objectKey: string) => boolean, ownerId = "owner"): Staging {
+export function stagingOf(isPending: (objectKey: string) => boolean, ownerId = "owner"): DiskStoreOptions["staging"] {
   return uncounted((objectKey) => (isPending(objectKey) ? ownerId : null));
 }
 
 /** As if nobody were bounded in what they stage. */
-export function uncounted(ownerOf: Staging["ownerOf"]): Staging {
-  const put = { growTo: () => {}, stored: () => {}, end: () => {} };
-  return { ownerOf, isNamed: () => true, stagedBytes: () => 0, beginPut: () => put };
+export function uncounted(ownerOf: (objectKey: string) => string | null): DiskStoreOptions["staging"] {
+  const findOwner = async (objectKey: string): Promise<string> => {
+    const ownerId = ownerOf(objectKey);
+    if (ownerId === null) throw noPendingUpload();
+    return ownerId;
+  };
+  return {
+    findOwner,
+    async whilePending(objectKey, place) {
+      if (ownerOf(objectKey) === null) throw noPendingUpload();
+      return place();
+    },
+    isNamed: async () => true,
+    stagedBytes: () => 0,
+    beginPut: async () => ({ growTo: async () => {}, stored: () => {}, end: () => {} }),
+  };
 }
 
 /** The final key for the upload of a staging key. */

@@ -163,7 +163,7 @@ test(`the books are the model's after each of ${STEPS} random steps`, async (t) 
   its.clock.advance(3 * DAY_MS);
   model.expire(its.clock.now());
   await its.app.cleaner.runOnce();
-  await its.app.cleaner.lookForLateArrivals();
+  await its.app.cleaner.scanStaging();
   for (let pass = 0; pass < 3; pass++) await its.app.cleaner.runOnce();
   model.strays.clear();
   await model.check(its.sql, its.raw, { thoroughly: true });

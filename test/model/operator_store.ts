@@ -53,7 +53,7 @@ export function createStoreAccidents(t: TestContext, world: World, operations: O
     clock.advance(COMPARED_MS);
     const nothing = { removed: 0, failed: 0, expired: 0 };
     assert.deepEqual(await app.cleaner.runOnce(), nothing, "nothing is removed, nothing expires");
-    assert.equal(await app.cleaner.lookForLateArrivals(), 0);
+    assert.equal(await app.cleaner.scanStaging(), 0);
     const { key } = random.pick(model.workspaces)?.owner ?? assert.fail();
     const body = { filename: "a.bin", category: "file" };
     expectStatus("create in another store", await call("POST", "/api/v1/uploads", { key, body }), [503]);

@@ -82,7 +82,7 @@ for (const make of S3_MAKES) {
       assert.ok(hours < 25, "it is removed within the URL's life and 25 hours");
       clock.advance(HOUR_MS);
       hours++;
-      await app.cleaner.lookForLateArrivals();
+      await app.cleaner.scanStaging();
       await app.cleaner.runOnce();
     }
     // A PUT may be under way for a day: what is younger stays.
@@ -200,7 +200,7 @@ async function drainOne(rig: Rig): Promise<void> {
   for (let day = 0; day < 2; day++) {
     rig.its.clock.advance(DAY_MS + HOUR_MS);
     await cleaner.runOnce();
-    await cleaner.lookForLateArrivals();
+    await cleaner.scanStaging();
     await cleaner.runOnce();
   }
   await checkRawDrained(rig.its.sql, rawOf(rig));

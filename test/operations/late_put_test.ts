@@ -246,8 +246,8 @@ test("the look through staging enters what nothing names and is older than its U
   const strangersPath = await putByHand(dataDir, `staging/${installationId}/${unknownId}/README`, isOldMs);
   await app.cleaner.runOnce();
 
-  assert.equal(await app.cleaner.lookForLateArrivals(), 2);
-  assert.equal(await app.cleaner.lookForLateArrivals(), 0);
+  assert.equal(await app.cleaner.scanStaging(), 2);
+  assert.equal(await app.cleaner.scanStaging(), 0);
   await app.cleaner.runOnce();
   assert.deepEqual(
     its
@@ -257,7 +257,7 @@ test("the look through staging enters what nothing names and is older than its U
     [its.keyOf(confirmed.id), ...[youngKey, its.keyOf(pending.id)].sort()],
   );
   clock.advance(61_000);
-  assert.equal(await app.cleaner.lookForLateArrivals(), 1);
+  assert.equal(await app.cleaner.scanStaging(), 1);
   await app.cleaner.runOnce();
   assert.ok(!its.files().includes(youngKey));
   assert.equal((await its.confirm(pending.id)).status, 200);

@@ -175,7 +175,7 @@ test("a restored old database: nothing is removed, expired or entered, and ready
   const entries = rows();
   its.clock.advance(3 * DAY_MS);
   assert.deepEqual(await its.app.cleaner.runOnce(), { removed: 0, failed: 0, expired: 0 });
-  assert.equal(await its.app.cleaner.lookForLateArrivals(), 0);
+  assert.equal(await its.app.cleaner.scanStaging(), 0);
   assert.deepEqual(its.files().sort(), before, "today's charged object is still there");
   assert.deepEqual(rows(), entries);
   assert.equal(its.statusOf(stagedId), "pending");

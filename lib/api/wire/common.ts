@@ -1,6 +1,6 @@
 import * as z from "zod";
 import { CATEGORIES } from "../../books/file_types.ts";
-import { CONTEXT_TYPES } from "../../books/sqlite/workflows.ts";
+import { CONTEXT_TYPES } from "../../books/uploads.ts";
 
 /** Rows on one page of a list. */
 export const PAGE_LIMIT_MAX = 100;

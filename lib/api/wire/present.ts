@@ -1,5 +1,5 @@
-import type { Upload } from "../../books/sqlite/uploads.ts";
 import type { Workflow } from "../../books/sqlite/workflows.ts";
+import type { Upload } from "../../books/uploads.ts";
 import type { Pagination } from "../../http/route.ts";
 import type { ObjectStore } from "../../store/objects.ts";
 import { timestamp } from "../../timestamp.ts";

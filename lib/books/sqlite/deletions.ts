@@ -1,54 +1,15 @@
-import { AppError } from "../../errors.ts";
+import { type Deletion, type Deletions, notDeleted, type WaitingObject, type WaitReason } from "../deletions.ts";
 import { CHANGES_UPLOAD_SQL, type SessionParams, sessionParams } from "../permissions.ts";
 import type { Principal } from "../principals.ts";
+import { noUpload } from "../uploads.ts";
 import type { Db } from "./db/db.ts";
 import { OVERDUE_SINCE_SQL } from "./outbox.ts";
 import { CUT_OFF } from "./removals.ts";
 import type { RemovedObjectsRecord } from "./removed_objects.ts";
-import { noUpload } from "./upload_views.ts";
-import type { Uploads } from "./uploads.ts";
+import type { UploadViews } from "./upload_views.ts";
 
-/** Objects of one upload that are told of. Only a confirm that failed again and again leaves more than two. */
+/** Objects of one upload that are shown. Only a confirm that failed again and again leaves more than two. */
 const WAITING_MAX = 20;
-
-/** What stands between an object and its removal. */
-export type WaitReason =
-  /** It is its turn, or about to be. */
-  | "queued"
-  /** The store is being asked to remove it. */
-  | "taken"
-  /** The last attempt failed; later ones follow. */
-  | "failed"
-  /** The store as a whole could not be used when it was tried. */
-  | "store_unavailable"
-  /** The process ended while it was being removed. */
-  | "cut_off"
-  /** A confirm that copies to it may not have ended. */
-  | "leased"
-  /** It was removed once. Something may come under its key until its time, and is removed then. */
-  | "again";
-
-/** An object of a deleted upload that is still to be removed, or to be removed once more. */
-export interface WaitingObject {
-  /** Whether it is the confirmed file, or what was PUT to the upload URL. */
-  place: "final" | "staging";
-  reason: WaitReason;
-  nextAttemptAtMs: number;
-}
-
-/** What is known of an upload's deletion. */
-export interface Deletion {
-  uploadId: string;
-  deletedAtMs: number;
-  /** 0 if it was never charged. */
-  bytesReleased: number;
-  /** When the last of its objects was removed; null if one waits, or no one has written it down. */
-  removedAtMs: number | null;
-  /** How often it was tried to remove its objects, as far as they are removed, and how often that failed of the others. */
-  attempts: number;
-  /** Empty: they are removed. */
-  waiting: readonly WaitingObject[];
-}
 
 interface Entry {
   ownerId: string | null;
@@ -65,21 +26,19 @@ interface Entry {
 /** Whose a deleted upload was. */
 interface Owner {
   workspaceId: string | null;
-  /** Who had made it, if that is known. */
+  /** The user who made it, if that is known. */
   userId: string | null;
 }
 
-export type Deletions = ReturnType<typeof createDeletions>;
-
 /**
- * Shows that an upload is deleted for good. The ledger knows when a charged one was; the outbox what is still to be removed;
- * the record what is.
+ * Three tables know of a deletion: the ledger when a charged upload was deleted, the outbox what is still to be removed,
+ * and the record of removed objects what is gone.
  */
 export function createDeletions(
   db: Db,
-  parts: { uploads: Pick<Uploads, "findToChange">; removed: RemovedObjectsRecord; installationId: string },
-) {
-  const { uploads, removed, installationId } = parts;
+  parts: { views: Pick<UploadViews, "findToChange">; removed: RemovedObjectsRecord; installationId: string },
+): Deletions {
+  const { views, removed, installationId } = parts;
   const selectRelease = db.prepare<[string], { workspaceId: string; bytes: number; atMs: number }>(`
     SELECT workspace_id AS workspaceId, bytes, at_ms AS atMs
       FROM storage_events WHERE upload_id = ? AND kind = 'release'`);
@@ -88,8 +47,8 @@ export function createDeletions(
            ${OVERDUE_SINCE_SQL} AS sinceMs, due_at_ms AS dueAtMs, again_at_ms AS againAtMs,
            taken_at_ms AS takenAtMs, attempts, last_error AS lastError
       FROM object_removals WHERE object_key > :from AND object_key < :to ORDER BY object_key LIMIT :limit`);
-  // What a session might have deleted, asked of an upload whose row is gone. Nobody is a member of a workspace that is
-  // deleted; its owner, who alone could delete it, may still ask.
+  // The rule for deleting, applied to an upload whose row is gone. A deleted workspace has no members; its owner, who alone
+  // could delete it, may still ask.
   const selectMayAsk = db.prepare<
     SessionParams & { workspaceId: string | null; uploaderId: string | null },
     { may: number }
@@ -113,27 +72,21 @@ export function createDeletions(
     return selectMayAsk.get({ workspaceId, uploaderId, ...sessionParams(principal) }) !== undefined;
   }
 
-  /**
-   * The deletion of an upload, for whoever could have deleted it. Throws `not_found`: alike for everyone else and for ids that
-   * there never were, in other words if the upload still exists.
-   */
   function find(principal: Principal, uploadId: string, nowMs: number): Deletion {
-    if (exists(principal, uploadId)) {
-      throw new AppError("not_found", "This upload is not deleted: send a DELETE for it first");
-    }
+    if (views.findToChange(principal, uploadId) !== undefined) throw notDeleted();
     const release = selectRelease.get(uploadId);
     const record = removed.find(uploadId);
     const finals = entriesOf("final", uploadId);
     const staged = entriesOf("staging", uploadId);
     const entries = [...finals, ...staged];
-    // The one that its deletion entered.
+    // The entry that was made by the deletion.
     const entered = entries.find(({ userId }) => userId !== null);
     const userId = record?.userId ?? entered?.userId ?? null;
     const ownerId = record?.ownerId ?? entered?.ownerId ?? null;
     const deletedAtMs = release?.atMs ?? record?.deletedAtMs ?? entered?.enteredAtMs ?? null;
-    // No person has the id of a workspace.
+    // An owner that is not the user is a workspace.
     const workspaceId = release?.workspaceId ?? (ownerId === userId ? null : ownerId);
-    // Asked in every case: whether there is such an id must not show in the time either.
+    // Checked in every case: the time that this takes must not tell whether the id exists (NO-LEAK).
     if (!mayAsk(principal, { workspaceId, userId }) || deletedAtMs === null) throw noUpload();
     return {
       uploadId,
@@ -148,17 +101,7 @@ export function createDeletions(
     };
   }
 
-  function exists(principal: Principal, uploadId: string): boolean {
-    try {
-      uploads.findToChange(principal, uploadId);
-      return true;
-    } catch (error) {
-      if (error instanceof AppError && error.code === "not_found") return false;
-      throw error;
-    }
-  }
-
-  return { find };
+  return { find: async (principal, uploadId, nowMs) => find(principal, uploadId, nowMs) };
 }
 
 function waitingObject(place: WaitingObject["place"], entry: Entry, nowMs: number): WaitingObject {

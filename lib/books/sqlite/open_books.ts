@@ -4,17 +4,20 @@ import { createKeptTimes } from "./clock.ts";
 import { type DbOptions, openDb } from "./db/db.ts";
 import { measuredDb } from "./db/measured_db.ts";
 import { createDeletions } from "./deletions.ts";
-import { createIdempotency } from "./idempotency.ts";
+import { createIdempotency, createIdempotencyMemory } from "./idempotency.ts";
 import { createKeys } from "./keys.ts";
 import { createLedger } from "./ledger.ts";
 import { createMembers } from "./members.ts";
 import { createOutboxReader } from "./outbox.ts";
-import { createRemovals } from "./removals.ts";
+import { createRemovalEntries, createRemovals } from "./removals.ts";
 import { createRemovedObjects } from "./removed_objects.ts";
 import { createRights } from "./rights.ts";
+import { createStaging } from "./staging.ts";
 import { createStoreRecords } from "./stores.ts";
 import { createTotals } from "./totals.ts";
 import { createUnconfirmed } from "./unconfirmed.ts";
+import { createUploadRows } from "./upload_rows.ts";
+import { createUploadViews } from "./upload_views.ts";
 import { createUploads } from "./uploads.ts";
 import { createUsage } from "./usage.ts";
 import { createUsers } from "./users.ts";
@@ -52,8 +55,12 @@ export function openBooks({ config, log, now, migrate, holdsLock, onFatal, onFul
   // What goes on in the background steps aside for requests in proportion to what it has used itself.
   const background = measuredDb(db);
   const workspaces = createWorkspaces(db, now);
+  const installationId = workspaces.installationId();
+  const rows = createUploadRows(db);
+  const views = createUploadViews(db);
+  const entries = createRemovalEntries(db);
   const unconfirmed = createUnconfirmed(db, {
-    ...{ workspaces, log },
+    ...{ rows, entries, workspaces, log },
     options: {
       pendingUploadsMax: config.pendingUploadsMax,
       stagedBytesMax: config.stagedBytesMax,
@@ -62,36 +69,29 @@ export function openBooks({ config, log, now, migrate, holdsLock, onFatal, onFul
     },
   });
   const removed = createRemovedObjects(db);
-  const removals = createRemovals(background, { releaseUrl: unconfirmed.releaseUrl, recordRemoved: removed.record });
+  const removals = createRemovals(background, {
+    entries,
+    releaseUrl: unconfirmed.releaseUrl,
+    recordRemoved: removed.record,
+  });
   const outbox = createOutboxReader(db);
-  const idempotency = createIdempotency(db, { background, now, keysMax: config.idempotencyKeysMax });
+  const memory = createIdempotencyMemory(db, { now, keysMax: config.idempotencyKeysMax });
   const rights = createRights(db, { workspaces, now });
+  const contexts = createContexts(db, { workspaces, rights, now, workflowsMax: config.workflowsPerWorkspaceMax });
   const uploads = createUploads(db, {
-    background,
-    workspaces,
-    rights,
-    removals,
-    idempotency,
-    unconfirmed,
-    now,
+    ...{ background, rows, views, entries, memory, unconfirmed, rights, contexts, workspaces, installationId, now },
     options: {
       uploadUrlTtlMs: config.uploadUrlTtlSeconds * 1000,
       pendingTtlMs: config.pendingTtlSeconds * 1000,
     },
   });
   return {
-    ...{ db, workspaces, rights, removals, idempotency, unconfirmed, uploads },
-    deletions: createDeletions(db, { uploads, removed, installationId: workspaces.installationId() }),
-    /** What the embedded store asks about the uploads that it takes in and hands out. */
-    staging: {
-      ownerOf: uploads.ownerOfPendingKey,
-      isNamed: uploads.isNamedKey,
-      stagedBytes: (ownerId: string): number => unconfirmed.figuresOf(ownerId).stagedBytes,
-      beginPut: unconfirmed.beginPut,
-    },
+    ...{ db, workspaces, rights, removals, contexts, unconfirmed, uploads },
+    idempotency: createIdempotency(background),
+    deletions: createDeletions(db, { views, removed, installationId }),
+    staging: createStaging(db, unconfirmed),
     times: createKeptTimes(db),
     keys: createKeys(db, now),
-    contexts: createContexts(db, { workspaces, rights, now, workflowsMax: config.workflowsPerWorkspaceMax }),
     users: createUsers(db, now),
     members: createMembers(db, { workspaces, now }),
     usage: createUsage(db, { urlsOutliveUploads }),

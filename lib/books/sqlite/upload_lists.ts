@@ -1,53 +1,19 @@
 import { giveWay } from "../../pacer.ts";
-import type { Category } from "../file_types.ts";
 import { selectedWorkspace } from "../permissions.ts";
 import type { Principal } from "../principals.ts";
+import type { PageStart, Upload, UploadFilter, UploadPage, Uploads } from "../uploads.ts";
 import type { Db } from "./db/db.ts";
 import { type Counted, createKeptCounts, type KeptCountsOptions } from "./kept_counts.ts";
-import { UPLOAD_COLUMNS } from "./upload_views.ts";
-import type { Upload } from "./uploads.ts";
+import { createUploadWalks, type Scope, type Walk } from "./upload_walks.ts";
 
 /** Index entries that one statement reads: 0.5 ms or so. */
 const STEP_ROWS_MAX = 2_000;
-/** An entry whose row has to be looked at costs this many times as much; an id that is looked up by itself as well. */
-const LOOK_COST = 8;
 /** Ids are made of hexadecimal digits and hyphens: none comes after this. */
 const AFTER_ALL_IDS = "g";
 const ID_FORM = /^[0-9a-f-]{36}$/;
 
-export interface UploadFilter {
-  status?: "pending" | "uploaded" | undefined;
-  category?: Category | undefined;
-  contextId?: string | undefined;
-}
-
-/** Where a page begins, in the order of the list: after this many uploads, of those with ids below `beforeId`. */
-export interface PageStart {
-  beforeId?: string | undefined;
-  offset: number;
-  limit: number;
-}
-
-export interface UploadPage {
-  uploads: Upload[];
-  total: number;
-  /** Where the next page begins; null if there is none. */
-  nextBeforeId: string | null;
-}
-
 interface UploadListsOptions extends KeptCountsOptions {
   stepRows?: number;
-}
-
-/** The uploads that a list is made of. A null filters nothing. */
-interface Scope {
-  /** Null for personal uploads. */
-  workspaceId: string | null;
-  /** Whose personal uploads; null in a workspace. */
-  userId: string | null;
-  contextId: string | null;
-  status: string | null;
-  category: string | null;
 }
 
 /**
@@ -55,50 +21,13 @@ interface Scope {
  * in short steps, between which requests are answered: neither a place far down a long list nor a filter that few rows
  * match stalls anyone. Rows that come or go meanwhile are seen or not; a page's rows are read in its last step.
  */
-export function createUploadLists(db: Db, { stepRows = STEP_ROWS_MAX, ...options }: UploadListsOptions = {}) {
-  const filterSql = `
-       AND (:status IS NULL OR status = :status)
-       AND (:category IS NULL OR category = :category)`;
-  /** The statements for an index that has the wanted entries in the order of ids. */
-  const walk = (keySql: string, restSql: string, rows: number) => ({
-    rows,
-    stepEnd: db
-      .prepare<Scope & { beforeId: string; rows: number }, string>(`
-      SELECT id FROM uploads WHERE ${keySql} AND id < :beforeId ORDER BY id DESC LIMIT 1 OFFSET :rows - 1`)
-      .pluck(),
-    count: db
-      .prepare<Scope & Range, number>(`
-      SELECT count(*) FROM uploads WHERE ${keySql} AND id < :beforeId AND id >= :fromId ${restSql}`)
-      .pluck(),
-    ids: db
-      .prepare<Scope & Range & { limit: number }, string>(`
-      SELECT id FROM uploads WHERE ${keySql} AND id < :beforeId AND id >= :fromId ${restSql} ORDER BY id DESC LIMIT :limit`)
-      .pluck(),
-  });
-  type Walk = ReturnType<typeof walk>;
-  const ofWorkspace = walk("workspace_id = :workspaceId", filterSql, stepRows);
-  const personal = walk("workspace_id IS NULL AND user_id = :userId", filterSql, stepRows);
-  const ofContext = walk(
-    "context_id = :contextId",
-    `AND +workspace_id = :workspaceId ${filterSql}`,
-    Math.ceil(stepRows / LOOK_COST),
-  );
-  const selectContextOwner = db
-    .prepare<[string], string | null>(`
-    SELECT workspace_id FROM uploads WHERE context_id = ? ORDER BY id DESC LIMIT 1`)
-    .pluck();
-  const selectRow = db.prepare<Scope & { uploadId: string }, Upload>(`
-    SELECT ${UPLOAD_COLUMNS} FROM uploads
-     WHERE id = :uploadId AND workspace_id IS :workspaceId AND (:userId IS NULL OR user_id = :userId) ${filterSql}
-       AND (:contextId IS NULL OR context_id = :contextId)`);
-  const selectNamed = db
-    .prepare<{ uploadId: string; workspaceId: string; workflowId: string }, string>(`
-    SELECT id FROM uploads
-     WHERE id = :uploadId AND workspace_id = :workspaceId AND status = 'uploaded' AND context_id IS NOT :workflowId`)
-    .pluck();
+export function createUploadLists(
+  db: Db,
+  { stepRows = STEP_ROWS_MAX, ...options }: UploadListsOptions = {},
+): Pick<Uploads, "list" | "listOfWorkflow"> {
+  const walks = createUploadWalks(db, stepRows);
   const counts = createKeptCounts(options);
 
-  /** The uploads of the selected workspace, newest first; if none is selected, the caller's personal ones. */
   async function list({ workspaceId, userId }: Principal, filter: UploadFilter, start: PageStart): Promise<UploadPage> {
     const scope: Scope = {
       workspaceId,
@@ -114,10 +43,6 @@ export function createUploadLists(db: Db, { stepRows = STEP_ROWS_MAX, ...options
     return { uploads, total: await totalOf(from, scope), nextBeforeId };
   }
 
-  /**
-   * The confirmed uploads of a workflow, newest first: those that are bound to it, and those of the workspace that its
-   * definition names by id although they are bound to another context.
-   */
   async function listOfWorkflow(
     principal: Principal,
     { workflowId, definitionJson }: { workflowId: string; definitionJson: string },
@@ -126,17 +51,17 @@ export function createUploadLists(db: Db, { stepRows = STEP_ROWS_MAX, ...options
     const workspaceId = selectedWorkspace(principal);
     const scope: Scope = { workspaceId, userId: null, contextId: workflowId, status: "uploaded", category: null };
     const named = await namedUploads(definitionJson, { workspaceId, workflowId });
-    const { ids, nextBeforeId } = await pageOfIds(ofContext, scope, start, named);
+    const { ids, nextBeforeId } = await pageOfIds(walks.ofContext, scope, start, named);
     const uploads = rowsOf(ids, { ...scope, contextId: null });
-    return { uploads, total: (await totalOf(ofContext, scope)) + named.length, nextBeforeId };
+    return { uploads, total: (await totalOf(walks.ofContext, scope)) + named.length, nextBeforeId };
   }
 
   /** The index that leads to a scope's uploads; null if there are none. */
   function walkOf({ workspaceId, contextId }: Scope): Walk | null {
-    if (contextId === null) return workspaceId === null ? personal : ofWorkspace;
+    if (contextId === null) return workspaceId === null ? walks.personal : walks.ofWorkspace;
     // All uploads of a context belong to its workspace. So one row tells whether any is the caller's, and a million of
     // another workspace's take no longer than none.
-    return workspaceId !== null && selectContextOwner.get(contextId) === workspaceId ? ofContext : null;
+    return workspaceId !== null && walks.workspaceOfContext(contextId) === workspaceId ? walks.ofContext : null;
   }
 
   /** The ids of a page. `extraIds`, newest first, belong to the list as well; the walk does not come to them. */
@@ -170,7 +95,7 @@ export function createUploadLists(db: Db, { stepRows = STEP_ROWS_MAX, ...options
 
   /** The rows of ids, without those that have gone or no longer match since their ids were read. */
   function rowsOf(ids: readonly string[], scope: Scope): Upload[] {
-    return ids.flatMap((uploadId) => selectRow.get({ ...scope, uploadId }) ?? []);
+    return ids.flatMap((uploadId) => walks.rowOf(uploadId, scope) ?? []);
   }
 
   function totalOf(from: Walk, scope: Scope): Promise<number> {
@@ -196,14 +121,14 @@ export function createUploadLists(db: Db, { stepRows = STEP_ROWS_MAX, ...options
     definitionJson: string,
     { workspaceId, workflowId }: { workspaceId: string; workflowId: string },
   ): Promise<string[]> {
-    const stepIds = Math.ceil(stepRows / LOOK_COST);
+    const { stepIds } = walks;
     const found: string[] = [];
     const ids = idsNamedIn(definitionJson);
     for (let start = 0; start < ids.length; start += stepIds) {
       // Before the first ones too: a definition may have taken a millisecond to parse.
       await giveWay(workspaceId);
       for (const uploadId of ids.slice(start, start + stepIds)) {
-        if (selectNamed.get({ uploadId, workspaceId, workflowId }) !== undefined) found.push(uploadId);
+        if (walks.isNamed(uploadId, { workspaceId, workflowId })) found.push(uploadId);
       }
     }
     return newestFirst(found);
@@ -212,18 +137,12 @@ export function createUploadLists(db: Db, { stepRows = STEP_ROWS_MAX, ...options
   return { list, listOfWorkflow };
 }
 
-/** Who waits for their turn at a long read. */
+/** The owner who waits for a turn at a long read. */
 function ownerOf({ workspaceId, userId }: Scope): string {
   return workspaceId ?? userId ?? "";
 }
 
-/** Ids from here, inclusive, up to `beforeId`, exclusive. */
-interface Range {
-  fromId: string;
-  beforeId: string;
-}
-
-/** Every text in a JSON document that has the form of an id, each once. Names of members are no texts of it. */
+/** Every string in a JSON document that has the form of an id, each once. Names of members do not count. */
 function idsNamedIn(json: string): string[] {
   const ids = new Set<string>();
   const rest: unknown[] = [JSON.parse(json)];

@@ -2,15 +2,12 @@ import { AppError } from "../../errors.ts";
 import { newId } from "../../ids.ts";
 import { checkRole, PERMISSIONS, selectedWorkspace } from "../permissions.ts";
 import type { Principal } from "../principals.ts";
+import type { ContextType } from "../uploads.ts";
 import type { Db } from "./db/db.ts";
 import { createPlaces } from "./places.ts";
 import type { Rights } from "./rights.ts";
 import { createWorkflowList, type WorkflowFilter } from "./workflow_list.ts";
 import type { Workspaces } from "./workspaces.ts";
-
-/** What an upload can be bound to. `playground` and `workspace` are the workspace itself. */
-export const CONTEXT_TYPES = ["workflow", "playground", "assistant_session", "workspace"] as const;
-export type ContextType = (typeof CONTEXT_TYPES)[number];
 
 /** Characters of a workflow's definition as it is stored. */
 const DEFINITION_CHARS_MAX = 64 * 1024;

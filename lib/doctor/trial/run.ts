@@ -56,7 +56,6 @@ async function tryS3(report: Report, options: Omit<DoctorOptions, "fix" | "wrapS
     try {
       await checkS3Storage(report, {
         ...{ config, store, installationId, removals: books.removals, now },
-        write: books.db.write,
         lacksMultiDelete: () => lacksMultiDelete,
       });
     } finally {

@@ -1,4 +1,4 @@
-import type { Removals } from "../../books/sqlite/removals.ts";
+import type { Removals } from "../../books/removals.ts";
 import type { Config } from "../../config/config.ts";
 import { newId, newObjectKey } from "../../ids.ts";
 import { StoreError } from "../../store/objects.ts";
@@ -22,8 +22,7 @@ export interface TrialOptions {
   config: Config;
   store: S3Store;
   installationId: string;
-  removals: Pick<Removals, "lease" | "takeBackLease">;
-  write: <T>(body: () => T) => Promise<T>;
+  removals: Pick<Removals, "lease" | "takeBackLeases">;
   now: () => number;
 }
 
@@ -34,7 +33,7 @@ export type Trial = ReturnType<typeof createTrial>;
  * killed, the server removes them: what lies in staging at its hourly look, what lies in final by its entry in the outbox.
  */
 export function createTrial(report: Report, options: TrialOptions) {
-  const { config, store, installationId, removals, write, now } = options;
+  const { config, store, installationId, removals, now } = options;
   const ownId = newId();
   const stagingKeys: string[] = [];
   const finalKeys: string[] = [];
@@ -50,7 +49,7 @@ export function createTrial(report: Report, options: TrialOptions) {
   async function finalKey(): Promise<string> {
     const key = newObjectKey("final", installationId, ownId);
     const entry = { uploadId: ownId, sizeBytes: SECRET.length, nowMs: now(), leaseMs: LEASE_MS };
-    await write(() => removals.lease(key, entry));
+    await removals.lease(key, entry);
     finalKeys.push(key);
     return key;
   }
@@ -106,9 +105,7 @@ export function createTrial(report: Report, options: TrialOptions) {
     if (keys.length === 0) return;
     try {
       const failures = await store.remove(keys);
-      await write(() => {
-        for (const key of finalKeys) if (!failures.has(key)) removals.takeBackLease(key);
-      });
+      await removals.takeBackLeases(finalKeys.filter((key) => !failures.has(key)));
       if (failures.size === 0) return;
     } catch (error) {
       if (!(error instanceof StoreError)) throw error;

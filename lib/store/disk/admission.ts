@@ -1,5 +1,5 @@
+import type { StagedPut, Staging } from "../../books/staging.ts";
 import { AppError } from "../../errors.ts";
-import type { Staging } from "./objects_disk.ts";
 import type { DiskSpace, Reservation } from "./space.ts";
 
 /**
@@ -16,8 +16,8 @@ const RETRY_AFTER_SECONDS = 5;
 
 /** A PUT that may be written. */
 export interface Admitted {
-  /** To be called before bytes are written. Throws as `Admission`. */
-  take: (bytes: number) => void;
+  /** To be awaited before so many more bytes are written. Throws as `Admission`. */
+  take: (bytes: number) => Promise<void>;
   /** Looks again whether there is room: others write to the disk too. Throws `insufficient_storage`. */
   check: () => void;
   /** All of it is stored. */
@@ -29,43 +29,47 @@ export interface Admitted {
 /**
  * Lets a PUT begin; null is an unknown length. Throws `rate_limited`, `storage_limit_exceeded` or `insufficient_storage`.
  */
-export type Admission = (objectKey: string, ownerId: string, announcedBytes: number | null) => Admitted;
+export type Admission = (objectKey: string, ownerId: string, announcedBytes: number | null) => Promise<Admitted>;
 
 /** Bounds what PUTs in flight take: their number for each URL and each owner, what an owner may stage, and the disk. */
 export function createAdmission({ space, beginPut }: Pick<Staging, "beginPut"> & { space: DiskSpace }): Admission {
   const putsByUrl = new Map<string, number>();
   const putsByOwner = new Map<string, number>();
 
-  return function admit(objectKey, ownerId, announcedBytes) {
+  return async function admit(objectKey, ownerId, announcedBytes) {
     refuseIfMany(putsByUrl.get(objectKey), PUTS_PER_URL_MAX, "to this URL");
     refuseIfMany(putsByOwner.get(ownerId), PUTS_PER_OWNER_MAX, "of this workspace or person");
-    const put = beginPut(objectKey, announcedBytes);
-    const reservation = reserveOrEnd();
-    count(putsByUrl, objectKey, 1);
-    count(putsByOwner, ownerId, 1);
+    // Counted before the books are asked: nobody else gets this place meanwhile.
+    countPut(1);
+    let put: StagedPut | null = null;
+    let reservation: Reservation;
+    try {
+      put = await beginPut(objectKey, announcedBytes);
+      reservation = space.reserve(ownerId, announcedBytes);
+    } catch (error) {
+      put?.end();
+      countPut(-1);
+      throw error;
+    }
+    const { growTo, stored, end } = put;
     let takenBytes = 0;
 
-    function reserveOrEnd(): Reservation {
-      try {
-        return space.reserve(ownerId, announcedBytes);
-      } catch (error) {
-        put.end();
-        throw error;
-      }
+    function countPut(by: 1 | -1): void {
+      count(putsByUrl, objectKey, by);
+      count(putsByOwner, ownerId, by);
     }
 
     return {
-      take(bytes) {
+      async take(bytes) {
         takenBytes += bytes;
-        put.growTo(takenBytes);
+        await growTo(takenBytes);
         reservation.take(bytes);
       },
       check: reservation.check,
-      stored: put.stored,
+      stored,
       end() {
-        count(putsByUrl, objectKey, -1);
-        count(putsByOwner, ownerId, -1);
-        put.end();
+        countPut(-1);
+        end();
         reservation.release();
       },
     };

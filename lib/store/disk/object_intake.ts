@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 import { renameSync, statSync } from "node:fs";
 import { unlink } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { AppError } from "../../errors.ts";
+import { noPendingUpload, type Staging } from "../../books/staging.ts";
 import type { Log } from "../../log.ts";
 import type { ObjectStat } from "../objects.ts";
 import type { Admission, Admitted } from "./admission.ts";
@@ -52,8 +52,7 @@ export interface IntakeOptions {
   /** Removes the files under these keys, and resolves with the reason for each that may still be there. */
   removeFiles: (objectKeys: readonly string[]) => Promise<Map<string, string>>;
   admit: Admission;
-  /** The workspace or person whose pending upload names this key now; null if none does. */
-  ownerOf: (objectKey: string) => string | null;
+  staging: Pick<Staging, "findOwner" | "whilePending">;
   now: () => number;
   log: Log;
 }
@@ -73,7 +72,7 @@ interface AdmittedPut extends Pick<Admitted, "check"> {
  * for a moment, or after a crash: then the row is what counts.
  */
 export function createIntake(parts: IntakeOptions): Receive {
-  const { smallBytesMax, paths, folders, small, removeFiles, admit, ownerOf, now, log } = parts;
+  const { smallBytesMax, paths, folders, small, removeFiles, admit, staging, now, log } = parts;
   const writers = createFairGate(WRITERS_MAX);
   const nextStampUs = createStamps(now);
   const inTurn = createKeyTurns();
@@ -81,17 +80,17 @@ export function createIntake(parts: IntakeOptions): Receive {
 
   return async function receive(objectKey, body, options) {
     const path = paths.pathOf(objectKey);
-    const ownerId = path === null ? null : ownerOf(objectKey);
-    if (path === null || ownerId === null) throw nothingPending();
+    if (path === null) throw noPendingUpload();
+    const ownerId = await staging.findOwner(objectKey);
     const check = createBodyCheck(options);
     const lengthBytes = options.contentLength ?? options.sizeBytes;
     // Outside of what discards a file: a flood of refused uploads must cost no call of the file system.
-    const admitted = admitOrRefuse(objectKey, ownerId, lengthBytes);
+    const admitted = await admitOrRefuse(objectKey, ownerId, lengthBytes);
     const memory = takeMemory();
     const put = { objectKey, path, ownerId, ownsChunks: options.ownsChunks === true, memory, check: admitted.check };
     const chunks = bytesOf(body, (chunk) => {
       check.accept(chunk);
-      admitted.take(chunk.length);
+      return admitted.take(chunk.length);
     });
     try {
       const stored = await store();
@@ -118,9 +117,9 @@ export function createIntake(parts: IntakeOptions): Receive {
     }
   };
 
-  function admitOrRefuse(objectKey: string, ownerId: string, announcedBytes: number | null): Admitted {
+  async function admitOrRefuse(objectKey: string, ownerId: string, announcedBytes: number | null): Promise<Admitted> {
     try {
-      return admit(objectKey, ownerId, announcedBytes);
+      return await admit(objectKey, ownerId, announcedBytes);
     } catch (error) {
       // It asks the file system how much is free.
       throw toUploadError(error);
@@ -130,13 +129,12 @@ export function createIntake(parts: IntakeOptions): Receive {
   function storeRow({ objectKey, path }: AdmittedPut, bytes: Buffer): Promise<ObjectStat> {
     const stampUs = nextStampUs();
     return inTurn(objectKey, async () => {
-      // One step: a delete that commits before finds us here, one that commits after enters the key for removal, and its
-      // removal is written after the row.
-      checkPending(objectKey);
-      const { fileBeside } = await small.put(objectKey, bytes, {
-        stampUs,
-        hasFile: () => statSync(path, { throwIfNoEntry: false }) !== undefined,
-      });
+      const hasFile = (): boolean => statSync(path, { throwIfNoEntry: false }) !== undefined;
+      // What is asked for while the row is pending is written before any removal that is asked for later.
+      const { done } = await staging.whilePending(objectKey, () => ({
+        done: small.put(objectKey, bytes, { stampUs, hasFile }),
+      }));
+      const { fileBeside } = await done;
       // What was under this key before.
       if (fileBeside) await removeFile(objectKey);
       return statOf(bytes.length, stampUs);
@@ -184,11 +182,8 @@ export function createIntake(parts: IntakeOptions): Receive {
   async function place({ objectKey, path }: AdmittedPut, temporaryPath: string): Promise<void> {
     const folder = dirname(path);
     for (let attempt = 1; ; attempt++) {
-      // One step with the rename: a delete that commits before finds us here, one that commits after enters the key for
-      // removal and finds the file.
-      checkPending(objectKey);
       try {
-        renameSync(temporaryPath, path);
+        await staging.whilePending(objectKey, () => renameSync(temporaryPath, path));
         break;
       } catch (error) {
         if (!isMissing(error) || attempt === PLACE_ATTEMPTS_MAX) throw error;
@@ -196,10 +191,6 @@ export function createIntake(parts: IntakeOptions): Receive {
       await folders.make(folder);
     }
     await folders.sync(folder);
-  }
-
-  function checkPending(objectKey: string): void {
-    if (ownerOf(objectKey) === null) throw nothingPending();
   }
 
   async function discard(temporaryPath: string): Promise<void> {
@@ -225,13 +216,13 @@ interface FileBody {
 class SenderFailed extends Error {}
 
 /** A body's chunks, each looked at before it goes on. */
-async function* bytesOf(body: AsyncIterable<Buffer>, accept: (chunk: Buffer) => void): AsyncGenerator<Buffer> {
+async function* bytesOf(body: AsyncIterable<Buffer>, accept: (chunk: Buffer) => Promise<void>): AsyncGenerator<Buffer> {
   const chunks = body[Symbol.asyncIterator]();
   try {
     for (;;) {
       const { value, done } = await nextOf(chunks);
       if (done === true) return;
-      accept(value);
+      await accept(value);
       yield value;
     }
   } finally {
@@ -245,11 +236,4 @@ async function nextOf(chunks: AsyncIterator<Buffer>): Promise<IteratorResult<Buf
   } catch (error) {
     throw new SenderFailed("The body failed", { cause: error });
   }
-}
-
-function nothingPending(): AppError {
-  return new AppError(
-    "not_found",
-    "There is no pending upload for this URL: it was deleted, has expired, or is confirmed already. Create a new one",
-  );
 }

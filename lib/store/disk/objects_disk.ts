@@ -1,5 +1,6 @@
 import { join } from "node:path";
 import { Readable } from "node:stream";
+import type { Staging } from "../../books/staging.ts";
 import { AppError } from "../../errors.ts";
 import { makeFolder } from "../../files.ts";
 import type { Log } from "../../log.ts";
@@ -33,8 +34,7 @@ export interface DiskStoreOptions {
   maxUploadBytes: number;
   /** Uploads are refused rather than leave less than this free on the disk. */
   minFreeBytes: number;
-  /** What the books say of keys. Synchronous: see `createIntake`. */
-  staging: Staging;
+  staging: Pick<Staging, "findOwner" | "whilePending" | "isNamed" | "beginPut" | "stagedBytes">;
   /** Lets `prepare` remove what an earlier process left half-written. Only for the holder of the serve lock: it would take the files that another process is writing. */
   sweep: boolean;
   /** Called when the disk is full: even to remove a small object takes some room. */
@@ -43,28 +43,6 @@ export interface DiskStoreOptions {
   smallBytesMax?: number;
   now: () => number;
   log: Log;
-}
-
-/** What the embedded store asks the books about the uploads that it takes in and hands out. */
-export interface Staging {
-  /** The workspace or person whose pending upload names this key now; null if none does. */
-  ownerOf: (objectKey: string) => string | null;
-  /** Whether an upload names this key now: what none names is deleted, although its file may still be here. */
-  isNamed: (objectKey: string) => boolean;
-  /** The bytes that lie here for an owner's unconfirmed uploads. */
-  stagedBytes: (ownerId: string) => number;
-  /** Counts a PUT that begins; null is an unknown length. Throws an `AppError` if the owner may not stage so many bytes. */
-  beginPut: (objectKey: string, announcedBytes: number | null) => StagedPut;
-}
-
-/** A PUT as the books count it. */
-export interface StagedPut {
-  /** To be called before so many bytes in all are written. Throws as `beginPut`. */
-  growTo: (bytes: number) => void;
-  /** So many bytes are stored. */
-  stored: (sizeBytes: number) => void;
-  /** It has ended, well or not. */
-  end: () => void;
 }
 
 /** An object, open for reading. Whoever opened it calls `close`, also after `stream`. */
@@ -101,7 +79,7 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
   const small = createSmallObjects({ objectsDir, serves: options.sweep, onFull: options.onFull, log });
   const receive = createIntake({
     smallBytesMax: options.smallBytesMax ?? SMALL_BYTES_MAX,
-    ...{ paths, folders, small, removeFiles: files.remove, admit, ownerOf: staging.ownerOf, now: options.now, log },
+    ...{ paths, folders, small, removeFiles: files.remove, admit, staging, now: options.now, log },
   });
 
   /**
@@ -168,13 +146,13 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
     receive,
     open: (objectKey) =>
       orStoreError(async () => {
-        if (!staging.isNamed(objectKey)) throw absent();
+        if (!(await staging.isNamed(objectKey))) throw absent();
         try {
           return await openObject(objectKey);
         } catch (error) {
           // Deleted meanwhile, or lost with its folder: a client that is told the one for the other gives up a file that
           // may be mounted again in a minute.
-          if (!isMissing(error) || !staging.isNamed(objectKey)) throw error;
+          if (!isMissing(error) || !(await staging.isNamed(objectKey))) throw error;
           throw new StoreError("unavailable", "The file of an upload is not in the objects folder", error);
         }
       }),

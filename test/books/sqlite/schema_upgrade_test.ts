@@ -87,12 +87,12 @@ function shapeOf(path: string): unknown {
   }
 }
 
-for (const version of [1, 2]) {
+for (const version of [1, 2, 3]) {
   test(`a file of version ${version} becomes what a fresh one is, and keeps its rows`, async (t) => {
     const dataDir = temporaryFolder(t);
     const path = makeFile(
       dataDir,
-      `${readFileSync(new URL(`./_schema_${version}.sql`, import.meta.url), "utf8")}; PRAGMA user_version = ${version}`,
+      `${readFileSync(new URL(`./schema_${version}.sql`, import.meta.url), "utf8")}; PRAGMA user_version = ${version}`,
     );
     const old = new Database(path);
     const installation = old.prepare("SELECT id FROM installation").pluck().get();

@@ -32,4 +32,4 @@ const app = await openApp({
   onFatal: () => process.exit(1),
 });
 writeSync(1, `${app.url}\n`);
-if (looks) await app.cleaner.lookForLateArrivals();
+if (looks) await app.cleaner.scanStaging();

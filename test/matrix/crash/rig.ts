@@ -71,7 +71,7 @@ export async function openRig(t: TestContext, site: Site, options: RigOptions = 
     for (let day = 0; day < 2; day++) {
       for (let pass = 0; pass < 2; pass++) await cleaner.runOnce();
       clock.advance(DAY_MS + 3_600_000);
-      await cleaner.lookForLateArrivals();
+      await cleaner.scanStaging();
       await cleaner.runOnce();
     }
     await checkRawDrained(its.sql, raw);

@@ -164,7 +164,7 @@ export async function act({ its }: Rig, { action }: Step, scene: Scene): Promise
     }
     case "look":
       try {
-        return `found ${await cleaner.lookForLateArrivals()}`;
+        return `found ${await cleaner.scanStaging()}`;
       } catch (error) {
         assert.ok(error instanceof StoreError, String(error));
         return "waits";

@@ -7,6 +7,7 @@ import { openFailure } from "../../../sqlite/sqlite_errors.ts";
 const UPGRADES: readonly (() => string)[] = [
   () => readAsset("lib/books/sqlite/db/upgrade_2.sql"),
   () => readAsset("lib/books/sqlite/db/upgrade_3.sql"),
+  () => readAsset("lib/books/sqlite/db/upgrade_4.sql"),
 ];
 
 /** The version that this program reads and writes, as `PRAGMA user_version` has it. */
