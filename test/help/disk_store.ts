@@ -79,7 +79,7 @@ export async function openTestStore(t: TestContext, changes: Partial<DiskStoreOp
       store.receive(objectKey, Readable.from([Buffer.from(bytes)]), {
         sizeBytes: null,
         maxBytes: options.maxUploadBytes,
-        contentLength: null,
+        contentLength: Buffer.byteLength(bytes),
       }),
     async text(objectKey) {
       const chunks: Buffer[] = [];

@@ -23,7 +23,11 @@ await store.prepare({ makes: true });
 writeSync(1, "opened\n");
 const chunkBytes = Math.min(Number(bytes), 1024 ** 2);
 const body = Readable.from(Array.from({ length: Number(bytes) / chunkBytes }, () => Buffer.alloc(chunkBytes)));
-const source = await store.receive(stagingKey, body, { sizeBytes: null, maxBytes: 1024 ** 3, contentLength: null });
+const source = await store.receive(stagingKey, body, {
+  sizeBytes: null,
+  maxBytes: 1024 ** 3,
+  contentLength: Number(bytes),
+});
 writeSync(1, "received\n");
 await store.promote(stagingKey, finalKey, { source, contentType: "text/plain" });
 writeSync(1, "promoted\n");

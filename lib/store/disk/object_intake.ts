@@ -68,7 +68,7 @@ interface AdmittedPut extends Pick<Admitted, "check"> {
 }
 
 /**
- * Takes uploads in: see `Receive`. A body that is small becomes a row, any other a file. Under one key there may be both
+ * Takes uploads in: see `Receive`. A body that is known to be small becomes a row, any other a file. Under one key there may be both
  * for a moment, or after a crash: then the row is what counts.
  */
 export function createIntake(parts: IntakeOptions): Receive {
@@ -105,15 +105,14 @@ export function createIntake(parts: IntakeOptions): Receive {
     }
 
     async function store(): Promise<ObjectStat> {
-      const rest = { chunks, finish: check.finish };
-      if ((lengthBytes ?? 0) > smallBytesMax) {
-        return await storeFile(put, { ...rest, begun: [], onAccept: options.onAccept });
+      const isSmall = lengthBytes !== null && lengthBytes <= smallBytesMax;
+      if (!isSmall || !memory.take(lengthBytes)) {
+        return await storeFile(put, { chunks, finish: check.finish, onAccept: options.onAccept });
       }
       options.onAccept?.();
-      const begun = await readSmallBody(chunks, { lengthBytes, bytesMax: smallBytesMax, memory });
-      if (!begun.isWhole) return await storeFile(put, { ...rest, begun: begun.chunks });
+      const bytes = await readSmallBody(chunks, lengthBytes);
       check.finish();
-      return await storeRow(put, begun.bytes);
+      return await storeRow(put, bytes);
     }
   };
 
@@ -168,7 +167,6 @@ export function createIntake(parts: IntakeOptions): Receive {
     const file = await createFileWriter(temporaryPath, { ...put, gate: writers });
     try {
       body.onAccept?.();
-      for (const chunk of body.begun) await file.add(chunk);
       for await (const chunk of body.chunks) await file.add(chunk);
       body.finish();
       // The modification time is part of the ETag, so it is ours and not the kernel's, whose clock may stand still between
@@ -202,9 +200,8 @@ export function createIntake(parts: IntakeOptions): Receive {
   }
 }
 
-/** What is written to a file: what came already, and the rest. */
+/** What is written to a file. */
 interface FileBody {
-  begun: readonly Buffer[];
   chunks: AsyncIterable<Buffer>;
   /** To be called when all has come. Throws if it is not what it should be. */
   finish: () => void;

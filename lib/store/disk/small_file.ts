@@ -71,6 +71,8 @@ export function openSmallFile(options: SmallFileOptions, { makes }: { makes: boo
 }
 
 function prepare(sqlite: Database.Database, path: string): void {
+  // Before there is a log: that one gets the rights of its file.
+  chmodSync(path, 0o600);
   // Takes effect before the first table only: pages that become free can be given back.
   sqlite.pragma("auto_vacuum = INCREMENTAL");
   sqlite.pragma("journal_mode = WAL");
@@ -86,7 +88,6 @@ function prepare(sqlite: Database.Database, path: string): void {
       else if (version > SCHEMA_VERSION) throw newer(path, version);
     })
     .immediate();
-  chmodSync(path, 0o600);
   // Each time: whoever made it may have lost power before this line.
   fsyncPathSync(dirname(path));
 }
