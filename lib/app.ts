@@ -10,7 +10,6 @@ import type { Permission } from "./books/permissions.ts";
 import type { Principal } from "./books/principals.ts";
 import { createReserve } from "./books/sqlite/db/reserve.ts";
 import { takeServeLock } from "./books/sqlite/db/serve_lock.ts";
-import { toUnavailable } from "./books/sqlite/db/sqlite_errors.ts";
 import { type Books, openBooks } from "./books/sqlite/open_books.ts";
 import type { Config } from "./config/config.ts";
 import { checkInitialised } from "./data_dir/data_dir.ts";
@@ -24,6 +23,7 @@ import { type Cleaner, createCleaner } from "./operations/cleaner.ts";
 import { createConfirm } from "./operations/confirm.ts";
 import { createStoreGuard, type StoreGuard } from "./operations/store_guard.ts";
 import { watchStore } from "./operations/store_watch.ts";
+import { toUnavailable } from "./sqlite/sqlite_errors.ts";
 import { measuredStore } from "./store/measured_store.ts";
 import { type ObjectStore, StoreError } from "./store/objects.ts";
 import { openStore, type StoreOptions } from "./store/open_store.ts";
@@ -111,6 +111,7 @@ export async function openApp(options: AppOptions): Promise<App> {
       publicUrl: () => url,
       staging: books.staging,
       onS3Call: metrics.onStoreCall,
+      onFull: reserve.release,
       ...(options.s3 === undefined ? {} : { s3: options.s3 }),
       serves: true,
       log,

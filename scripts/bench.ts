@@ -11,6 +11,7 @@ import type { BenchContext } from "./bench/context.ts";
 import { measureCreates } from "./bench/creates.ts";
 import { makeSeed, type Seed } from "./bench/data_dirs.ts";
 import { type DeleteRuns, deleteFigures, measureDeletes } from "./bench/deletes.ts";
+import { measureLife } from "./bench/life.ts";
 import { createLoadGenerator } from "./bench/load.ts";
 import { measureMemory } from "./bench/memory.ts";
 import { measureNoLeak } from "./bench/no_leak.ts";
@@ -19,15 +20,17 @@ import { pairedRatio, printEnvironment, printTargets, type Target } from "./benc
 import { measureS3 } from "./bench/s3.ts";
 import { measureStartAfterKill } from "./bench/start_after_kill.ts";
 
-const PARTS = ["delete", "create", "memory", "no-leak", "start", "s3", "abuse"];
+const PARTS = ["delete", "create", "life", "memory", "no-leak", "start", "s3", "abuse"];
 /** A shorter run of abuse has no part in which memory could be called flat. */
 const SECONDS_MIN = 20;
-const USAGE = `Usage: npm run bench -- [--quick] [--dir FOLDER] [--only delete,create,memory,no-leak,start,s3,abuse]
-                      [--seconds SECONDS] [--abuse TEXT,TEXT …] [--base FOLDER] [--rounds N]
+const USAGE = `Usage: npm run bench -- [--quick] [--dir FOLDER] [--only delete,create,life,memory,no-leak,start,s3,abuse]
+                      [--seconds SECONDS] [--abuse TEXT,TEXT …] [--base FOLDER] [--rounds N] [--bytes N]
 
 Starts the service and a ceiling program (bare node:http, the same statements, grouped, synchronous=FULL) and measures
 both in turn; the part s3 starts a MinIO, if there is one, and measures the service on it. Half an hour or so on a quiet machine. --quick: fewer rows, requests and rounds, to see that it works; the figures do not count.
---base: another checkout with its packages, such as a git worktree: only create and DELETE of both are measured, in turn.
+--base: another checkout with its packages, such as a git worktree: only create and DELETE of both are measured, in turn; with
+--only life only whole lives are.
+--bytes: how large the files of the part life are (1024).
 --rounds: how often each thing is measured (5).
 --dir: a folder on the disk to measure (default: the system's temporary folder).
 The part abuse measures honest clients alone and beside abusive ones, for --seconds in all (60); --abuse: only the abuses whose
@@ -38,17 +41,20 @@ const { values: options } = parseArgs({
   options: {
     quick: { type: "boolean", default: false },
     dir: { type: "string", default: tmpdir() },
-    only: { type: "string", default: PARTS.join(",") },
+    only: { type: "string" },
     seconds: { type: "string", default: "60" },
     abuse: { type: "string", default: "" },
     base: { type: "string" },
     rounds: { type: "string" },
+    bytes: { type: "string", default: "1024" },
     help: { type: "boolean", default: false },
   },
 });
 
 async function main(): Promise<void> {
-  const parts = options.base === undefined ? options.only.split(",") : [];
+  // Beside another checkout only what was asked for, and create and DELETE by default.
+  const parts = options.only?.split(",") ?? (options.base === undefined ? PARTS : []);
+  const fileBytes = Number(options.bytes);
   const rounds = options.rounds === undefined ? null : Number(options.rounds);
   const seconds = Number(options.seconds);
   const abuses = options.abuse.split(",").filter((text) => text !== "");
@@ -57,6 +63,7 @@ async function main(): Promise<void> {
     Number.isInteger(seconds) &&
     (rounds === null || (Number.isInteger(rounds) && rounds > 0)) &&
     seconds >= SECONDS_MIN &&
+    Number.isInteger(fileBytes) &&
     abuseNames(abuses).length > 0;
   if (options.help || !isUnderstood) return void console.log(USAGE);
   const folder = await mkdtemp(join(options.dir, "stowage-bench-"));
@@ -78,7 +85,10 @@ async function main(): Promise<void> {
     const generatorPerSecond = parts.join() === "abuse" ? null : await measureGenerator(context);
     printEnvironment({ ...context, sqlite: sqliteVersion(), generator: context.load.name, generatorPerSecond });
     const targets: Target[] = [];
-    if (options.base !== undefined) targets.push(...(await measurePaired(context, options.base)));
+    if (options.base !== undefined && parts.length === 0) targets.push(...(await measurePaired(context, options.base)));
+    if (parts.includes("life")) {
+      targets.push(...(await measureLife(context, { base: options.base ?? null, fileBytes })));
+    }
     if (parts.includes("delete")) targets.push(...(await deletes(context, [few, many])));
     if (parts.includes("create")) targets.push(...(await creates(context, few)));
     if (parts.includes("memory")) targets.push(...(await memory(context, options.quick)));

@@ -1,7 +1,7 @@
 import { parseArgs } from "node:util";
-import { hintOn, whyUnusable } from "../books/sqlite/db/sqlite_errors.ts";
 import { AppError } from "../errors.ts";
 import { nearest } from "../nearest.ts";
+import { hintOn, whyUnusable } from "../sqlite/sqlite_errors.ts";
 
 /** Where a command prints to, and where it reads its settings from. */
 export interface Terminal {

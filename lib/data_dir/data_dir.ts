@@ -4,7 +4,7 @@ import { OBJECT_PLACES } from "../books/object_keys.ts";
 import { AppError } from "../errors.ts";
 import { makeFolder } from "../files.ts";
 import { checkRights, isThere } from "./access.ts";
-import { DATABASE_FILE, DATABASE_LOG_FILE, MARKER_FILE, OBJECTS_FOLDER } from "./layout.ts";
+import { DATABASE_FILE, DATABASE_LOG_FILE, MARKER_FILE, OBJECTS_FOLDER, SMALL_OBJECTS_FILE } from "./layout.ts";
 import { makeSigningKey } from "./signing_key.ts";
 
 /**
@@ -34,7 +34,7 @@ export function checkInitialised(dataDir: string): void {
  */
 export function checkHoldsNoObjects(dataDir: string): void {
   const folder = join(dataDir, OBJECTS_FOLDER);
-  const isUsed = [MARKER_FILE, ...OBJECT_PLACES].some((name) => holdsSomething(join(folder, name)));
+  const isUsed = [MARKER_FILE, SMALL_OBJECTS_FILE, ...OBJECT_PLACES].some((name) => holdsSomething(join(folder, name)));
   // A log without its database: opening the database fails with a message about that.
   if (!isUsed || hasDatabaseLog(dataDir)) return;
   throw new AppError("conflict", `The database of "${dataDir}" is missing, but "${folder}" holds its files`, {

@@ -21,6 +21,12 @@ export const OBJECTS_FOLDER = "objects";
 /** In the embedded store's folder: the ledger's marker, and uploads that are still being received. */
 export const MARKER_FILE = "ledger-marker";
 export const TEMPORARY_FOLDER = "tmp";
+/** In the embedded store's folder: a SQLite file with the small objects. */
+export const SMALL_OBJECTS_FILE = "small.db";
+/** The same with the files that SQLite keeps beside it, as paths in the data directory. */
+export const SMALL_OBJECTS_FILES: readonly string[] = ["", "-wal", "-shm"].map(
+  (suffix) => `${OBJECTS_FOLDER}/${SMALL_OBJECTS_FILE}${suffix}`,
+);
 
 /** Files that whoever uses the directory must be able to read and write. */
 export const WRITTEN_FILES: readonly string[] = [
@@ -32,6 +38,7 @@ export const WRITTEN_FILES: readonly string[] = [
   SERVE_LOCK_FILE,
   SERVE_LOCK_JOURNAL_FILE,
   CHECK_LOCK_FILE,
+  ...SMALL_OBJECTS_FILES,
 ];
 /** Files that are written once, when they are made. After that they may be read-only. */
 export const READ_FILES: readonly string[] = [SIGNING_KEY_FILE];

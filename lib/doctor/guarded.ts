@@ -1,5 +1,5 @@
-import { hintOn, whyUnusable } from "../books/sqlite/db/sqlite_errors.ts";
 import { AppError } from "../errors.ts";
+import { hintOn, whyUnusable } from "../sqlite/sqlite_errors.ts";
 import type { Report } from "./report.ts";
 
 const ADVICE = "put this right and run `stowage doctor` again: this was not checked";

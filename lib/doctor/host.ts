@@ -10,6 +10,7 @@ import {
   OBJECTS_FOLDER,
   SERVE_LOCK_FILE,
   SIGNING_KEY_FILE,
+  SMALL_OBJECTS_FILES,
 } from "../data_dir/layout.ts";
 import type { Report } from "./report.ts";
 
@@ -55,7 +56,7 @@ export function checkFiles(report: Report, config: Config): void {
   const { dataDir } = config;
   const folderOwner = statSync(dataDir).uid;
   const names = ["", DATABASE_FILE, DATABASE_LOG_FILE, DATABASE_LOG_INDEX_FILE, SIGNING_KEY_FILE, SERVE_LOCK_FILE];
-  for (const path of [...names, OBJECTS_FOLDER].map((name) => join(dataDir, name))) {
+  for (const path of [...names, OBJECTS_FOLDER, ...SMALL_OBJECTS_FILES].map((name) => join(dataDir, name))) {
     if (!isThere(path)) continue;
     const { mode, uid } = statSync(path);
     if ((mode & OTHERS_BITS) !== 0) {

@@ -1,8 +1,8 @@
 import { statSync } from "node:fs";
 import { join } from "node:path";
-import { LOG_BYTES_MAX } from "../books/sqlite/db/checkpoints.ts";
-import { describeReader, readersOf } from "../books/sqlite/db/log_readers.ts";
 import { DATABASE_LOG_FILE, DATABASE_LOG_INDEX_FILE } from "../data_dir/layout.ts";
+import { LOG_BYTES_MAX } from "../sqlite/checkpoints.ts";
+import { describeReader, readersOf } from "../sqlite/log_readers.ts";
 import type { Report } from "./report.ts";
 
 /** Checks that the database's log keeps the promised size, and names the processes that keep it from that. */

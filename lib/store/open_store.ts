@@ -14,6 +14,8 @@ export interface StoreOptions {
   /** What clients see of this service. */
   publicUrl: () => string;
   staging: DiskStoreOptions["staging"];
+  /** Called when the embedded store finds the disk full. */
+  onFull?: DiskStoreOptions["onFull"];
   /** Told of every call to an S3 server, for metrics. */
   onS3Call?: S3StoreOptions["onCall"];
   /** For tests: shorter time-outs, and the real clock where the service's own is moved, because a server checks the time. */

@@ -4,7 +4,7 @@ import { dirname, join } from "node:path";
 import { request } from "undici";
 import * as z from "zod";
 import { DATABASE_FILE } from "../../lib/data_dir/layout.ts";
-import { rawPathOf } from "../../test/help/books.ts";
+import { rawPathOf } from "../../test/help/raw_objects.ts";
 import { startService } from "./children.ts";
 import { makeWorkspaces, type Workspace } from "./data_dirs.ts";
 import { openBenchDatabase, UPLOAD_BYTES } from "./database.ts";

@@ -65,6 +65,16 @@ export function startCeiling(databaseFile: string, mode: "grouped" | "each"): Pr
   });
 }
 
+/** Starts the ceiling of whole lives on a database file, with the objects in a file beside it. */
+export function startLifeCeiling(databaseFile: string): Promise<Child> {
+  return startChild({
+    name: "ceiling",
+    command: [process.execPath, "scripts/bench/life_ceiling.ts", databaseFile, `${databaseFile}.objects`],
+    outputFile: `${databaseFile}.life.log`,
+    env: {},
+  });
+}
+
 async function startChild(options: {
   name: string;
   command: [string, ...string[]];

@@ -8,7 +8,7 @@ import type { LoadRequest } from "./load.ts";
 import { measureRun } from "./measure.ts";
 import { formatRun, medians, pairedRatio, printTable, RUN_COLUMNS, type Run, type Target } from "./report.ts";
 
-const THIS_CHECKOUT = join(import.meta.dirname, "../..");
+export const THIS_CHECKOUT = join(import.meta.dirname, "../..");
 const CONNECTIONS = 64;
 /** A run takes about a second. */
 const REQUESTS = { create: 9_000, DELETE: 9_000 } as const;
@@ -16,10 +16,10 @@ const REQUESTS = { create: 9_000, DELETE: 9_000 } as const;
 const OTHER_ROWS = 10_000;
 
 type What = keyof typeof REQUESTS;
-type Name = "this" | "base";
+export type Name = "this" | "base";
 
 /** One checkout under load, with the database that it made itself. */
-interface Subject {
+export interface Subject {
   child: Child;
   db: BenchDatabase;
   workspaceId: string;
@@ -56,7 +56,7 @@ export async function measurePaired(context: BenchContext, base: string): Promis
   return report(runs);
 }
 
-async function startSubject(folder: string, name: Name, root: string): Promise<Subject> {
+export async function startSubject(folder: string, name: Name, root: string): Promise<Subject> {
   const dataDir = join(folder, `paired-${name}`);
   const init = execFileSync("./scripts/stowage", ["init", "--json"], {
     cwd: root,

@@ -139,6 +139,6 @@ export function formatRun({ perSecond, p50Ms, p99Ms, cpuUs }: Run): string[] {
   return [formatRate(perSecond), p50Ms.toFixed(2), p99Ms.toFixed(2), cpuUs.toFixed(0)];
 }
 
-function formatRate(perSecond: number): string {
+export function formatRate(perSecond: number): string {
   return Math.round(perSecond).toLocaleString("en");
 }

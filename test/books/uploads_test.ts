@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { startTestApp } from "../help/app.ts";
-import { checkBooks, checkObjects, rawDiskKeys } from "../help/books.ts";
+import { checkBooks, checkObjects } from "../help/books.ts";
+import { rawDiskKeys } from "../help/raw_objects.ts";
 
 test("an upload is created, PUT, confirmed, downloaded and deleted, and its bytes come back", async (t) => {
   const { app, call, createUpload, put, confirm, sql, dataDir } = await startTestApp(t);

@@ -5,10 +5,11 @@ import Database from "better-sqlite3";
 import type { Principal } from "../../lib/books/principals.ts";
 import { AppError } from "../../lib/errors.ts";
 import { type Answer, type Owner, startTestApp, type TestApp } from "../help/app.ts";
-import { checkBooks, rawDiskKeys } from "../help/books.ts";
+import { checkBooks } from "../help/books.ts";
 import { afterwards } from "../help/db.ts";
 import { startPeopleApp, uploadAs, wordsOf } from "../help/people.ts";
 import { initProgram, runProgram, serveProgram } from "../help/process.ts";
+import { rawDiskKeys } from "../help/raw_objects.ts";
 import { until } from "../help/until.ts";
 
 const UPLOADS = "/api/v1/uploads";

@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { realpathSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { test } from "node:test";
+import { type TestContext, test } from "node:test";
 import Database from "better-sqlite3";
 import { temporaryFolder } from "../help/app.ts";
 import { skipLoudly } from "../help/loud_skip.ts";
@@ -17,9 +17,37 @@ import { until } from "../help/until.ts";
 const CALLS =
   "write,writev,pwrite64,pwritev,sendto,sendmsg,fsync,fdatasync,rename,renameat,renameat2,link,linkat,unlink,unlinkat,mkdir,mkdirat";
 
-test("what is answered is durable, and each step is durable before the next one counts on it", async (t) => {
+/** The calls by which a database's log is written, and made durable. */
+interface DatabaseFile {
+  write: RegExp;
+  sync: RegExp;
+}
+const BOOKS = logOf("DATA/stowage.db");
+const SMALL = logOf("DATA/objects/small.db");
+
+function logOf(path: string): DatabaseFile {
+  return {
+    write: new RegExp(`^p?write\\w*\\(.*<${path}-wal>`),
+    sync: new RegExp(`^f(data)?sync\\(.*<${path}-wal>\\)`),
+  };
+}
+
+interface Trace {
+  calls: TracedCall[];
+  find: (what: string, isIt: (call: TracedCall) => boolean) => TracedCall;
+  /** The first such call that began after `before` had ended. */
+  findAfter: (before: TracedCall, what: string, pattern: RegExp) => TracedCall;
+  assertBefore: (first: TracedCall, second: TracedCall, why: string) => void;
+  assertSynced: (before: TracedCall, folder: string, until: TracedCall, why: string) => void;
+  /** All that a database wrote between two calls was on the disk before the second began. */
+  assertCommitted: (after: TracedCall, until: TracedCall, why: string, file?: DatabaseFile) => void;
+}
+
+/** The calls of one upload's life, of so many bytes; null, and the test skipped, where there is no strace. */
+async function traceLife(t: TestContext, bytes: number): Promise<Trace | null> {
   if (spawnSync("strace", ["-V"]).status !== 0) {
-    return skipLoudly(t, "strace is not there", "install it (Debian: apt-get install strace)");
+    skipLoudly(t, "strace is not there", "install it (Debian: apt-get install strace)");
+    return null;
   }
   const { dataDir: madeDir, made } = await initProgram(t);
   const dataDir = realpathSync(madeDir);
@@ -34,7 +62,7 @@ test("what is answered is durable, and each step is durable before the next one 
   assert.equal(created.status, 201);
   const { upload, upload_url } = created.json.data;
   const path = `/api/v1/uploads/${upload.id}`;
-  assert.equal((await call("PUT", upload_url, { body: Buffer.alloc(100_000, 1) })).status, 200);
+  assert.equal((await call("PUT", upload_url, { body: Buffer.alloc(bytes, 1) })).status, 200);
   const context = { context_type: "workspace", context_id: made.workspace_id };
   assert.equal((await call("POST", path, { key, body: context })).status, 200);
   const sql = new Database(join(dataDir, "stowage.db"), { readonly: true });
@@ -50,28 +78,33 @@ test("what is answered is durable, and each step is durable before the next one 
   assert.equal((await server.ended).exitCode, 0);
 
   const calls = readTrace(trace).map((each) => ({ ...each, text: each.text.replaceAll(dataDir, "DATA") }));
-  const find = (what: string, isIt: (call: TracedCall) => boolean): TracedCall => {
+  const find: Trace["find"] = (what, isIt) => {
     const found = calls.find(isIt);
     assert.ok(found, `There is no ${what} in\n${calls.map(({ text }) => text).join("\n")}`);
     return found;
   };
-  /** The first such call that began after `before` had ended. */
-  const findAfter = (before: TracedCall, what: string, pattern: RegExp): TracedCall =>
+  const findAfter: Trace["findAfter"] = (before, what, pattern) =>
     find(`${what} after ${before.text}`, ({ text, began }) => began > before.ended && pattern.test(text));
-  const assertBefore = (first: TracedCall, second: TracedCall, why: string): void =>
+  const assertBefore: Trace["assertBefore"] = (first, second, why) =>
     assert.ok(first.ended < second.began, `${why}: "${first.text}" must end before "${second.text}" begins`);
-  const assertSynced = (before: TracedCall, folder: string, until: TracedCall, why: string): void =>
-    assertBefore(findAfter(before, `fsync of ${folder}`, syncOf(folder)), until, why);
-  /** All that the database wrote between two calls was on the disk before the second began. */
-  const assertCommitted = (after: TracedCall, until: TracedCall, why: string): void => {
-    const writes = calls.filter(
-      ({ text, began }) => WAL_WRITE.test(text) && began > after.ended && began < until.began,
-    );
-    const last = writes.at(-1);
-    assert.ok(last, `${why}: nothing was committed between "${after.text}" and "${until.text}"`);
-    assertBefore(findAfter(last, "sync of the log", WAL_SYNC), until, why);
+  return {
+    ...{ calls, find, findAfter, assertBefore },
+    assertSynced: (before, folder, until, why) =>
+      assertBefore(findAfter(before, `fsync of ${folder}`, syncOf(folder)), until, why),
+    assertCommitted(after, until, why, file = BOOKS) {
+      const last = calls.findLast(
+        ({ text, began }) => file.write.test(text) && began > after.ended && began < until.began,
+      );
+      assert.ok(last, `${why}: nothing was committed between "${after.text}" and "${until.text}"`);
+      assertBefore(findAfter(last, "sync of the log", file.sync), until, why);
+    },
   };
+}
 
+test("what is answered is durable, and each step is durable before the next one counts on it: a file", async (t) => {
+  const trace = await traceLife(t, 100_000);
+  if (trace === null) return;
+  const { calls, find, findAfter, assertBefore, assertSynced, assertCommitted } = trace;
   const listening = find("first line of the log", ({ text }) => /^write.*listening/.test(text));
   const createAnswer = findAfter(listening, "answer to create", /"HTTP\/1\.1 201/);
   assertCommitted(listening, createAnswer, "NO-LOSS: a create that was answered");
@@ -90,7 +123,7 @@ test("what is answered is durable, and each step is durable before the next one 
   const linked = findAfter(putAnswer, "link", /^link.*"DATA\/objects\/staging\/.*"DATA\/objects\/final\/.*= 0/);
   const confirmAnswer = findAfter(putAnswer, "answer to confirm", /"HTTP\/1\.1 200/);
   assertCommitted(putAnswer, linked, "NO-ORPHAN: the lease on the final key");
-  const confirming = findAfter(linked, "write of the confirming COMMIT", WAL_WRITE);
+  const confirming = findAfter(linked, "write of the confirming COMMIT", BOOKS.write);
   assertSynced(linked, folderOf(linked), confirming, "NO-GHOST: the final object before it is charged");
   assertCommitted(linked, confirmAnswer, "NO-LOSS: a confirm that was answered");
 
@@ -99,7 +132,7 @@ test("what is answered is durable, and each step is durable before the next one 
 
   const unlinked = findAfter(deleteAnswer, "unlink", /^unlink.*"DATA\/objects\/final\/.*= 0/);
   assertCommitted(deleteAnswer, unlinked, "ROW-FIRST: taking is a durable write");
-  const settling = findAfter(unlinked, "write of the settling COMMIT", WAL_WRITE);
+  const settling = findAfter(unlinked, "write of the settling COMMIT", BOOKS.write);
   assertSynced(unlinked, folderOf(unlinked), settling, "NO-ORPHAN: the removal before its entry goes");
 
   for (const made of calls.filter(({ text }) => /^mkdir.*"DATA\/objects\/(staging|final)\/.*= 0/.test(text))) {
@@ -108,8 +141,35 @@ test("what is answered is durable, and each step is durable before the next one 
   }
 });
 
-const WAL_WRITE = /^p?write\w*\(.*<DATA\/stowage\.db-wal>/;
-const WAL_SYNC = /^f(data)?sync\(.*<DATA\/stowage\.db-wal>\)/;
+test("what is answered is durable, and each step is durable before the next one counts on it: a small object", async (t) => {
+  const trace = await traceLife(t, 1_000);
+  if (trace === null) return;
+  const { calls, find, findAfter, assertSynced, assertCommitted } = trace;
+  const listening = find("first line of the log", ({ text }) => /^write.*listening/.test(text));
+  const made = find("small.db", ({ text }) => SMALL.write.test(text));
+  assertSynced(made, "DATA/objects", listening, "NO-LOSS: the name of a new file of small objects");
+
+  const createAnswer = findAfter(listening, "answer to create", /"HTTP\/1\.1 201/);
+  const putAnswer = findAfter(createAnswer, "answer to the PUT", /"HTTP\/1\.1 200/);
+  assertCommitted(createAnswer, putAnswer, "NO-LOSS: a PUT that was answered", SMALL);
+
+  const confirmAnswer = findAfter(putAnswer, "answer to confirm", /"HTTP\/1\.1 200/);
+  const promoting = findAfter(putAnswer, "write of the final object", SMALL.write);
+  assertCommitted(putAnswer, promoting, "NO-ORPHAN: the lease on the final key");
+  const promoted = findAfter(promoting, "sync of the final object", SMALL.sync);
+  const confirming = findAfter(promoted, "write of the confirming COMMIT", BOOKS.write);
+  assertCommitted(putAnswer, confirming, "NO-GHOST: the final object before it is charged", SMALL);
+  assertCommitted(promoted, confirmAnswer, "NO-LOSS: a confirm that was answered");
+
+  const deleteAnswer = findAfter(confirmAnswer, "answer to delete", /"HTTP\/1\.1 200/);
+  const removing = findAfter(deleteAnswer, "write of the removal", SMALL.write);
+  assertCommitted(deleteAnswer, removing, "ROW-FIRST: taking is a durable write");
+  const removed = findAfter(removing, "sync of the removal", SMALL.sync);
+  const settling = findAfter(removing, "write of the settling COMMIT", BOOKS.write);
+  assert.ok(removed.ended < settling.began, "NO-ORPHAN: the removal is durable before its entry goes");
+  const files = calls.filter(({ text }) => /^(rename|link).*"DATA\/objects\/(staging|final)\//.test(text));
+  assert.deepEqual(files, [], "no file is made for it");
+});
 
 function syncOf(folder: string): RegExp {
   return new RegExp(`^fsync\\(.*<${folder}>\\)`);

@@ -1,14 +1,5 @@
 import assert from "node:assert/strict";
-import {
-  chmodSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  truncateSync,
-  utimesSync,
-  writeFileSync,
-} from "node:fs";
+import { chmodSync, mkdirSync, readdirSync, readFileSync, utimesSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { type TestContext, test } from "node:test";
 import Database from "better-sqlite3";
@@ -18,9 +9,10 @@ import { runDoctor } from "../../lib/doctor/doctor.ts";
 import { createReport, type Finding, type Report, reportJson, reportText } from "../../lib/doctor/report.ts";
 import type { ListedObject, ObjectStore } from "../../lib/store/objects.ts";
 import { silentLog, startTestApp, type TestApp } from "../help/app.ts";
-import { checkBooks, rawPathOf } from "../help/books.ts";
+import { checkBooks } from "../help/books.ts";
 import { startFaultProxy } from "../help/fault_proxy.ts";
 import { initProgram, runProgram, serveProgram } from "../help/process.ts";
+import { rawPathOf, rawRemove, rawStamp, rawTruncate } from "../help/raw_objects.ts";
 import { useS3Server } from "../help/s3_servers.ts";
 
 const HOUR_MS = 3_600_000;
@@ -140,17 +132,17 @@ test("an object is no orphan while a row names it or the outbox holds it, howeve
   await its.put(pending.uploadUrl, "pending");
   await its.call("DELETE", `/api/v1/uploads/${deleted}`);
   its.sql.exec("UPDATE object_removals SET due_at_ms = 9e15");
-  for (const id of [kept, pending.id]) utimesSync(rawPathOf(its.dataDir, its.keyOf(id)), 1, 1);
-  for (const key of its.entries()) utimesSync(rawPathOf(its.dataDir, key), 1, 1);
+  for (const id of [kept, pending.id]) rawStamp(its.dataDir, its.keyOf(id), 1_000);
+  for (const key of its.entries()) rawStamp(its.dataDir, key, 1_000);
   assert.deepEqual(find(await its.examine(), "NO-ORPHAN"), []);
 });
 
 test("NO-GHOST: confirmed uploads whose object is missing or of another size are reported and never deleted", async (t) => {
   const its = await startPatient(t);
   const [missing = "", shorter = "", touched = ""] = await confirmMany(its, 5);
-  rmSync(rawPathOf(its.dataDir, its.keyOf(missing)));
-  truncateSync(rawPathOf(its.dataDir, its.keyOf(shorter)), 2);
-  utimesSync(rawPathOf(its.dataDir, its.keyOf(touched)), 1, 1);
+  rawRemove(its.dataDir, its.keyOf(missing));
+  rawTruncate(its.dataDir, its.keyOf(shorter), 2);
+  rawStamp(its.dataDir, its.keyOf(touched), 1_000);
   const before = its.sql.prepare("SELECT * FROM uploads ORDER BY id").all();
   const report = await its.examine({ fix: true });
   const [ghost, size, etag] = find(report, "NO-GHOST");

@@ -4,13 +4,14 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Readable } from "node:stream";
-import type { TestContext } from "node:test";
+import { type TestContext, test } from "node:test";
 import { newObjectKey } from "../../lib/books/object_keys.ts";
 import { noPendingUpload } from "../../lib/books/staging.ts";
 import { newId } from "../../lib/ids.ts";
 import { createLog } from "../../lib/log.ts";
 import { createDiskStore, type DiskStore, type DiskStoreOptions } from "../../lib/store/disk/objects_disk.ts";
 import type { ObjectStat } from "../../lib/store/objects.ts";
+import { rawPathIn, rawRows } from "./raw_objects.ts";
 
 export const INSTALLATION_ID = "0123456789abcdef";
 
@@ -26,8 +27,12 @@ export interface TestStore {
   text: (objectKey: string) => Promise<string>;
   /** Where an object's file must be, written down a second time. */
   pathOf: (objectKey: string) => string;
-  /** Every file below the store's folder, half-written ones included. */
+  /** Every file below the store's folder, half-written ones included, but for the file of small objects. */
   files: () => string[];
+  /** The keys of all small objects that are rows, in order. */
+  rows: () => string[];
+  /** Files and rows together. */
+  everything: () => string[];
 }
 
 /** A store on a folder of its own, removed after the test. */
@@ -53,6 +58,14 @@ export async function openTestStore(t: TestContext, changes: Partial<DiskStoreOp
   t.after(() => store.close());
   const { objectsDir } = options;
 
+  const files = (): string[] =>
+    readdirSync(objectsDir, { recursive: true, withFileTypes: true })
+      .filter((entry) => entry.isFile())
+      .map((entry) => join(entry.parentPath, entry.name).slice(objectsDir.length + 1))
+      .filter((path) => !path.startsWith("small.db"))
+      .sort();
+  const rows = (): string[] => rawRows(objectsDir).map(({ objectKey }) => objectKey);
+
   return {
     store,
     objectsDir,
@@ -67,22 +80,17 @@ export async function openTestStore(t: TestContext, changes: Partial<DiskStoreOp
       store.receive(objectKey, Readable.from([Buffer.from(bytes)]), {
         sizeBytes: null,
         maxBytes: options.maxUploadBytes,
-        contentLength: null,
+        contentLength: Buffer.byteLength(bytes),
       }),
     async text(objectKey) {
       const chunks: Buffer[] = [];
       for await (const chunk of await store.read(objectKey)) chunks.push(chunk);
       return Buffer.concat(chunks).toString();
     },
-    pathOf(objectKey) {
-      const [place = "", , uploadId = "", random = ""] = objectKey.split("/");
-      return join(objectsDir, place, uploadId.slice(0, 5), uploadId.slice(5, 8), `${uploadId}.${random}`);
-    },
-    files: () =>
-      readdirSync(objectsDir, { recursive: true, withFileTypes: true })
-        .filter((entry) => entry.isFile())
-        .map((entry) => join(entry.parentPath, entry.name).slice(objectsDir.length + 1))
-        .sort(),
+    pathOf: (objectKey) => rawPathIn(objectsDir, objectKey),
+    files,
+    rows,
+    everything: () => [...files(), ...rows()],
   };
 }
 
@@ -113,4 +121,20 @@ export function uncounted(ownerOf: (objectKey: string) => string | null): DiskSt
 /** The final key for the upload of a staging key. */
 export function finalKeyFor(stagingKey: string): string {
   return newObjectKey("final", INSTALLATION_ID, stagingKey.split("/")[2] ?? "");
+}
+
+/** All objects as files of their own, as they were before there was a file of small ones. */
+export const AS_FILES: Partial<DiskStoreOptions> = { smallBytesMax: -1 };
+
+/** Registers a test twice: with small objects as rows, and with all objects as files. */
+export function testBoth(
+  name: string,
+  body: (t: TestContext, open: (changes?: Partial<DiskStoreOptions>) => Promise<TestStore>) => Promise<void>,
+): void {
+  for (const [kind, as] of [
+    ["rows", {}],
+    ["files", AS_FILES],
+  ] as const) {
+    test(`${name} (${kind})`, (t) => body(t, (changes = {}) => openTestStore(t, { ...as, ...changes })));
+  }
 }

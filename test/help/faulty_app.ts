@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
 import type { TestContext } from "node:test";
 import { startTestApp, type TestApp, type TestAppOptions, type TestClock } from "./app.ts";
-import { checkAll, checkDrained, rawDiskObjects, rawPathOf } from "./books.ts";
+import { checkAll, checkDrained } from "./books.ts";
 import { afterwards } from "./db.ts";
 import { faultyStore, openAllGates, type StoreHooks } from "./faulty_store.ts";
+import { rawBytesOf, rawDiskObjects } from "./raw_objects.ts";
 
 /** How long a confirm may take in these tests. */
 export const LEASE_MS = 10_000;
@@ -88,7 +88,7 @@ export async function startFaultyApp(t: TestContext, options: TestAppOptions = {
     usedBytes: () => sql.prepare("SELECT sum(storage_bytes_used) FROM workspaces").pluck().get(),
     statusOf: (id) => sql.prepare("SELECT status FROM uploads WHERE id = ?").pluck().get(id),
     keyOf,
-    bytesOf: (id) => readFileSync(rawPathOf(dataDir, keyOf(id)), "utf8"),
+    bytesOf: (id) => String(rawBytesOf(dataDir, keyOf(id))),
     files: () => rawDiskObjects(dataDir, app.books.installationId).map(({ objectKey }) => objectKey),
     entries: () => sql.prepare<[], Entry>("SELECT * FROM object_removals ORDER BY seq").all(),
     check: () => checkAll(sql, dataDir),

@@ -1,8 +1,7 @@
 import assert from "node:assert/strict";
-import { statSync } from "node:fs";
-import { readFile } from "node:fs/promises";
 import type Database from "better-sqlite3";
-import { checkBooks, checkObjects, rawDiskObjects, rawTemporaryFiles } from "./books.ts";
+import { checkBooks, checkObjects } from "./books.ts";
+import { rawDiskObjects, rawTemporaryFiles } from "./raw_objects.ts";
 
 /** An object as it lies in the store, found and read without our own store's code. */
 export interface RawObject {
@@ -23,12 +22,7 @@ export interface RawStore {
 export function rawDiskStore(dataDir: string, sql: Database.Database): RawStore {
   const installationId = installationOf(sql);
   return {
-    objects: async () =>
-      rawDiskObjects(dataDir, installationId).map(({ objectKey, path }) => {
-        const { size, mtimeNs } = statSync(path, { bigint: true });
-        const etag = `"${size.toString(16)}-${(mtimeNs / 1000n).toString(16)}"`;
-        return { objectKey, sizeBytes: Number(size), etag, read: () => readFile(path) };
-      }),
+    objects: async () => rawDiskObjects(dataDir, installationId),
     halfWritten: () => rawTemporaryFiles(dataDir),
   };
 }

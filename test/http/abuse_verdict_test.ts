@@ -7,7 +7,7 @@ import { createLog } from "../../lib/log.ts";
 import { judgeBooks, judgeLog } from "../../scripts/bench/abuse_verdict.ts";
 import { growth } from "../../scripts/bench/abuse_watch.ts";
 import { startTestApp, temporaryFolder } from "../help/app.ts";
-import { rawPathOf } from "../help/books.ts";
+import { rawPathOf } from "../help/raw_objects.ts";
 
 // Goal: the run under abuse, which continuous integration relies on, does not pass what it is there to find.
 // Method: give each part of its verdict what is right and what is wrong.

@@ -5,17 +5,21 @@ import { mkdir, rm, utimes, writeFile } from "node:fs/promises";
 import { type ClientRequest, type IncomingMessage, request } from "node:http";
 import { dirname } from "node:path";
 import { test } from "node:test";
-import { rawPathOf, rawTemporaryFiles } from "../help/books.ts";
 import { DAY_MS, startFaultyApp } from "../help/faulty_app.ts";
 import { createGate } from "../help/faulty_store.ts";
+import { rawPathOf, rawRemove, rawStamp, rawTemporaryFiles } from "../help/raw_objects.ts";
 import { until } from "../help/until.ts";
 
-/** A PUT whose first half has arrived: the service is writing it. */
-async function halfPut(url: string, dataDir: string): Promise<{ end: (rest: string) => Promise<number | undefined> }> {
-  const req: ClientRequest = request(url, { method: "PUT", headers: { "Content-Length": 8 } });
+/** A PUT that the service has begun to take, and whose second half is still to come. */
+async function halfPut(url: string): Promise<{ end: (rest: string) => Promise<number | undefined> }> {
+  const headers = { "Content-Length": 8, Expect: "100-continue" };
+  const req: ClientRequest = request(url, { method: "PUT", headers });
   const answer = once(req, "response") as Promise<[IncomingMessage]>;
+  // Only then has the service looked for the row, and waits for bytes.
+  const accepted = once(req, "continue");
+  req.flushHeaders();
+  await accepted;
   req.write("half");
-  await until(() => rawTemporaryFiles(dataDir).length > 0, "the service takes the first half");
   return {
     async end(rest) {
       req.end(rest);
@@ -50,7 +54,7 @@ test("a PUT after the delete, or after the confirm, gets 404 and nothing of it i
 test("a PUT that began before the delete, and ends after it, gets 404 and nothing of it is kept", async (t) => {
   const its = await startFaultyApp(t);
   const { id, uploadUrl } = await its.createUpload();
-  const late = await halfPut(uploadUrl, its.dataDir);
+  const late = await halfPut(uploadUrl);
   assert.equal((await its.call("DELETE", `/api/v1/uploads/${id}`)).status, 200);
   await its.app.cleaner.runOnce();
   assert.equal(await late.end("full"), 404);
@@ -62,7 +66,7 @@ test("a PUT that began before the delete, and ends after it, gets 404 and nothin
 test("a PUT that began before the confirm, and ends after it, gets 404 and the confirmed bytes stay", async (t) => {
   const its = await startFaultyApp(t);
   const { id, uploadUrl } = await its.staged("first");
-  const late = await halfPut(uploadUrl, its.dataDir);
+  const late = await halfPut(uploadUrl);
   assert.equal((await its.confirm(id)).status, 200);
   assert.equal(await late.end("full"), 404);
   assert.equal(its.usedBytes(), 5);
@@ -73,7 +77,7 @@ test("a PUT that began before the confirm, and ends after it, gets 404 and the c
 test("a PUT that began before its upload expired, and ends after it, gets 404 and nothing of it is kept", async (t) => {
   const its = await startFaultyApp(t);
   const { uploadUrl } = await its.createUpload();
-  const late = await halfPut(uploadUrl, its.dataDir);
+  const late = await halfPut(uploadUrl);
   its.clock.advance(2 * DAY_MS);
   assert.equal((await its.app.cleaner.runOnce()).expired, 1);
   assert.equal(await late.end("full"), 404);
@@ -105,7 +109,7 @@ test("a staged object that vanishes between stat and copy charges nothing", asyn
   const its = await startFaultyApp(t);
   const { id } = await its.staged("first");
   its.hooks.before = async ({ name, keys: [stagingKey = ""] }) => {
-    if (name === "promote") await rm(rawPathOf(its.dataDir, stagingKey));
+    if (name === "promote") rawRemove(its.dataDir, stagingKey);
   };
   assert.equal((await its.confirm(id)).status, 503);
   assert.equal((await its.confirm(id)).status, 422);
@@ -230,8 +234,7 @@ test("the scan of staging enters what nothing names and is older than its URL's 
   const random = (digit: string) => digit.repeat(32);
 
   const pending = await its.staged("named");
-  const pendingPath = rawPathOf(dataDir, its.keyOf(pending.id));
-  await utimes(pendingPath, isOldMs / 1_000, isOldMs / 1_000);
+  rawStamp(dataDir, its.keyOf(pending.id), isOldMs);
   const confirmed = await its.confirmedUpload("confirmed");
   const unknownId = "0190a000-0000-7000-8000-000000000000";
   const lateKey = `staging/${installationId}/${unknownId}/${random("a")}`;

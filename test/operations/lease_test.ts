@@ -1,9 +1,8 @@
 import assert from "node:assert/strict";
-import { linkSync, statSync } from "node:fs";
 import { test } from "node:test";
-import { rawPathOf } from "../help/books.ts";
 import { DAY_MS, type FaultyApp, LEASE_MS, startFaultyApp } from "../help/faulty_app.ts";
 import { createGate, noAnswer, type StoreCall } from "../help/faulty_store.ts";
+import { rawCopy, rawDiskObjects } from "../help/raw_objects.ts";
 
 // Where the confirm is held while its lease runs out. (A script in plain text is read for its counts.)
 const HELD: { where: string; hook: "before" | "after"; call: StoreCall["name"] }[] = [
@@ -214,10 +213,9 @@ test("a confirm whose upload was confirmed by another hand meanwhile returns the
   hooks.after = ({ name }) => {
     if (name !== "promote") return;
     heal();
-    const path = rawPathOf(dataDir, byHand);
-    linkSync(rawPathOf(dataDir, its.keyOf(id)), path);
-    const { size, mtimeNs } = statSync(path, { bigint: true });
-    const etag = `"${size.toString(16)}-${(mtimeNs / 1000n).toString(16)}"`;
+    rawCopy(dataDir, its.keyOf(id), byHand);
+    const objects = rawDiskObjects(dataDir, app.books.installationId);
+    const etag = objects.find(({ objectKey }) => objectKey === byHand)?.etag;
     sql
       .prepare(
         "UPDATE uploads SET status = 'uploaded', object_key = ?, size_bytes = 9, etag = ?, workspace_id = ? WHERE id = ?",

@@ -26,9 +26,9 @@ import {
   testClock,
   testConfig,
 } from "../help/app.ts";
-import { rawPathOf } from "../help/books.ts";
 import { type FaultyApp, startFaultyApp, stillClock } from "../help/faulty_app.ts";
 import { logLines, runProgram, serveProgram } from "../help/process.ts";
+import { rawPathOf } from "../help/raw_objects.ts";
 import { until } from "../help/until.ts";
 
 const MINUTE_MS = 60_000;

@@ -1,10 +1,9 @@
 // Goal: a file that was deleted is refused from that moment on, whatever the cleaner does and however long its URLs are good.
 // Method: the embedded store, whose cleaner runs only when a test says so; every way in which an upload can go.
 import assert from "node:assert/strict";
-import { copyFile } from "node:fs/promises";
 import { test } from "node:test";
 import { type Answer, type Json, startTestApp, type TestApp } from "../help/app.ts";
-import { rawPathOf } from "../help/books.ts";
+import { rawCopy } from "../help/raw_objects.ts";
 import { EMBEDDED_ONLY } from "../help/test_store.ts";
 
 const UPLOADS = "/api/v1/uploads";
@@ -59,7 +58,7 @@ test(
     const key = app.sql.prepare<[string], string>("SELECT object_key FROM uploads WHERE id = ?").pluck().get(id) ?? "";
     // As a confirm leaves it that failed after its copy.
     const otherKey = key.slice(0, -32) + "0".repeat(32);
-    await copyFile(rawPathOf(app.dataDir, key), rawPathOf(app.dataDir, otherKey));
+    rawCopy(app.dataDir, key, otherKey);
     const urlOf = (objectKey: string) =>
       app.app.objects.presignGet(objectKey, {
         ...{ contentType: "text/plain", filename: "a.txt" },

@@ -1,12 +1,12 @@
 // Takes one object through its life in a fresh folder and says after each step what has resolved. Run under strace by
-// objects_disk_sync_test.ts:  node test/store/disk_store_life.ts <objects folder> <staging key> <final key> <MiB>
+// objects_disk_sync_test.ts:  node test/store/disk_store_life.ts <objects folder> <staging key> <final key> <bytes>
 import { writeSync } from "node:fs";
 import { Readable } from "node:stream";
 import { createLog } from "../../lib/log.ts";
 import { createDiskStore } from "../../lib/store/disk/objects_disk.ts";
 import { uncounted } from "../help/disk_store.ts";
 
-const [objectsDir = "", stagingKey = "", finalKey = "", mib = "0"] = process.argv.slice(2);
+const [objectsDir = "", stagingKey = "", finalKey = "", bytes = "0"] = process.argv.slice(2);
 const store = createDiskStore({
   objectsDir,
   installationId: stagingKey.split("/")[1] ?? "",
@@ -21,8 +21,13 @@ const store = createDiskStore({
 });
 await store.prepare({ makes: true });
 writeSync(1, "opened\n");
-const body = Readable.from(Array.from({ length: Number(mib) }, () => Buffer.alloc(1024 ** 2)));
-const source = await store.receive(stagingKey, body, { sizeBytes: null, maxBytes: 1024 ** 3, contentLength: null });
+const chunkBytes = Math.min(Number(bytes), 1024 ** 2);
+const body = Readable.from(Array.from({ length: Number(bytes) / chunkBytes }, () => Buffer.alloc(chunkBytes)));
+const source = await store.receive(stagingKey, body, {
+  sizeBytes: null,
+  maxBytes: 1024 ** 3,
+  contentLength: Number(bytes),
+});
 writeSync(1, "received\n");
 await store.promote(stagingKey, finalKey, { source, contentType: "text/plain" });
 writeSync(1, "promoted\n");

@@ -8,7 +8,7 @@ import { type TestContext, test } from "node:test";
 import { setImmediate as turn } from "node:timers/promises";
 import type { DiskStoreOptions } from "../../lib/store/disk/objects_disk.ts";
 import { createDiskSpace } from "../../lib/store/disk/space.ts";
-import { openTestStore, type TestStore, uncounted } from "../help/disk_store.ts";
+import { AS_FILES, openTestStore, type TestStore, uncounted } from "../help/disk_store.ts";
 import { skipLoudly } from "../help/loud_skip.ts";
 
 const MIB = 1024 * 1024;
@@ -35,7 +35,8 @@ function mountSmall(t: TestContext, mountOptions: string): string | null {
   const folder = mkdtempSync(join(tmpdir(), "stowage_test_full_"));
   execFileSync("mount", ["-t", "tmpfs", "-o", mountOptions, "tmpfs", folder]);
   t.after(() => {
-    execFileSync("umount", [folder]);
+    // The store that the test opened on it closes its file only afterwards.
+    execFileSync("umount", ["--lazy", folder]);
     rmSync(folder, { recursive: true });
   });
   return folder;
@@ -63,7 +64,7 @@ test("an upload that would leave less than the minimum free is refused before it
     s.store.receive(s.newPendingKey(), untouched, { sizeBytes: 33 * MIB, maxBytes: 33 * MIB, contentLength: null }),
     FULL,
   );
-  assert.deepEqual(s.files(), []);
+  assert.deepEqual(s.everything(), []);
   assert.equal((await receive(s, 12 * MIB)).sizeBytes, 12 * MIB);
   await assert.rejects(receive(s, 21 * MIB), FULL);
   assert.equal((await receive(s, 1 * MIB)).sizeBytes, 1 * MIB);
@@ -127,7 +128,7 @@ test("an upload of unknown length is stopped on its way when the room runs out, 
   if (s === null) return;
   // More than may be used, and less than there is: the kernel would not refuse it.
   await assert.rejects(receive(s, 30 * MIB, null), FULL);
-  assert.deepEqual(s.files(), []);
+  assert.deepEqual(s.everything(), []);
   assert.equal((await receive(s, 20 * MIB, null)).sizeBytes, 20 * MIB);
 });
 
@@ -142,7 +143,7 @@ test("an upload is stopped on its way when others take the room that was promise
   }
   const limits = { sizeBytes: null, maxBytes: 64 * MIB, contentLength: 18 * MIB };
   await assert.rejects(s.store.receive(s.newPendingKey(), Readable.from(body()), limits), FULL);
-  assert.deepEqual(s.files(), []);
+  assert.deepEqual(s.everything(), []);
 });
 
 test("a disk that is full in the middle of a write says so, keeps nothing, and takes uploads again once there is room", async (t) => {
@@ -152,7 +153,7 @@ test("a disk that is full in the middle of a write says so, keeps nothing, and t
   const kept = s.newPendingKey();
   await s.put(kept, "kept");
   await assert.rejects(receive(s, 20 * MIB), FULL);
-  assert.equal(s.files().length, 1);
+  assert.equal(s.everything().length, 1);
   assert.equal(await s.text(kept), "kept");
   assert.equal((await receive(s, 8 * MIB)).sizeBytes, 8 * MIB);
   await assert.rejects(receive(s, 10 * MIB), FULL);
@@ -160,7 +161,7 @@ test("a disk that is full in the middle of a write says so, keeps nothing, and t
 });
 
 test("a disk without room for one more name refuses uploads and still removes", async (t) => {
-  const s = await openSmallStore(t, { mountOptions: "size=16m,nr_inodes=12", minFreeBytes: 0 });
+  const s = await openSmallStore(t, { mountOptions: "size=16m,nr_inodes=15", minFreeBytes: 0, ...AS_FILES });
   if (s === null) return;
   const keys: string[] = [];
   const failure = await (async () => {
@@ -179,5 +180,32 @@ test("a disk without room for one more name refuses uploads and still removes", 
   assert.ok(keys.length >= 1);
   assert.equal(s.files().length, keys.length);
   assert.deepEqual(await s.store.remove(keys), new Map());
-  assert.deepEqual(s.files(), []);
+  assert.deepEqual(s.everything(), []);
+});
+
+test("a disk that small objects have filled refuses one more, keeps the others, and takes more once there is room", async (t) => {
+  const s = await openSmallStore(t, { mountOptions: "size=16m", minFreeBytes: Number.NEGATIVE_INFINITY });
+  if (s === null) return;
+  const filler = join(s.objectsDir, "..", "filler");
+  writeFileSync(filler, Buffer.alloc(8 * MIB));
+  const keys: string[] = [];
+  let failure: unknown = null;
+  while (failure === null) {
+    const key = s.newPendingKey();
+    await s.put(key, Buffer.alloc(60_000, keys.length)).then(
+      () => keys.push(key),
+      (error: unknown) => {
+        failure = error;
+      },
+    );
+  }
+  assert.ok(failure instanceof Error && "code" in failure);
+  assert.equal(failure.code, "insufficient_storage");
+  assert.ok(keys.length > 10);
+  rmSync(filler);
+  assert.deepEqual(s.rows(), [...keys].sort());
+  assert.equal((await s.store.stat(keys[3] ?? ""))?.sizeBytes, 60_000);
+  assert.equal((await s.put(s.newPendingKey(), "more")).sizeBytes, 4);
+  assert.deepEqual(await s.store.remove(keys), new Map());
+  assert.equal(s.rows().length, 1);
 });

@@ -11,7 +11,15 @@ import { newId } from "../../lib/ids.ts";
 import { createFolders } from "../../lib/store/disk/folders.ts";
 import { createDiskStore } from "../../lib/store/disk/objects_disk.ts";
 import type { ListedObject, ObjectStat } from "../../lib/store/objects.ts";
-import { finalKeyFor, INSTALLATION_ID, openTestStore, stagingOf, type TestStore } from "../help/disk_store.ts";
+import {
+  AS_FILES,
+  finalKeyFor,
+  INSTALLATION_ID,
+  openTestStore,
+  stagingOf,
+  type TestStore,
+  testBoth,
+} from "../help/disk_store.ts";
 import { collectLog } from "../help/s3_servers.ts";
 
 const CONTENT_TYPE = "text/plain";
@@ -35,7 +43,7 @@ async function listed(s: TestStore, prefix: string): Promise<ListedObject[]> {
 }
 
 test("a received object can be stat'ed and read, and its file is private", async (t) => {
-  const s = await openTestStore(t);
+  const s = await openTestStore(t, AS_FILES);
   const key = s.newPendingKey();
   const put = await s.put(key, "hello");
   assert.equal(put.sizeBytes, 5);
@@ -47,8 +55,8 @@ test("a received object can be stat'ed and read, and its file is private", async
   assert.equal(statSync(join(s.objectsDir, dirname(file))).mode & 0o777, 0o700);
 });
 
-test("an object of no bytes is an object", async (t) => {
-  const s = await openTestStore(t);
+testBoth("an object of no bytes is an object", async (_t, open) => {
+  const s = await open();
   const key = s.newPendingKey();
   const limits = { sizeBytes: 0, maxBytes: 0, contentLength: 0 };
   const put = await s.store.receive(key, Readable.from([]), limits);
@@ -58,7 +66,7 @@ test("an object of no bytes is an object", async (t) => {
 });
 
 test("files are fanned out by the id's bits of time: uploads of one minute share a folder, those of another do not", async (t) => {
-  const s = await openTestStore(t);
+  const s = await openTestStore(t, AS_FILES);
   const random = "00112233445566778899aabbccddeeff";
   for (const uploadId of [
     "019ab3f2-77aa-7000-8000-000000000001",
@@ -76,8 +84,8 @@ test("files are fanned out by the id's bits of time: uploads of one minute share
   ]);
 });
 
-test("a key that cannot be ours names nothing and touches nothing", async (t) => {
-  const s = await openTestStore(t, { staging: stagingOf(() => true) });
+testBoth("a key that cannot be ours names nothing and touches nothing", async (_t, open) => {
+  const s = await open({ staging: stagingOf(() => true) });
   const ours = newObjectKey("staging", INSTALLATION_ID, newId());
   await s.put(ours, "mine");
   const outside = join(dirname(s.objectsDir), "outside");
@@ -106,19 +114,19 @@ test("a key that cannot be ours names nothing and touches nothing", async (t) =>
   assert.deepEqual(await s.store.remove(strangers), new Map());
   assert.equal(await s.text(ours), "mine");
   assert.ok(existsSync(outside));
-  assert.equal(s.files().length, 1);
+  assert.equal(s.everything().length, 1);
 });
 
-test("no two PUTs to one key give the same ETag, whatever their length and the clock", async (t) => {
-  const s = await openTestStore(t, { now: () => 1_770_000_000_000 });
+testBoth("no two PUTs to one key give the same ETag, whatever their length and the clock", async (_t, open) => {
+  const s = await open({ now: () => 1_770_000_000_000 });
   const key = s.newPendingKey();
   const etags = new Set<string>();
   for (let i = 0; i < 50; i++) etags.add((await s.put(key, `same${i % 2}`)).etag);
   assert.equal(etags.size, 50);
 });
 
-test("of two PUTs to one key at once one wins whole, and its ETag is the object's", async (t) => {
-  const s = await openTestStore(t);
+testBoth("of two PUTs to one key at once one wins whole, and its ETag is the object's", async (_t, open) => {
+  const s = await open();
   const key = s.newPendingKey();
   const [a, b] = ["a".repeat(200_000), "b".repeat(100_000)];
   const puts = await Promise.all([s.put(key, a), s.put(key, b)]);
@@ -126,33 +134,36 @@ test("of two PUTs to one key at once one wins whole, and its ETag is the object'
   const text = await s.text(key);
   assert.ok(text === a || text === b);
   assert.deepEqual(stored, puts[text === a ? 0 : 1]);
-  assert.equal(s.files().length, 1);
+  assert.equal(s.everything().length, 1);
 });
 
-test("a body that is longer than allowed is refused as soon as it is known, and nothing is kept", async (t) => {
-  const s = await openTestStore(t);
-  const key = s.newPendingKey();
-  const limits = { sizeBytes: null, maxBytes: 10, contentLength: null };
-  const endless = Readable.from(
-    (function* () {
-      for (;;) yield Buffer.alloc(4);
-    })(),
-  );
-  // As the HTTP server hands a body on: giving up on it does not end the connection.
-  await assert.rejects(s.store.receive(key, endless.iterator({ destroyOnReturn: false }), limits), {
-    code: "payload_too_large",
-    message: /at most 10 bytes/,
-  });
+testBoth(
+  "a body that is longer than allowed is refused as soon as it is known, and nothing is kept",
+  async (_t, open) => {
+    const s = await open();
+    const key = s.newPendingKey();
+    const limits = { sizeBytes: null, maxBytes: 10, contentLength: null };
+    const endless = Readable.from(
+      (function* () {
+        for (;;) yield Buffer.alloc(4);
+      })(),
+    );
+    // As the HTTP server hands a body on: giving up on it does not end the connection.
+    await assert.rejects(s.store.receive(key, endless.iterator({ destroyOnReturn: false }), limits), {
+      code: "payload_too_large",
+      message: /at most 10 bytes/,
+    });
 
-  const untouched = new Readable({ read: () => assert.fail("read a body that was announced as too long") });
-  await assert.rejects(s.store.receive(key, untouched, { ...limits, contentLength: 11 }), {
-    code: "payload_too_large",
-  });
-  assert.deepEqual(s.files(), []);
-});
+    const untouched = new Readable({ read: () => assert.fail("read a body that was announced as too long") });
+    await assert.rejects(s.store.receive(key, untouched, { ...limits, contentLength: 11 }), {
+      code: "payload_too_large",
+    });
+    assert.deepEqual(s.everything(), []);
+  },
+);
 
-test("a stated size must be met exactly", async (t) => {
-  const s = await openTestStore(t);
+testBoth("a stated size must be met exactly", async (_t, open) => {
+  const s = await open();
   const key = s.newPendingKey();
   const receive = (bytes: number, contentLength: number | null) =>
     s.store.receive(key, Readable.from([Buffer.alloc(bytes)]), { sizeBytes: 10, maxBytes: 10, contentLength });
@@ -162,7 +173,7 @@ test("a stated size must be met exactly", async (t) => {
   await assert.rejects(receive(0, 0), both(0));
   await assert.rejects(receive(11, null), { code: "payload_too_large", message: /stated as 10 bytes/ });
   await assert.rejects(receive(11, 11), { code: "payload_too_large" });
-  assert.deepEqual(s.files(), []);
+  assert.deepEqual(s.everything(), []);
   assert.equal((await receive(10, 10)).sizeBytes, 10);
 });
 
@@ -189,8 +200,8 @@ test("a large body is not gathered in memory: reading waits for the disk", async
   assert.ok(aheadBytesMax <= 1024 * 1024, `${aheadBytesMax} bytes were read ahead of the disk`);
 });
 
-test("memory that a chunk shares with others is not given back with it", async (t) => {
-  const s = await openTestStore(t);
+testBoth("memory that a chunk shares with others is not given back with it", async (_t, open) => {
+  const s = await open();
   const shared = Buffer.alloc(1_000, "x");
   const key = s.newPendingKey();
   const limits = { sizeBytes: null, maxBytes: 1_000, contentLength: null, ownsChunks: true };
@@ -199,36 +210,39 @@ test("memory that a chunk shares with others is not given back with it", async (
   assert.equal(await s.text(key), "xxxxxxxxxxalone");
 });
 
-test("a body that fails or ends too early leaves nothing, and what it failed with is told as it is", async (t) => {
-  const s = await openTestStore(t);
-  const key = s.newPendingKey();
-  const body = new PassThrough();
-  const limits = { sizeBytes: null, maxBytes: 1_000, contentLength: 100 };
-  const accepted = Promise.withResolvers<void>();
-  const receiving = s.store.receive(key, body, { ...limits, onAccept: accepted.resolve });
-  await accepted.promise;
-  body.write(Buffer.alloc(50));
-  // As a socket fails: nothing of the disk's.
-  const reset = Object.assign(new Error("read ECONNRESET"), { code: "ECONNRESET", syscall: "read" });
-  body.destroy(reset);
-  await assert.rejects(receiving, (error) => error === reset);
-  await assert.rejects(s.store.receive(key, Readable.from([Buffer.alloc(50)]), limits), {
-    code: "bad_request",
-    message: /broke off/,
-  });
-  assert.deepEqual(s.files(), []);
-});
+testBoth(
+  "a body that fails or ends too early leaves nothing, and what it failed with is told as it is",
+  async (_t, open) => {
+    const s = await open();
+    const key = s.newPendingKey();
+    const body = new PassThrough();
+    const limits = { sizeBytes: null, maxBytes: 1_000, contentLength: 100 };
+    const accepted = Promise.withResolvers<void>();
+    const receiving = s.store.receive(key, body, { ...limits, onAccept: accepted.resolve });
+    await accepted.promise;
+    body.write(Buffer.alloc(50));
+    // As a socket fails: nothing of the disk's.
+    const reset = Object.assign(new Error("read ECONNRESET"), { code: "ECONNRESET", syscall: "read" });
+    body.destroy(reset);
+    await assert.rejects(receiving, (error) => error === reset);
+    await assert.rejects(s.store.receive(key, Readable.from([Buffer.alloc(50)]), limits), {
+      code: "bad_request",
+      message: /broke off/,
+    });
+    assert.deepEqual(s.everything(), []);
+  },
+);
 
-test("a PUT whose row is gone before it begins is not read", async (t) => {
-  const s = await openTestStore(t);
+testBoth("a PUT whose row is gone before it begins is not read", async (_t, open) => {
+  const s = await open();
   const body = new Readable({ read: () => assert.fail("read a body that nothing waits for") });
   const key = newObjectKey("staging", INSTALLATION_ID, newId());
   const limits = { sizeBytes: null, maxBytes: 10, contentLength: null, onAccept: () => assert.fail("accepted") };
   await assert.rejects(s.store.receive(key, body, limits), { code: "not_found" });
 });
 
-test("a PUT whose row goes while it runs is refused at its end, and nothing is kept", async (t) => {
-  const s = await openTestStore(t);
+testBoth("a PUT whose row goes while it runs is refused at its end, and nothing is kept", async (_t, open) => {
+  const s = await open();
   const key = s.newPendingKey();
   const body = new PassThrough();
   const receiving = s.store.receive(key, body, { sizeBytes: null, maxBytes: 1_000, contentLength: null });
@@ -237,11 +251,11 @@ test("a PUT whose row goes while it runs is refused at its end, and nothing is k
   s.pending.delete(key);
   body.end();
   await assert.rejects(receiving, { code: "not_found" });
-  assert.deepEqual(s.files(), []);
+  assert.deepEqual(s.everything(), []);
 });
 
-test("slow senders do not keep others from uploading", async (t) => {
-  const s = await openTestStore(t);
+testBoth("slow senders do not keep others from uploading", async (_t, open) => {
+  const s = await open();
   const slow = Array.from({ length: 20 }, () => new PassThrough());
   const limits = { sizeBytes: null, maxBytes: 1_000, contentLength: null };
   const receiving = slow.map((body) => s.store.receive(s.newPendingKey(), body, limits));
@@ -251,8 +265,8 @@ test("slow senders do not keep others from uploading", async (t) => {
   await Promise.all(receiving);
 });
 
-test("promote makes the final key hold what was stat'ed, also when it is asked twice", async (t) => {
-  const s = await openTestStore(t);
+testBoth("promote makes the final key hold what was stat'ed, also when it is asked twice", async (_t, open) => {
+  const s = await open();
   const { stagingKey, finalKey, source } = await confirmed(s, "hello");
   assert.deepEqual(await s.store.stat(finalKey), source);
   assert.deepEqual(await s.store.promote(stagingKey, finalKey, { source, contentType: CONTENT_TYPE }), source);
@@ -260,8 +274,8 @@ test("promote makes the final key hold what was stat'ed, also when it is asked t
   assert.equal(await s.text(finalKey), "hello");
 });
 
-test("an overwrite between stat and promote is seen, and nothing is made final", async (t) => {
-  const s = await openTestStore(t);
+testBoth("an overwrite between stat and promote is seen, and nothing is made final", async (_t, open) => {
+  const s = await open();
   const key = s.newPendingKey();
   const source = await s.put(key, "hello");
   await s.put(key, "HELLO");
@@ -273,8 +287,8 @@ test("an overwrite between stat and promote is seen, and nothing is made final",
   assert.equal(await s.store.stat(finalKey), null);
 });
 
-test("an overwrite after promote leaves the final object as it was", async (t) => {
-  const s = await openTestStore(t);
+testBoth("an overwrite after promote leaves the final object as it was", async (_t, open) => {
+  const s = await open();
   const { stagingKey, finalKey, source } = await confirmed(s, "hello");
   await s.put(stagingKey, "HELLO");
   assert.deepEqual(await s.store.stat(finalKey), source);
@@ -286,8 +300,8 @@ test("an overwrite after promote leaves the final object as it was", async (t) =
   assert.equal(await s.text(finalKey), "hello", "an object that is final already is never removed by a promote");
 });
 
-test("promoting what is not there says so", async (t) => {
-  const s = await openTestStore(t);
+testBoth("promoting what is not there says so", async (_t, open) => {
+  const s = await open();
   const key = s.newPendingKey();
   const source = { sizeBytes: 1, etag: '"1-1"' };
   await assert.rejects(s.store.promote(key, finalKeyFor(key), { source, contentType: CONTENT_TYPE }), {
@@ -297,7 +311,7 @@ test("promoting what is not there says so", async (t) => {
 });
 
 test("removal is repeatable, takes empty folders along, and leaves the rest", async (t) => {
-  const s = await openTestStore(t);
+  const s = await openTestStore(t, AS_FILES);
   const [a, b] = [await confirmed(s, "a"), await confirmed(s, "b")];
   assert.deepEqual(await s.store.remove([a.stagingKey, a.finalKey, b.stagingKey]), new Map());
   assert.deepEqual(await s.store.remove([a.stagingKey, a.finalKey, a.finalKey]), new Map());
@@ -308,7 +322,7 @@ test("removal is repeatable, takes empty folders along, and leaves the rest", as
 });
 
 test("a key whose file cannot be removed is reported with the reason, the others are removed", async (t) => {
-  const s = await openTestStore(t);
+  const s = await openTestStore(t, AS_FILES);
   const [a, b] = [await confirmed(s, "a"), await confirmed(s, "b")];
   await s.store.remove([a.finalKey]);
   await mkdir(s.pathOf(a.finalKey), { recursive: true });
@@ -318,24 +332,27 @@ test("a key whose file cannot be removed is reported with the reason, the others
   assert.equal(await s.store.stat(b.finalKey), null);
 });
 
-test("PUTs, promotes and removals that make and remove the same folders do not disturb one another", async (t) => {
-  const s = await openTestStore(t);
-  await Promise.all(
-    Array.from({ length: 8 }, async () => {
-      for (let round = 0; round < 25; round++) {
-        const { stagingKey, finalKey } = await confirmed(s, "x");
-        assert.deepEqual(await s.store.remove([stagingKey]), new Map());
-        assert.equal(await s.text(finalKey), "x");
-        assert.deepEqual(await s.store.remove([finalKey]), new Map());
-      }
-    }),
-  );
-  assert.deepEqual(s.files(), []);
-});
+testBoth(
+  "PUTs, promotes and removals that make and remove the same folders do not disturb one another",
+  async (_t, open) => {
+    const s = await open();
+    await Promise.all(
+      Array.from({ length: 8 }, async () => {
+        for (let round = 0; round < 25; round++) {
+          const { stagingKey, finalKey } = await confirmed(s, "x");
+          assert.deepEqual(await s.store.remove([stagingKey]), new Map());
+          assert.equal(await s.text(finalKey), "x");
+          assert.deepEqual(await s.store.remove([finalKey]), new Map());
+        }
+      }),
+    );
+    assert.deepEqual(s.everything(), []);
+  },
+);
 
 test("list yields what is under the prefix, with size, ETag and time, and nothing that is not ours", async (t) => {
   const nowMs = 1_770_000_000_000;
-  const s = await openTestStore(t, { now: () => nowMs });
+  const s = await openTestStore(t, { ...AS_FILES, now: () => nowMs });
   const [a, b] = [await confirmed(s, "a"), await confirmed(s, "bb")];
   const [folder = ""] = s.files().map((file) => join(s.objectsDir, dirname(file)));
   await writeFile(join(folder, "README"), "not ours");
@@ -389,8 +406,8 @@ test("what is not ours in the folder of half-written files stays, is told once, 
   );
 });
 
-test("ETags survive a backup that keeps times", async (t) => {
-  const s = await openTestStore(t);
+testBoth("ETags survive a backup that keeps times", async (_t, open) => {
+  const s = await open();
   const { finalKey, source } = await confirmed(s, "hello");
   const copy = `${s.objectsDir}_copy`;
   execFileSync("cp", ["-a", s.objectsDir, copy]);
@@ -408,28 +425,31 @@ test("a folder that cannot be used fails at the start, with the reason", async (
   });
 });
 
-test("a folder that is gone is not made anew by a PUT or a confirm, and nothing counts as removed from it", async (t) => {
-  const s = await openTestStore(t);
-  const key = s.newPendingKey();
-  const source = await s.put(key, "hello");
-  const final = finalKeyFor(key);
-  await rm(s.objectsDir, { recursive: true });
-  await assert.rejects(s.put(s.newPendingKey(), "more"), { code: "storage_unavailable" });
-  await assert.rejects(s.store.promote(key, final, { source, contentType: "text/plain" }));
-  assert.equal((await s.store.remove([key])).size, 1);
-  await assert.rejects(s.store.readMarker("marker"), { failure: "bucket_missing" });
-  await assert.rejects(s.store.prepare({ makes: false }), { failure: "bucket_missing" });
-  assert.ok(!existsSync(s.objectsDir));
-  // Gone just between two steps of a PUT.
-  const folder = dirname(s.pathOf(key));
-  await s.store.prepare({ makes: true });
-  await rm(s.objectsDir, { recursive: true });
-  await assert.rejects(createFolders(s.objectsDir).make(folder), { code: "ENOENT" });
-  assert.ok(!existsSync(s.objectsDir));
-});
+testBoth(
+  "a folder that is gone is not made anew by a PUT or a confirm, and nothing counts as removed from it",
+  async (_t, open) => {
+    const s = await open();
+    const key = s.newPendingKey();
+    const source = await s.put(key, "hello");
+    const final = finalKeyFor(key);
+    await rm(s.objectsDir, { recursive: true });
+    await assert.rejects(s.put(s.newPendingKey(), "more"), { code: "storage_unavailable" });
+    await assert.rejects(s.store.promote(key, final, { source, contentType: "text/plain" }));
+    assert.equal((await s.store.remove([key])).size, 1);
+    await assert.rejects(s.store.readMarker("marker"), { failure: "bucket_missing" });
+    await assert.rejects(s.store.prepare({ makes: false }), { failure: "bucket_missing" });
+    assert.ok(!existsSync(s.objectsDir));
+    // Gone just between two steps of a PUT.
+    const folder = dirname(s.pathOf(key));
+    await s.store.prepare({ makes: true });
+    await rm(s.objectsDir, { recursive: true });
+    await assert.rejects(createFolders(s.objectsDir).make(folder), { code: "ENOENT" });
+    assert.ok(!existsSync(s.objectsDir));
+  },
+);
 
 test("probe() leaves nothing behind", async (t) => {
   const s = await openTestStore(t);
   await s.store.probe();
-  assert.deepEqual(s.files(), []);
+  assert.deepEqual(s.everything(), []);
 });

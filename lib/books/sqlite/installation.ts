@@ -1,9 +1,9 @@
 import * as z from "zod";
 import { AppError } from "../../errors.ts";
+import { whyUnusable } from "../../sqlite/sqlite_errors.ts";
 import type { ClockRecords, TimesAtStart } from "../clock.ts";
 import type { SampledUpload, StoreRecord, Stores } from "../stores.ts";
 import type { Db } from "./db/db.ts";
-import { whyUnusable } from "./db/sqlite_errors.ts";
 
 /** How many of the oldest, and how many of the newest uploads a sample has. */
 const SAMPLE_EACH = 5;

@@ -1,4 +1,4 @@
-import { isSqliteError } from "./db/sqlite_errors.ts";
+import { isSqliteError } from "../../sqlite/sqlite_errors.ts";
 
 /** The texts by which triggers of the schema refuse what callers of the API can run into. A test compares them with it. */
 export const REFUSALS = {

@@ -31,6 +31,7 @@ export function fileErrorReason(error: unknown): string {
 /** The store's error for a failed call to the file system. What is one already passes through. */
 export function toStoreError(error: unknown): StoreError {
   if (error instanceof StoreError) return error;
+  if (error instanceof AppError) return new StoreError("unavailable", error.message, error);
   if (isMissing(error)) return new StoreError("absent", "There is no such object", error);
   const denied = isFileError(error) && (error.code === "EACCES" || error.code === "EPERM" || error.code === "EROFS");
   return new StoreError(denied ? "denied" : "unavailable", `The file system failed: ${fileErrorReason(error)}`, error);
@@ -38,7 +39,7 @@ export function toStoreError(error: unknown): StoreError {
 
 /** The user's error for an upload whose bytes could not be written. What is no failure of the file system passes through. */
 export function toUploadError(error: unknown): unknown {
-  if (!isFileError(error)) return error;
+  if (!isFileError(error) && !(error instanceof StoreError)) return error;
   if (isFull(error)) return noSpace(error);
   return new AppError("storage_unavailable", "Cannot store the upload at the moment: send it again in a while", {
     retryAfterSeconds: 10,

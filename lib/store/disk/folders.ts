@@ -1,6 +1,8 @@
+import { closeSync, fsync, openSync } from "node:fs";
 import { rmdir, stat } from "node:fs/promises";
 import { dirname } from "node:path";
-import { fsyncPath, makeFolder } from "../../files.ts";
+import { promisify } from "node:util";
+import { makeFolder } from "../../files.ts";
 import { isMissing } from "./file_errors.ts";
 
 export interface Folders {
@@ -15,6 +17,18 @@ export interface Folders {
   removeEmpty: (folders: readonly string[]) => Promise<void>;
   /** Resolves when nothing is being made or removed. */
   idle: () => Promise<void>;
+}
+
+const syncFile = promisify(fsync);
+
+/** Opened and closed at once, because neither waits for the disk, and each would be a trip to another thread. */
+async function syncFolder(path: string): Promise<void> {
+  const fd = openSync(path, "r");
+  try {
+    await syncFile(fd);
+  } finally {
+    closeSync(fd);
+  }
 }
 
 /** What happens to folders while many requests put files into them and take files out. `root` itself always stays. */
@@ -65,7 +79,7 @@ export function createFolders(root: string): Folders {
   async function syncNearest(folder: string): Promise<void> {
     for (let path = folder; ; path = dirname(path)) {
       try {
-        return await fsyncPath(path);
+        return await syncFolder(path);
       } catch (error) {
         if (!isMissing(error) || path === root) throw error;
       }

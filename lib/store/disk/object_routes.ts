@@ -1,5 +1,5 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { pipeline } from "node:stream/promises";
+import { finished, pipeline } from "node:stream/promises";
 import { create as contentDisposition } from "content-disposition";
 import { AppError, clientGone } from "../../errors.ts";
 import { CHECKSUM_HEADER, checksumOfHeader } from "../checksum.ts";
@@ -152,8 +152,13 @@ function checksumOf(req: IncomingMessage, signedSha256: string | null): string |
 
 /** Throws `client_closed_request` if the client goes away in mid-file. A failure of the disk ends the connection: the status is out. */
 async function send(object: OpenObject, res: ServerResponse, range?: { start: number; end: number }): Promise<void> {
+  const { bytes } = object;
   try {
-    await pipeline(object.stream(range), res);
+    if (bytes === null) await pipeline(object.stream(range), res);
+    else {
+      res.end(range === undefined ? bytes : bytes.subarray(range.start, range.end + 1));
+      await finished(res);
+    }
   } catch (error) {
     const code = error instanceof Error && "code" in error ? String(error.code) : "";
     throw CLIENT_GONE_CODES.has(code) ? clientGone(error) : error;

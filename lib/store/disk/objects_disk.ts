@@ -1,8 +1,6 @@
-import type { Dirent } from "node:fs";
-import { type FileHandle, link, open, readdir, rm, stat, unlink } from "node:fs/promises";
-import { dirname, join } from "node:path";
-import type { Readable } from "node:stream";
-import { installationPrefix, OBJECT_PLACES, type ObjectPlace } from "../../books/object_keys.ts";
+import { join } from "node:path";
+import { Readable } from "node:stream";
+import { OBJECT_PLACES } from "../../books/object_keys.ts";
 import type { Staging } from "../../books/staging.ts";
 import { MARKER_FILE } from "../../data_dir/layout.ts";
 import { AppError } from "../../errors.ts";
@@ -10,22 +8,20 @@ import { makeFolder } from "../../files.ts";
 import type { Log } from "../../log.ts";
 import { type ListedObject, type ObjectStat, type ObjectStore, type PromoteOptions, StoreError } from "../objects.ts";
 import { createAdmission } from "./admission.ts";
-import { eachOf } from "./each_of.ts";
-import { fileErrorReason, isFull, isMissing, isTaken, toStoreError } from "./file_errors.ts";
+import { fileErrorReason, isFull, isMissing, toStoreError } from "./file_errors.ts";
 import { createFolders } from "./folders.ts";
 import { checkFolder, readMarkerFile, writeMarkerFile } from "./marker.ts";
+import { mergeListings } from "./merge_listings.ts";
+import { absent, createObjectFiles, type OpenFile } from "./object_files.ts";
 import { createIntake, type Receive } from "./object_intake.ts";
-import { createObjectPaths, foldersAround, statOfFile } from "./object_paths.ts";
+import { createObjectPaths } from "./object_paths.ts";
 import { checkFileSystem, probeFolder, sweepFolder } from "./setup.ts";
 import { createSignedUrls, type SignedUrls } from "./signed_urls.ts";
+import { createSmallObjects, SMALL_BYTES_MAX } from "./small_objects.ts";
 import { createDiskSpace } from "./space.ts";
 
-/** A promote is a link and an fsync; a disk that needs longer for them is not going to answer. */
+/** A promote is a link and an fsync, or a row; a disk that needs longer for them is not going to answer. */
 const PROMOTE_MS_MAX = 30_000;
-/** The names of the folders that the files are fanned out over; anything else in there is not ours. */
-const FANNED_FOLDER = /^[0-9a-f]+$/;
-/** A folder can be removed, being empty, just before a link is made in it. That this happens so often in a row is a defect. */
-const LINK_ATTEMPTS_MAX = 10;
 
 export interface DiskStoreOptions {
   /** The store's folder. */
@@ -41,15 +37,18 @@ export interface DiskStoreOptions {
   staging: Pick<Staging, "findOwner" | "whilePending" | "isNamed" | "beginPut" | "stagedBytes">;
   /** Lets `prepare` remove what an earlier process left half-written. Only for the holder of the serve lock: it would take the files that another process is writing. */
   sweep: boolean;
+  /** Called when the disk is full: even to remove a small object takes some room. */
+  onFull?: (() => void) | undefined;
+  /** Larger objects are files of their own. */
+  smallBytesMax?: number;
   now: () => number;
   log: Log;
 }
 
-/** An object's file, open for reading. Whoever opened it calls `close`, also after `stream`. */
-export interface OpenObject extends ObjectStat {
-  /** The bytes from `start` to `end`, both included; everything by default. To be asked for once. */
-  stream: (range?: { start: number; end: number }) => Readable;
-  close: () => Promise<void>;
+/** An object, open for reading. Whoever opened it calls `close`, also after `stream`. */
+export interface OpenObject extends OpenFile {
+  /** All of it, if it is small; a large one has to be streamed. */
+  bytes: Buffer | null;
 }
 
 /** The embedded store: besides what every store does it takes uploads in and hands objects out. */
@@ -76,7 +75,12 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
     stagedBytes: staging.stagedBytes,
   });
   const admit = createAdmission({ space, beginPut: staging.beginPut });
-  const receive = createIntake({ paths, folders, admit, staging, now: options.now, log });
+  const files = createObjectFiles({ paths, folders, installationId });
+  const small = createSmallObjects({ objectsDir, serves: options.sweep, onFull: options.onFull, log });
+  const receive = createIntake({
+    smallBytesMax: options.smallBytesMax ?? SMALL_BYTES_MAX,
+    ...{ paths, folders, small, removeFiles: files.remove, admit, staging, now: options.now, log },
+  });
 
   /**
    * Throws `storage_unavailable` where the folder cannot be used, or its file system lacks what the store stands on: hard
@@ -91,6 +95,7 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
       if (options.sweep && !isSwept) await sweepFolder(paths.temporaryFolder, log);
       isSwept = true;
       await checkFileSystem(paths.temporaryFolder);
+      small.prepare();
     } catch (error) {
       if (error instanceof AppError || error instanceof StoreError) throw error;
       // It may have room again in a while.
@@ -103,133 +108,31 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
     }
   }
 
-  async function statPath(path: string): Promise<ObjectStat | null> {
-    try {
-      return statOfFile(await stat(path, { bigint: true }));
-    } catch (error) {
-      if (isMissing(error)) return null;
-      throw error;
-    }
-  }
-
   async function statObject(objectKey: string): Promise<ObjectStat | null> {
-    const path = paths.pathOf(objectKey);
-    return path === null ? null : statPath(path);
+    return small.stat(objectKey) ?? (await files.stat(objectKey));
   }
 
-  async function promote(
-    stagingKey: string,
-    finalKey: string,
-    { source }: Pick<PromoteOptions, "source">,
-  ): Promise<ObjectStat> {
-    const stagingPath = paths.pathOf(stagingKey);
-    const finalPath = paths.pathOf(finalKey);
-    if (stagingPath === null) throw absent();
-    if (finalPath === null) throw new StoreError("denied", "That key is not one of this store's");
-    const isNew = await makeLink(stagingPath, finalPath);
-    // A file never changes once it is in its place, so what the link holds is compared, not what it was made from: a PUT
-    // that replaced the staged object in between is seen here.
-    const promoted = await statPath(finalPath);
-    if (promoted === null) throw new StoreError("unavailable", "The object was removed while it was made final");
-    if (promoted.etag !== source.etag || promoted.sizeBytes !== source.sizeBytes) {
-      // The final key is entered for removal by the confirm's lease: what stays here does not stay for long.
-      if (isNew) await rm(finalPath, { force: true });
-      throw new StoreError("changed", "The object is no longer the one that was looked at");
-    }
-    await folders.sync(dirname(finalPath));
-    return promoted;
-  }
-
-  /** Whether the link is new: an earlier attempt may have made it. */
-  async function makeLink(from: string, to: string): Promise<boolean> {
-    for (let attempt = 1; ; attempt++) {
-      try {
-        await link(from, to);
-        return true;
-      } catch (error) {
-        if (isTaken(error)) return false;
-        // Either of the two may be missing: the staged object, or the folder for the final one.
-        if (!isMissing(error) || attempt === LINK_ATTEMPTS_MAX) throw error;
-        if ((await statPath(from)) === null) throw absent();
-      }
-      await folders.make(dirname(to));
-    }
+  async function promote(stagingKey: string, finalKey: string, { source }: PromoteOptions): Promise<ObjectStat> {
+    if (paths.pathOf(finalKey) === null) throw new StoreError("denied", "That key is not one of this store's");
+    return (
+      (await small.promote(stagingKey, finalKey, source)) ?? (await files.promote(stagingKey, finalKey, { source }))
+    );
   }
 
   async function openObject(objectKey: string): Promise<OpenObject> {
-    const path = paths.pathOf(objectKey);
-    if (path === null) throw absent();
-    const file = await open(path, "r");
-    try {
-      return { ...statOfFile(await file.stat({ bigint: true })), ...readerOf(file) };
-    } catch (error) {
-      await file.close();
-      throw error;
-    }
+    const object = small.read(objectKey);
+    return object === null ? { ...(await files.open(objectKey)), bytes: null } : openBytes(object);
   }
 
   async function remove(objectKeys: readonly string[]): Promise<Map<string, string>> {
-    const reasons = new Map<string, string>();
-    const keysByFolder = new Map<string, string[]>();
-    const outerFolders = new Set<string>();
-    await eachOf(objectKeys, async (objectKey) => {
-      const path = paths.pathOf(objectKey);
-      // What cannot be in this store is not in it.
-      if (path === null) return;
-      try {
-        await unlink(path);
-      } catch (error) {
-        if (!isMissing(error)) {
-          reasons.set(objectKey, fileErrorReason(error));
-          return;
-        }
-      }
-      // Also where it was gone: a process that was killed may have unlinked it and not synced.
-      const [inner, outer] = foldersAround(path);
-      outerFolders.add(outer);
-      const keys = keysByFolder.get(inner);
-      if (keys === undefined) keysByFolder.set(inner, [objectKey]);
-      else keys.push(objectKey);
-    });
-    await eachOf([...keysByFolder], async ([folder, keys]) => {
-      try {
-        await folders.sync(folder);
-      } catch (error) {
-        for (const objectKey of keys) reasons.set(objectKey, fileErrorReason(error));
-      }
-    });
-    await folders.removeEmpty([...keysByFolder.keys(), ...outerFolders]);
-    return reasons;
+    const rows = await small.remove(objectKeys);
+    // A row is all that there is of most: only where a file may lie as well, or nothing was found, files are touched.
+    return await files.remove(objectKeys.filter((objectKey) => rows.get(objectKey)?.fileBeside !== false));
   }
 
-  async function* list(prefix: string): AsyncGenerator<ListedObject> {
-    for (const place of OBJECT_PLACES) {
-      const ours = installationPrefix(place, installationId);
-      if (!ours.startsWith(prefix) && !prefix.startsWith(ours)) continue;
-      const top = paths.folderOf(place);
-      for (const outer of await fannedFoldersIn(top)) {
-        for (const inner of await fannedFoldersIn(join(top, outer))) {
-          yield* await listFolder(place, join(top, outer, inner), prefix);
-        }
-      }
-    }
-  }
-
-  async function listFolder(place: ObjectPlace, folder: string, prefix: string): Promise<ListedObject[]> {
-    const found: ListedObject[] = [];
-    await eachOf(await entriesIn(folder), async ({ name }) => {
-      const objectKey = paths.keyOf(place, name);
-      if (objectKey?.startsWith(prefix) !== true) return;
-      try {
-        const stats = await stat(join(folder, name), { bigint: true });
-        if (!stats.isFile()) return;
-        found.push({ objectKey, ...statOfFile(stats), modifiedAtMs: Number(stats.mtimeNs / 1_000_000n) });
-      } catch (error) {
-        if (!isMissing(error)) throw error;
-      }
-    });
-    // A few files are looked at at once, and the folders' names are the first digits of the keys' ids.
-    return found.sort((a, b) => (a.objectKey < b.objectKey ? -1 : 1));
+  /** A row counts before a file under the same key. */
+  function list(prefix: string): AsyncIterable<ListedObject> {
+    return mergeListings(small.list(prefix), files.list(prefix));
   }
 
   async function probe(): Promise<void> {
@@ -267,33 +170,20 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
     prepare,
     probe: () => orStoreError(probe),
     clockSkewMs: () => clockSkewMs,
-    close: folders.idle,
+    async close() {
+      await folders.idle();
+      await small.close();
+    },
   };
 }
 
-function readerOf(file: FileHandle): Pick<OpenObject, "stream" | "close"> {
+function openBytes({ bytes, ...stat }: ObjectStat & { bytes: Buffer }): OpenObject {
   return {
-    stream: (range) => file.createReadStream({ ...range, autoClose: true }),
-    close: () => file.close(),
+    ...stat,
+    bytes,
+    stream: ({ start, end } = { start: 0, end: bytes.length - 1 }) => Readable.from([bytes.subarray(start, end + 1)]),
+    close: async () => {},
   };
-}
-
-/** What is in a folder. A folder that is gone has nothing. */
-async function entriesIn(folder: string): Promise<Dirent[]> {
-  try {
-    return await readdir(folder, { withFileTypes: true });
-  } catch (error) {
-    if (isMissing(error)) return [];
-    throw error;
-  }
-}
-
-/** The names of the folders that objects lie in, in order. */
-async function fannedFoldersIn(folder: string): Promise<string[]> {
-  // An administrator may have moved one to another disk and left a link.
-  const isFolder = (entry: Dirent): boolean => entry.isDirectory() || entry.isSymbolicLink();
-  const ours = (await entriesIn(folder)).filter((entry) => isFolder(entry) && FANNED_FOLDER.test(entry.name));
-  return ours.map(({ name }) => name).sort();
 }
 
 async function orStoreError<T>(work: () => Promise<T>): Promise<T> {
@@ -310,8 +200,4 @@ async function* orStoreErrors<T>(items: AsyncIterable<T>): AsyncGenerator<T> {
   } catch (error) {
     throw toStoreError(error);
   }
-}
-
-function absent(): StoreError {
-  return new StoreError("absent", "There is no such object");
 }

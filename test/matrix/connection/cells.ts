@@ -1,6 +1,5 @@
-import { existsSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
-import { rawPathOf } from "../../help/books.ts";
+import { rawBytesOf } from "../../help/raw_objects.ts";
 import { createResponseCheck } from "../../help/response_check.ts";
 import { type Client, openClient, problemsOf, type ReadResponse } from "./client.ts";
 import type { Lane, Prepared } from "./lanes.ts";
@@ -176,7 +175,7 @@ export function checkClient(cell: Cell, { dataDir }: World): void {
     else if (refusal.headers.get("connection") !== "close") problems.push("the refusal does not say that it closes");
   } else if (refusal !== undefined && action !== "drip") problems.push(`a second response: ${refusal.status}`);
   const { objectKey } = prepared;
-  const isKept = objectKey !== null && existsSync(rawPathOf(dataDir, objectKey));
+  const isKept = objectKey !== null && rawBytesOf(dataDir, objectKey) !== null;
   const isWhole = action === "too many bytes" || plan.sent === "all";
   if (isKept && !isWhole) problems.push("the cut-off upload is kept");
   client.close();

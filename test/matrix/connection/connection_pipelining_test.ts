@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { openClient } from "./client.ts";
 import { halfSent, soon } from "./program.ts";
-import { downloadUrl, openWorld, stagedUpload } from "./world.ts";
+import { downloadUrl, FILE_BYTES, openWorld, stagedUpload } from "./world.ts";
 
 // Goal: what several requests on one connection have in common does not make one of them the other's undoing.
 // Method: the real program, and bytes in the order and the pieces in which it matters. A random search found all of these.
@@ -41,11 +41,11 @@ test("a client that goes away in the middle of the second of two PUTs is noticed
   await run.call("GET", "/health");
   const openFiles = run.openFiles();
   const put = ({ pathname, search }: URL, sent: number): string =>
-    `PUT ${pathname}${search} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n${"x".repeat(sent)}`;
+    `PUT ${pathname}${search} HTTP/1.1\r\nHost: x\r\nContent-Length: ${FILE_BYTES}\r\n\r\n${"x".repeat(sent)}`;
   const pairs: string[] = [];
   for (let i = 0; i < TIMES; i++) {
     const [first, second] = [await stagedUpload(run, world.key), await stagedUpload(run, world.key)];
-    pairs.push(put(first.url, 1_000) + put(second.url, 500));
+    pairs.push(put(first.url, FILE_BYTES) + put(second.url, 500));
   }
   // All wait for their files, and then read side by side.
   const store = run.holdStore();
@@ -81,7 +81,7 @@ test("a client that offers another protocol, and goes away in the middle of its 
   const run = await world.start();
   const { pathname, search } = (await stagedUpload(run, world.key)).url;
   const requests = {
-    PUT: `PUT ${pathname}${search} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n`,
+    PUT: `PUT ${pathname}${search} HTTP/1.1\r\nHost: x\r\nContent-Length: ${FILE_BYTES}\r\n`,
     POST:
       `POST /api/v1/workflows HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${world.key}\r\n` +
       "Content-Type: application/json\r\nContent-Length: 1000\r\n",

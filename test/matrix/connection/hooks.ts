@@ -1,9 +1,9 @@
 // Loaded into the real program before it starts (`node --import`), so that a test can hold it at the embedded store, and
 // need not wait for its longest time-outs. Two variables say what to do:
-//   MATRIX_STORE_GATE=PATH  while this file exists, no call that opens, looks at or links an object begins; each call that
+//   MATRIX_STORE_GATE=PATH  while this file exists, no call that opens, looks at or links a file of an object begins (small objects are rows); each call that
 //                           is held adds a byte to PATH.held
 //   MATRIX_HASTE=N          time-outs of ten seconds and more take an Nth of their time
-import { appendFileSync, existsSync } from "node:fs";
+import callbacks, { appendFileSync, existsSync } from "node:fs";
 import fs from "node:fs/promises";
 import http from "node:http";
 import { syncBuiltinESMExports } from "node:module";
@@ -19,17 +19,24 @@ if (haste !== undefined) hurry(Number(haste));
 syncBuiltinESMExports();
 
 function holdStore(gate: string): void {
+  const { open } = callbacks;
+  Object.assign(callbacks, {
+    open: (...args: unknown[]) => void held(args[0]).then(() => Reflect.apply(open, callbacks, args)),
+  });
   for (const name of ["open", "stat", "link"] as const) {
     const before = fs[name];
     Object.assign(fs, {
       async [name](...args: unknown[]) {
-        if (/\/objects\/(staging|final|tmp)\//.test(String(args[0])) && existsSync(gate)) {
-          appendFileSync(`${gate}.held`, ".");
-          while (existsSync(gate)) await delay(GATE_LOOK_MS);
-        }
+        await held(args[0]);
         return Reflect.apply(before, fs, args);
       },
     });
+  }
+
+  async function held(path: unknown): Promise<void> {
+    if (!/\/objects\/(staging|final|tmp)\//.test(String(path)) || !existsSync(gate)) return;
+    appendFileSync(`${gate}.held`, ".");
+    while (existsSync(gate)) await delay(GATE_LOOK_MS);
   }
 }
 

@@ -1,6 +1,6 @@
 import { type MatrixRow, PUBLIC_ROUTES, SECURITY_MATRIX } from "../security/cells.ts";
 import type { Run } from "./program.ts";
-import { downloadUrl, made201, stagedUpload, type World } from "./world.ts";
+import { downloadUrl, FILE_BYTES, made201, stagedUpload, type World } from "./world.ts";
 
 /** Points at which a test can hold up a request. */
 export type Hold = "database" | "store";
@@ -49,7 +49,7 @@ export const LANES: readonly Lane[] = [
     async prepare({ key }, run) {
       const { url } = await stagedUpload(run, key);
       const objectKey = url.pathname.slice("/objects/".length);
-      return { target: url.pathname + url.search, headers: {}, body: "y".repeat(4_000), objectKey };
+      return { target: url.pathname + url.search, headers: {}, body: "y".repeat(FILE_BYTES), objectKey };
     },
   },
   ...["GET", "HEAD"].map(
@@ -139,7 +139,7 @@ async function changingScene({ route, by }: MatrixRow, world: World, run: Run): 
     return { ...shared, workspace, member: (await made201(run, path, world.ownerToken, body)).user_id };
   }
   if (route.includes("/uploads/:")) {
-    const bytes = route === CONFIRM ? Buffer.from("bytes") : undefined;
+    const bytes = route === CONFIRM ? Buffer.alloc(FILE_BYTES, "x") : undefined;
     return { ...shared, upload: (await stagedUpload(run, key, bytes)).id };
   }
   if (!route.includes("/workflows/:")) return shared;

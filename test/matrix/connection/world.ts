@@ -3,6 +3,7 @@ import type { TestContext } from "node:test";
 import Database from "better-sqlite3";
 import { type DevIssuer, startDevIssuer } from "../../../lib/auth/dev_issuer.ts";
 import { DATABASE_FILE } from "../../../lib/data_dir/layout.ts";
+import { SMALL_BYTES_MAX } from "../../../lib/store/disk/small_objects.ts";
 import type { Json } from "../../help/app.ts";
 import { afterwards } from "../../help/db.ts";
 import { initProgram } from "../../help/process.ts";
@@ -10,6 +11,8 @@ import type { MatrixScene } from "../security/cells.ts";
 import { type CallResult, type Run, startRun } from "./program.ts";
 
 /** A download that the kernel's buffers cannot hold. */
+/** The bytes of an object that is a file of its own: a request can be held there. */
+export const FILE_BYTES = SMALL_BYTES_MAX + 1_000;
 const BIG_BYTES = 16 * 1024 * 1024;
 
 /** Everything the cells need: a data directory, the callers, and things to request. It outlives each run of the program. */
@@ -40,8 +43,8 @@ export async function openWorld(t: TestContext, { haste }: { haste?: number } = 
 
   const { api_key: key, workspace_id: workspace } = made;
   const workflow = (await made201(run, "/api/v1/workflows", key, {})).id;
-  const small = await confirmedUpload(run, { key, workspace, bytes: Buffer.alloc(100, "x") });
-  const deletedUpload = await confirmedUpload(run, { key, workspace, bytes: Buffer.alloc(100, "x") });
+  const small = await confirmedUpload(run, { key, workspace, bytes: Buffer.alloc(FILE_BYTES, "x") });
+  const deletedUpload = await confirmedUpload(run, { key, workspace, bytes: Buffer.alloc(FILE_BYTES, "x") });
   expectStatus(200, await run.call("DELETE", `/api/v1/uploads/${deletedUpload}`, { token: key }));
   const bigUpload = await confirmedUpload(run, { key, workspace, bytes: Buffer.alloc(BIG_BYTES, "x") });
   run.program.child.kill("SIGTERM");

@@ -2,7 +2,7 @@ import { chmodSync } from "node:fs";
 import { join } from "node:path";
 import Database from "better-sqlite3";
 import { CHECK_LOCK_FILE } from "../../../data_dir/layout.ts";
-import { isSqliteError } from "./sqlite_errors.ts";
+import { isSqliteError } from "../../../sqlite/sqlite_errors.ts";
 import { withoutLog } from "./without_log.ts";
 
 /** Longer than any check takes, also of a file that has to be read from a slow disk. */

@@ -5,11 +5,11 @@ import { isThere } from "../../../data_dir/access.ts";
 import { AppError } from "../../../errors.ts";
 import { fsyncPathSync } from "../../../files.ts";
 import type { Log } from "../../../log.ts";
+import { isSqliteError, openFailure } from "../../../sqlite/sqlite_errors.ts";
 import { inTurn, isOpenElsewhere } from "./check_turn.ts";
 import { checkSchema, SCHEMA_VERSION } from "./schema_version.ts";
 import { findServer } from "./serve_lock.ts";
 import { hasLog, refuseUnsound } from "./soundness.ts";
-import { isSqliteError, openFailure } from "./sqlite_errors.ts";
 
 /** Opening may have to wait for another process that recovers or checkpoints the file. */
 const OPEN_TIMEOUT_MS = 5_000;

@@ -1,5 +1,5 @@
 import Database from "better-sqlite3";
-import { isSqliteError } from "./sqlite_errors.ts";
+import { isSqliteError } from "../../../sqlite/sqlite_errors.ts";
 
 /** Up to this size every entry of every index is compared with its row. Measured: 2 s; ten times as much would take too long. */
 export const WHOLE_CHECK_BYTES_MAX = 512 * 1024 * 1024;

@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import type Database from "better-sqlite3";
 import * as z from "zod";
+import type { LogStarts } from "../../../sqlite/checkpoints.ts";
 
 /**
  * What the first write of a log says, in `installation.log_start_json`: which log it is, which one its file has taken in
@@ -50,8 +51,8 @@ export function belongTogether(
   return (file?.log ?? null) === pair.before && (fileLedgerSeq === null || fileLedgerSeq >= pair.ledger_seq);
 }
 
-/** Marks the beginnings of logs. Only for the holder of the serve lock. */
-export function createLogStarts(sqlite: Database.Database) {
+/** Marks the beginnings of logs in the books. Only for the holder of the serve lock. */
+export function createLogStarts(sqlite: Database.Database): LogStarts {
   const version = sqlite.prepare<[], number>("PRAGMA data_version").pluck();
   const begin = sqlite.prepare("BEGIN IMMEDIATE");
   const commit = sqlite.prepare("COMMIT");
@@ -59,13 +60,8 @@ export function createLogStarts(sqlite: Database.Database) {
   const update = sqlite.prepare<[string]>("UPDATE installation SET log_start_json = ?");
 
   return {
-    /** To be asked before a checkpoint: what others commit changes it. */
-    version: (): number | undefined => version.get(),
-    /**
-     * To be called when the file has taken in all of the log, and nobody else has committed since `asOf`: then this write
-     * is the first of the next log.
-     */
-    mark(asOf: number | undefined): void {
+    version: () => version.get(),
+    mark(asOf) {
       begin.run();
       try {
         if (version.get() !== asOf) return void rollback.run();

@@ -5,8 +5,8 @@ import { isThere } from "../../../data_dir/access.ts";
 import { freeBytesOf } from "../../../data_dir/free_space.ts";
 import { RESERVE_FILE } from "../../../data_dir/layout.ts";
 import type { Log } from "../../../log.ts";
+import { OPENING_BYTES } from "../../../sqlite/sqlite_errors.ts";
 import { findServer } from "./serve_lock.ts";
-import { OPENING_BYTES } from "./sqlite_errors.ts";
 
 /** Enough to open the database and to delete some thousands of uploads, by which others' room is won back. */
 const RESERVE_BYTES = 8 * 1024 * 1024;

@@ -5,7 +5,7 @@ import { readAsset } from "../../../assets.ts";
 import { isThere } from "../../../data_dir/access.ts";
 import { DATABASE_FILE } from "../../../data_dir/layout.ts";
 import { AppError } from "../../../errors.ts";
-import { openFailure } from "./sqlite_errors.ts";
+import { openFailure } from "../../../sqlite/sqlite_errors.ts";
 
 /** What brings a file from each version to the next, from 1 to 2 on; only ever appended. A fresh file is made by `schema.sql`. */
 const UPGRADES: readonly (() => string)[] = [

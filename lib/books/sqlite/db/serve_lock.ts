@@ -4,7 +4,7 @@ import Database from "better-sqlite3";
 import { isThere } from "../../../data_dir/access.ts";
 import { SERVE_LOCK_FILE } from "../../../data_dir/layout.ts";
 import { AppError } from "../../../errors.ts";
-import { isSqliteError, openFailure } from "./sqlite_errors.ts";
+import { isSqliteError, openFailure } from "../../../sqlite/sqlite_errors.ts";
 
 /**
  * How long a locked file is waited for: a process that was just killed may take a moment to be gone, and whoever reads

@@ -1,9 +1,9 @@
 import { statSync } from "node:fs";
 import { dirname } from "node:path";
 import Database from "better-sqlite3";
-import { describeRights } from "../../../data_dir/access.ts";
-import { freeBytesOf } from "../../../data_dir/free_space.ts";
-import { AppError } from "../../../errors.ts";
+import { describeRights } from "../data_dir/access.ts";
+import { freeBytesOf } from "../data_dir/free_space.ts";
+import { AppError } from "../errors.ts";
 
 /**
  * What opening the database takes on its disk where it was closed before: its log, the index of the log, and the journal

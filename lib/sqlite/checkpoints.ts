@@ -1,9 +1,8 @@
 import { statSync } from "node:fs";
 import type Database from "better-sqlite3";
-import type { Log } from "../../../log.ts";
-import { createLogThrottle } from "../../../log_throttle.ts";
+import type { Log } from "../log.ts";
+import { createLogThrottle } from "../log_throttle.ts";
 import { describeReader, readersOf } from "./log_readers.ts";
-import { createLogStarts } from "./log_start.ts";
 
 /** What the log may hold before readers are waited for, so that it starts over: 64 MiB, in pages of 4 KiB. */
 const RESTART_CHECKPOINT_PAGES = 16_384;
@@ -30,11 +29,24 @@ export interface LogFigures {
   heldUpMs: number;
 }
 
+/** Marks the beginnings of logs. */
+export interface LogStarts {
+  /** To be asked before a checkpoint: what others commit changes it. */
+  version: () => number | undefined;
+  /**
+   * To be called when the file has taken in all of the log, and nobody else has committed since `asOf`: then this write
+   * is the first of the next log.
+   */
+  mark: (asOf: number | undefined) => void;
+}
+
 export interface CheckpointOptions {
   path: string;
   log: Log;
-  /** Whether this process keeps the log, as the one that holds the serve lock and writes: then it marks where logs begin. */
+  /** Whether this process keeps the log short at its end, as the one that holds the serve lock and writes. */
   keepsLog: boolean;
+  /** Marks where logs begin, for whoever must tell one that lies beside a file that it does not continue. */
+  starts?: LogStarts | null;
   monotonicMs: () => number;
 }
 
@@ -42,7 +54,8 @@ export interface CheckpointOptions {
  * Copies the log into the database between groups of writes, where it spoils no request's latency. Another process that
  * reads for long, such as a shell, holds this up: then the log grows, and who does it is told.
  */
-export function createCheckpoints(sqlite: Database.Database, { path, log, keepsLog, monotonicMs }: CheckpointOptions) {
+export function createCheckpoints(sqlite: Database.Database, options: CheckpointOptions) {
+  const { path, log, keepsLog, starts = null, monotonicMs } = options;
   // SQLite shortens the file to this when the log starts over.
   sqlite.pragma(`journal_size_limit = ${LOG_BYTES_MAX}`);
   // Asked many times a second under load, where `pragma()` would compile both the statement and a maker of its rows anew.
@@ -50,7 +63,6 @@ export function createCheckpoints(sqlite: Database.Database, { path, log, keepsL
   const [passive, restart, truncate] = ["PASSIVE", "RESTART", "TRUNCATE"].map((kind) =>
     sqlite.prepare<[], [busy: number, pages: number, copied: number]>(`PRAGMA wal_checkpoint(${kind})`).raw(),
   );
-  const starts = keepsLog ? createLogStarts(sqlite) : null;
   let lastLookMs = 0;
   let lastGroupMs = 0;
   let idleTimer: NodeJS.Timeout | null = null;
@@ -145,9 +157,14 @@ export function createCheckpoints(sqlite: Database.Database, { path, log, keepsL
     return { logBytes, heldUpMs: heldUpSinceMs === null ? 0 : Math.max(0, monotonicMs() - heldUpSinceMs) };
   }
 
+  /** Copies nothing any more. */
+  function stop(): void {
+    for (const timer of [idleTimer, heldUpTimer]) if (timer !== null) clearTimeout(timer);
+  }
+
   /** Copies everything, as far as nobody is in the way; then no more. Beside a server that is the server's business. */
   function finish(): void {
-    for (const timer of [idleTimer, heldUpTimer]) if (timer !== null) clearTimeout(timer);
+    stop();
     if (!keepsLog) return;
     try {
       truncate?.get();
@@ -159,5 +176,5 @@ export function createCheckpoints(sqlite: Database.Database, { path, log, keepsL
   // After a clean end there is no log, and what is written now begins one.
   if (starts !== null && (askLog.get()?.[1] ?? 0) === 0) starts.mark(starts.version());
 
-  return { afterGroup, figures, finish };
+  return { afterGroup, copy: () => lookUnlessWaiting(1), figures, finish, stop };
 }

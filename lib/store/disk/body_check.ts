@@ -1,0 +1,73 @@
+import { createHash } from "node:crypto";
+import { AppError } from "../../errors.ts";
+
+/** What the bytes of a PUT must be. */
+export interface BodyLimits {
+  /** The exact length that must be sent; null where any up to `maxBytes` may. */
+  sizeBytes: number | null;
+  maxBytes: number;
+  /** The SHA-256 of the bytes, in hex, as it was stated or announced; null where it was neither. */
+  checksumSha256?: string | null;
+  /** The length that the sender announced, or null. */
+  contentLength: number | null;
+}
+
+/** Looks at the bytes of a PUT as they come. */
+export interface BodyCheck {
+  /** To be called with each chunk before it is kept. Throws `payload_too_large`. */
+  accept: (chunk: Buffer) => void;
+  /** To be called at the end. Throws `bad_request` if the length or the checksum is not the one that it should be. */
+  finish: () => void;
+}
+
+/** Throws `bad_request` or `payload_too_large` if the announced length can be none that is allowed. */
+export function createBodyCheck(limits: BodyLimits): BodyCheck {
+  const { maxBytes, checksumSha256 = null, contentLength } = limits;
+  if (contentLength !== null) checkLength(contentLength, limits, "announces");
+  const hash = checksumSha256 === null ? null : createHash("sha256");
+  let cameBytes = 0;
+  return {
+    accept(chunk) {
+      cameBytes += chunk.length;
+      if (cameBytes > maxBytes) throw tooLarge(limits);
+      hash?.update(chunk);
+    },
+    finish() {
+      checkLength(cameBytes, limits, "has");
+      if (contentLength !== null && cameBytes !== contentLength) throw brokeOff();
+      const foundSha256 = hash?.digest("hex");
+      if (foundSha256 !== undefined && foundSha256 !== checksumSha256) throw otherBytes(foundSha256, checksumSha256);
+    },
+  };
+}
+
+function checkLength(bytes: number, options: BodyLimits, verb: "announces" | "has"): void {
+  if (bytes > options.maxBytes) throw tooLarge(options);
+  if (options.sizeBytes !== null && bytes !== options.sizeBytes) {
+    throw new AppError(
+      "bad_request",
+      `Cannot store the upload: its size was stated as ${options.sizeBytes} bytes when it was created, and the body ${verb} ${bytes}. Send the file that was meant, or create a new upload`,
+    );
+  }
+}
+
+function tooLarge({ sizeBytes, maxBytes }: BodyLimits): AppError {
+  return new AppError(
+    "payload_too_large",
+    sizeBytes === null
+      ? `Cannot store the upload: this URL takes at most ${maxBytes} bytes`
+      : `Cannot store the upload: its size was stated as ${sizeBytes} bytes when it was created, and the body has more. Send the file that was meant, or create a new upload`,
+  );
+}
+
+function otherBytes(foundSha256: string, checksumSha256: string | null): AppError {
+  return new AppError(
+    "bad_request",
+    `Cannot store the upload: the SHA-256 of its bytes is ${foundSha256} and not ${checksumSha256}, as was stated, and nothing of it was kept. Send the file that was meant, or create a new upload`,
+  );
+}
+
+/** The body ended, or its sender went away, before all of it had come. */
+function brokeOff(): AppError {
+  return new AppError("bad_request", "The upload broke off before its end, and nothing of it was kept: send it again");
+}

@@ -1,0 +1,146 @@
+import { chmodSync, statSync } from "node:fs";
+import { dirname, join } from "node:path";
+import Database from "better-sqlite3";
+import { SMALL_OBJECTS_FILE } from "../../data_dir/layout.ts";
+import { AppError } from "../../errors.ts";
+import { fsyncPathSync } from "../../files.ts";
+import type { Log } from "../../log.ts";
+import { createCheckpoints } from "../../sqlite/checkpoints.ts";
+import { createGroupCommit, type GroupCommit } from "../../sqlite/group_commit.ts";
+import { DatabaseMoved, openFailure } from "../../sqlite/sqlite_errors.ts";
+import { createVacuum } from "./vacuum.ts";
+
+const SCHEMA_VERSION = 1;
+/** Opening may have to wait for another process that recovers or checkpoints the file. */
+const OPEN_TIMEOUT_MS = 5_000;
+
+/**
+ * Names and bytes apart: a listing, and whoever asks for a size, goes through the names alone. A key is kept as text, so
+ * that the file can be read with `sqlite3`.
+ */
+const SCHEMA = `
+CREATE TABLE objects (
+  object_key  TEXT    NOT NULL PRIMARY KEY,
+  body_id     INTEGER NOT NULL,
+  size_bytes  INTEGER NOT NULL,
+  -- Unique to this storing of the object; with the size it is the ETag.
+  stamp_us    INTEGER NOT NULL,
+  -- 1: a file with an older or newer object may lie under the same key. The row is what counts; the file goes with it.
+  file_beside INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE bodies (id INTEGER PRIMARY KEY, bytes BLOB NOT NULL) STRICT;
+PRAGMA user_version = ${SCHEMA_VERSION};`;
+
+/** The open file of small objects. */
+export interface SmallFile extends Pick<GroupCommit, "write" | "writeStatement"> {
+  sqlite: Database.Database;
+  /** Whether the file at the path still is the one that is open. */
+  isInPlace: () => boolean;
+  close: () => Promise<void>;
+}
+
+export interface SmallFileOptions {
+  objectsDir: string;
+  /** Whether this process serves: it keeps the log short, and gives room back. */
+  serves: boolean;
+  /** Called when a write finds the disk full: even a removal needs some room. */
+  onFull?: (() => void) | undefined;
+  log: Log;
+}
+
+export function smallPathIn(objectsDir: string): string {
+  return join(objectsDir, SMALL_OBJECTS_FILE);
+}
+
+/** Opens the file; makes it where it is missing if `makes`. Throws an `AppError` where it cannot be used. */
+export function openSmallFile(options: SmallFileOptions, { makes }: { makes: boolean }): SmallFile {
+  const path = smallPathIn(options.objectsDir);
+  try {
+    const sqlite = new Database(path, { timeout: OPEN_TIMEOUT_MS, fileMustExist: !makes });
+    try {
+      prepare(sqlite, path);
+      return open(sqlite, path, options);
+    } catch (error) {
+      sqlite.close();
+      throw error;
+    }
+  } catch (error) {
+    throw openFailure(error, "open the file of small objects", path);
+  }
+}
+
+function prepare(sqlite: Database.Database, path: string): void {
+  // Before there is a log: that one gets the rights of its file.
+  chmodSync(path, 0o600);
+  // Takes effect before the first table only: pages that become free can be given back.
+  sqlite.pragma("auto_vacuum = INCREMENTAL");
+  sqlite.pragma("journal_mode = WAL");
+  // What was answered survives a power loss, as with the books.
+  sqlite.pragma("synchronous = FULL");
+  sqlite.pragma("fullfsync = ON");
+  sqlite.pragma("checkpoint_fullfsync = ON");
+  sqlite.pragma("wal_autocheckpoint = 0");
+  sqlite
+    .transaction(() => {
+      const version = Number(sqlite.pragma("user_version", { simple: true }));
+      if (version === 0) sqlite.exec(SCHEMA);
+      else if (version > SCHEMA_VERSION) throw newer(path, version);
+    })
+    .immediate();
+  // Each time: whoever made it may have lost power before this line.
+  fsyncPathSync(dirname(path));
+}
+
+function open(sqlite: Database.Database, path: string, { serves, onFull, log }: SmallFileOptions): SmallFile {
+  const opened = identityOf(path);
+  const isInPlace = (): boolean => identityOf(path) === opened;
+  const checkpoints = createCheckpoints(sqlite, { path, log, keepsLog: serves, monotonicMs: () => performance.now() });
+  const vacuum = serves ? createVacuum(sqlite, { onEnd: checkpoints.copy, log }) : null;
+  let isLost = false;
+  const commits = createGroupCommit(sqlite, {
+    ...{ log, onFull },
+    // Each time: a PUT that is answered must not lie in a file that was moved away a moment ago.
+    checkInPlace() {
+      if (!isInPlace()) throw new DatabaseMoved("the file of small objects was moved, removed or replaced");
+    },
+    afterGroup() {
+      checkpoints.afterGroup();
+      vacuum?.afterGroup();
+    },
+    // Nothing is known of it any more, but what was committed is in it: whoever opens it anew finds that.
+    onFatal: () => {
+      isLost = true;
+    },
+  });
+  // The run before may have been ended before it gave all room back.
+  vacuum?.afterGroup();
+
+  return {
+    sqlite,
+    write: commits.write,
+    writeStatement: commits.writeStatement,
+    isInPlace: () => !isLost && sqlite.open && isInPlace(),
+    async close() {
+      await commits.finish();
+      vacuum?.stop();
+      if (!sqlite.open) return;
+      if (!isLost && isInPlace()) checkpoints.finish();
+      else checkpoints.stop();
+      sqlite.close();
+    },
+  };
+}
+
+/** Which file lies at a path; "none" where there is none. */
+export function identityOf(path: string): string {
+  const found = statSync(path, { throwIfNoEntry: false });
+  return found === undefined ? "none" : `${found.dev}:${found.ino}`;
+}
+
+function newer(path: string, version: number): AppError {
+  return new AppError(
+    "conflict",
+    `Cannot open "${path}": its schema version ${version} is newer than this program's (${SCHEMA_VERSION})`,
+    { hint: "install the release that wrote it, or restore the backup taken before the upgrade" },
+  );
+}
