@@ -238,7 +238,7 @@ function watchBucket({ objects, guard, log }: { objects: ObjectStore; guard: Sto
   return watchStore({
     log,
     async check() {
-      // A listing, because its answer has a reason where it fails. A bucket that is missing is the guard's concern.
+      // A listing, because its response has a reason where it fails. A bucket that is missing is the guard's concern.
       await objects.probe().catch((error) => {
         if (!(error instanceof StoreError && error.failure === "bucket_missing")) throw error;
       });

@@ -146,7 +146,7 @@ test("what is read from clients and stores takes linear time", () => {
     ["a file's name of dots, as long as one may be", () => fileType(`${"a.".repeat(127)} `, "file")],
     ["a slug of a name of hyphens", () => slugOf(`${"-a".repeat(100)}!`)],
     ["a store's message", () => toStoreError("look", new Error(long(" \t")))],
-    ["an answer without a code", () => codeOf(long("<Code>a"))],
+    ["a response without a code", () => codeOf(long("<Code>a"))],
     ["a child that is not there", () => childText(children, "b")],
     ["a listing's time", () => Date.parse(long("2026-01-01T00:00:00Z"))],
   ];

@@ -1,7 +1,7 @@
 /** Between two batches the cleaner steps aside for this long and sees how busy the event loop is without it. */
 const GAP_MS = 5;
 const BUSY_UTILIZATION = 0.7;
-/** Nine tenths of a busy process belong to requests: a backlog costs nobody anything but space, a slow answer does. */
+/** Nine tenths of a busy process belong to requests: a backlog costs nobody anything but space, a slow response does. */
 const BUSY_PAUSE_FACTOR = 9;
 /**
  * What the cleaner costs the event loop in all, times what its writes take of it: the rest is for calling the store, handing

@@ -55,7 +55,7 @@ export type StoreFailure =
   | "denied"
   /** The place of the objects itself is not there: the bucket, or the embedded store's folder. */
   | "bucket_missing"
-  /** No answer, or an answer that says nothing: what was asked for may or may not have been done. */
+  /** No response, or a response that says nothing: what was asked for may or may not have been done. */
   | "unavailable";
 
 export class StoreError extends Error {
@@ -124,7 +124,7 @@ export interface ObjectStore {
   prepare: (options: { makes: boolean }) => Promise<void>;
   /** Resolves where the store can be used. */
   probe: () => Promise<void>;
-  /** How far the store's clock is ahead of ours, as its latest answer to `probe` or later said. Null where none did. */
+  /** How far the store's clock is ahead of ours, as its latest response to `probe` or later said. Null where none did. */
   clockSkewMs: () => number | null;
   close: () => Promise<void>;
 }

@@ -59,8 +59,8 @@ const Created = z.object({ data: z.object({ upload: z.object({ id: z.string() })
 const Confirmed = z.object({ data: z.object({ download_url: z.string() }) });
 
 /** Path and query of the download URL of a confirmed upload that was answered, or null. */
-export function downloadTarget(answer: { json: unknown } | null): string | null {
-  const confirmed = Confirmed.safeParse(answer?.json);
+export function downloadTarget(response: { json: unknown } | null): string | null {
+  const confirmed = Confirmed.safeParse(response?.json);
   return confirmed.success ? targetOf(confirmed.data.data.download_url) : null;
 }
 
@@ -101,7 +101,7 @@ export function createAttacker(
   const call: Attacker["call"] = async (method, target, { key, body, headers = {} } = {}) => {
     const isJson = body !== undefined && !Buffer.isBuffer(body);
     try {
-      const answer = await request(job.url + target, {
+      const response = await request(job.url + target, {
         method,
         dispatcher: agent,
         signal: stop,
@@ -112,10 +112,10 @@ export function createAttacker(
         },
         body: isJson ? JSON.stringify(body) : Buffer.isBuffer(body) ? body : null,
       });
-      const text = await answer.body.text();
-      note(String(answer.statusCode));
-      const hasJson = String(answer.headers["content-type"]).startsWith("application/json");
-      return { status: answer.statusCode, json: hasJson ? JSON.parse(text) : undefined };
+      const text = await response.body.text();
+      note(String(response.statusCode));
+      const hasJson = String(response.headers["content-type"]).startsWith("application/json");
+      return { status: response.statusCode, json: hasJson ? JSON.parse(text) : undefined };
     } catch (error) {
       if (!stop.aborted) note(codeOf(error));
       return null;
@@ -124,8 +124,8 @@ export function createAttacker(
 
   const create: Attacker["create"] = async (tenant, body = {}) => {
     const asked = { filename: "abuse.bin", category: "file", ...body };
-    const answer = await call("POST", "/api/v1/uploads", { key: tenant.key, body: asked });
-    const created = Created.safeParse(answer?.json);
+    const response = await call("POST", "/api/v1/uploads", { key: tenant.key, body: asked });
+    const created = Created.safeParse(response?.json);
     if (!created.success) return null;
     const { upload, upload_url } = created.data.data;
     return { id: upload.id, target: targetOf(upload_url) };
@@ -143,8 +143,8 @@ export function createAttacker(
     async put(tenant, bytes, body) {
       const made = await create(tenant, body);
       if (made === null) return null;
-      const answer = await call("PUT", made.target, { body: bytes });
-      return answer?.status === 200 ? made : null;
+      const response = await call("PUT", made.target, { body: bytes });
+      return response?.status === 200 ? made : null;
     },
     confirm: (tenant, id) =>
       call("POST", `/api/v1/uploads/${id}`, {

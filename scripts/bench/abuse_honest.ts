@@ -46,7 +46,7 @@ async function work({ url, tenant, durationMs }: HonestJob, stop: AbortSignal): 
   async function call(step: string, { method, target, expected, body }: Call): Promise<Buffer> {
     const isSigned = target.startsWith("http");
     const startedMs = performance.now();
-    const answer = await request(isSigned ? target : url + target, {
+    const response = await request(isSigned ? target : url + target, {
       method,
       dispatcher: agent,
       headers: {
@@ -55,15 +55,15 @@ async function work({ url, tenant, durationMs }: HonestJob, stop: AbortSignal): 
       },
       body: body === undefined || Buffer.isBuffer(body) ? (body ?? null) : JSON.stringify(body),
     });
-    const bytes = Buffer.from(await answer.body.arrayBuffer());
+    const bytes = Buffer.from(await response.body.arrayBuffer());
     const times = timesMs.get(step) ?? [];
     timesMs.set(step, times);
     const tookMs = performance.now() - startedMs;
     times.push(tookMs);
     const second = Math.floor((startedMs - begunMs) / 1000);
     slowestMs[second] = Math.max(slowestMs[second] ?? 0, tookMs);
-    if (answer.statusCode !== expected) {
-      throw new Error(`answered with ${answer.statusCode}: ${bytes.toString("utf8", 0, 300)}`);
+    if (response.statusCode !== expected) {
+      throw new Error(`answered with ${response.statusCode}: ${bytes.toString("utf8", 0, 300)}`);
     }
     return bytes;
   }

@@ -106,7 +106,7 @@ export function printOverload(answers: readonly [string, number][]): void {
   if (answers.length === 0) return;
   printTable(
     ["answers that tell of an overload", "times"],
-    answers.map(([answer, times]) => [answer, String(times)]),
+    answers.map(([response, times]) => [response, String(times)]),
   );
 }
 

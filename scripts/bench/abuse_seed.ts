@@ -71,12 +71,12 @@ function makeFiles(paths: readonly string[]): string {
 async function makeWorkflow(dataDir: string, { key }: Workspace): Promise<string> {
   const service = await startService(dataDir);
   try {
-    const answer = await request(`${service.url}/api/v1/workflows`, {
+    const response = await request(`${service.url}/api/v1/workflows`, {
       method: "POST",
       headers: { authorization: `Bearer ${key}`, "content-type": "application/json" },
       body: JSON.stringify({ name: "listed" }),
     });
-    return MadeWorkflow.parse(await answer.body.json()).data.id;
+    return MadeWorkflow.parse(await response.body.json()).data.id;
   } finally {
     await service.stop();
   }

@@ -68,11 +68,11 @@ export async function judgeLog(path: string): Promise<{ broken: string[]; overlo
     const line = text.startsWith("{") ? Line.safeParse(JSON.parse(text)).data : undefined;
     if (line === undefined) continue;
     const { level, msg, route = "", status = 0 } = line;
-    const answer = `${status} on ${route}`;
-    if (msg === "request" && OVERLOAD.includes(status)) overload.set(answer, (overload.get(answer) ?? 0) + 1);
+    const response = `${status} on ${route}`;
+    if (msg === "request" && OVERLOAD.includes(status)) overload.set(response, (overload.get(response) ?? 0) + 1);
     const isOurs = level === "error" || (msg === "request" && status >= 500 && !OVERLOAD.includes(status));
     if (!isOurs) continue;
-    const what = msg === "request" ? `answered with ${answer}` : `logged the error ${msg}`;
+    const what = msg === "request" ? `answered with ${response}` : `logged the error ${msg}`;
     counts.set(what, { times: (counts.get(what)?.times ?? 0) + 1, example: counts.get(what)?.example ?? text });
   }
   const broken = [...counts].map(([what, { times, example }]) => `${what}, ${times} times: ${example}`);

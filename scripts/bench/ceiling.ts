@@ -89,7 +89,7 @@ function lookAtLog(): void {
 function remove(res: ServerResponse, uploadId: string, workspaceId: string): void {
   write(
     () => deleteUpload.get(uploadId, workspaceId),
-    (row) => answer(res, row === undefined ? 404 : 200, "{}"),
+    (row) => respond(res, row === undefined ? 404 : 200, "{}"),
   );
 }
 
@@ -102,13 +102,13 @@ function create(res: ServerResponse, workspaceId: string, body: { filename: stri
   write(
     () =>
       insertUpload.run(id, userId, workspaceId, filename, category, key, nowMs + FAR_MS, nowMs + FAR_MS, nowMs, nowMs),
-    () => answer(res, 201, JSON.stringify({ id, key })),
+    () => respond(res, 201, JSON.stringify({ id, key })),
   );
 }
 
 /** `POST /uploads/<workspace>/<id>`: the same two transactions as the service's, without the object between them. */
 function confirm(res: ServerResponse, workspaceId: string, uploadId: string): void {
-  if (selectUpload.get(uploadId, workspaceId) === undefined) return answer(res, 404, "{}");
+  if (selectUpload.get(uploadId, workspaceId) === undefined) return respond(res, 404, "{}");
   const nowMs = Date.now();
   const key = newObjectKey("final", installation, uploadId);
   write(
@@ -122,12 +122,12 @@ function confirm(res: ServerResponse, workspaceId: string, uploadId: string): vo
           deleteLease.get(key);
           return confirmUpload.get(workspaceId, key, 1000, "etag", workspaceId, nowMs, uploadId);
         },
-        (row) => answer(res, row === undefined ? 404 : 200, JSON.stringify(row)),
+        (row) => respond(res, row === undefined ? 404 : 200, JSON.stringify(row)),
       ),
   );
 }
 
-function answer(res: ServerResponse, status: number, text: string): void {
+function respond(res: ServerResponse, status: number, text: string): void {
   res.writeHead(status, { "Content-Type": "application/json", "Content-Length": Buffer.byteLength(text) });
   res.end(text);
 }
@@ -144,7 +144,7 @@ function readBody(req: IncomingMessage, done: (text: string) => void): void {
 const server = createServer((req, res) => {
   const [, , first = "", second = ""] = (req.url ?? "").split("/");
   if (req.method === "DELETE") remove(res, first, second);
-  else if (req.method !== "POST") answer(res, 200, "{}");
+  else if (req.method !== "POST") respond(res, 200, "{}");
   else if (second === "") readBody(req, (text) => create(res, first, JSON.parse(text)));
   else readBody(req, () => confirm(res, first, second));
 });

@@ -41,9 +41,9 @@ export async function measureNoLeak({ folder, scale }: BenchContext): Promise<No
 
   async function time(method: Dispatcher.HttpMethod, id: string): Promise<number> {
     const startMs = performance.now();
-    const answer = await client.request({ method, path: `/api/v1/uploads/${id}`, headers });
-    await answer.body.dump();
-    if (answer.statusCode !== 404) throw new Error(`Expected 404, got ${answer.statusCode}`);
+    const response = await client.request({ method, path: `/api/v1/uploads/${id}`, headers });
+    await response.body.dump();
+    if (response.statusCode !== 404) throw new Error(`Expected 404, got ${response.statusCode}`);
     return performance.now() - startMs;
   }
 

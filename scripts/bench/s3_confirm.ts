@@ -24,9 +24,9 @@ export async function measureConfirm({ scale }: BenchContext, s3: BenchS3, seed:
   const binding = JSON.stringify({ context_type: "workspace", context_id: workspaceId });
 
   async function post(path: string, body: string): Promise<unknown> {
-    const answer = await client.request({ method: "POST", path, headers, body });
-    if (answer.statusCode >= 300) throw new Error(`${path} was answered with ${answer.statusCode}`);
-    return await answer.body.json();
+    const response = await client.request({ method: "POST", path, headers, body });
+    if (response.statusCode >= 300) throw new Error(`${path} was answered with ${response.statusCode}`);
+    return await response.body.json();
   }
 
   async function newUpload(): Promise<string> {
@@ -58,8 +58,8 @@ export async function measureConfirm({ scale }: BenchContext, s3: BenchS3, seed:
   }
 
   async function storeCalls(): Promise<number> {
-    const answer = await client.request({ method: "GET", path: "/metrics" });
-    const page = await answer.body.text();
+    const response = await client.request({ method: "GET", path: "/metrics" });
+    const page = await response.body.text();
     return CONFIRM_OPERATIONS.reduce((sum, operation) => sum + callsOf(page, operation), 0);
   }
 

@@ -6,9 +6,9 @@ import { createRemovalEntries, createRemovals } from "../../lib/books/sqlite/rem
 import { createRemovedObjects } from "../../lib/books/sqlite/removed_objects.ts";
 import { createUploadViews } from "../../lib/books/sqlite/upload_views.ts";
 import { DATABASE_FILE } from "../../lib/data_dir/layout.ts";
-import type { Answer, Json } from "../help/app.ts";
+import type { ApiResponse, Json } from "../help/app.ts";
 import { DAY_MS, startFaultyApp } from "../help/faulty_app.ts";
-import { noAnswer } from "../help/faulty_store.ts";
+import { noResponse } from "../help/faulty_store.ts";
 import { type PeopleApp, type Person, startPeopleApp, uploadAs, wordsOf } from "../help/people.ts";
 import { queryPlans } from "../help/query_plans.ts";
 import { useS3Server } from "../help/s3_servers.ts";
@@ -21,10 +21,10 @@ const NEVER_WAS = "0190a000-0000-7000-8000-000000000000";
 
 /** The deletion as its owner is shown it. */
 async function deletionOf(its: Rig["its"], id: string): Promise<Json> {
-  const answer = await its.call("GET", `/api/v1/uploads/${id}/deletion`);
-  assert.equal(answer.status, 200, answer.text);
-  assert.equal(answer.json.data.upload_id, id);
-  return answer.json.data;
+  const response = await its.call("GET", `/api/v1/uploads/${id}/deletion`);
+  assert.equal(response.status, 200, response.text);
+  assert.equal(response.json.data.upload_id, id);
+  return response.json.data;
 }
 
 function reasons(deletion: Json): string[] {
@@ -35,7 +35,7 @@ for (const make of ["disk", "minio"] as const) {
   const storeDown = async (rig: Rig): Promise<void> => {
     if (rig.s3 === null) {
       rig.hooks.before = () => {
-        throw noAnswer();
+        throw noResponse();
       };
     } else rig.s3.proxy.setFault({ kind: "refuse" });
   };
@@ -245,7 +245,7 @@ async function startScene(t: Parameters<typeof startPeopleApp>[0]): Promise<Scen
   return { app, owner, viewer, editor, stranger, workspace };
 }
 
-const ask = (person: Person, id: string): Promise<Answer> => person.call("GET", `/api/v1/uploads/${id}/deletion`);
+const ask = (person: Person, id: string): Promise<ApiResponse> => person.call("GET", `/api/v1/uploads/${id}/deletion`);
 
 /** A confirmed upload of someone in the workspace, deleted. */
 async function deletedUpload({ app, workspace }: Scene, by: Person, confirms: boolean): Promise<string> {
@@ -296,9 +296,9 @@ test("an upload that exists has no deletion: 404 in words of its own, to those w
   const scene = await startScene(t);
   const { app, viewer, stranger, workspace } = scene;
   const id = await uploadAs(app, viewer, { workspace });
-  const answer = await ask(viewer, id);
-  assert.equal(answer.status, 404);
-  assert.match(answer.json.error.message, /not deleted: send a DELETE for it first/);
+  const response = await ask(viewer, id);
+  assert.equal(response.status, 404);
+  assert.match(response.json.error.message, /not deleted: send a DELETE for it first/);
   assert.deepEqual(wordsOf(await ask(stranger, id)), wordsOf(await ask(stranger, NEVER_WAS)));
 });
 

@@ -2,14 +2,14 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { StoreError } from "../../lib/store/objects.ts";
-import { type Answer, startTestApp } from "../help/app.ts";
+import { type ApiResponse, startTestApp } from "../help/app.ts";
 import { until } from "../help/until.ts";
 
 const { version } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8"));
 /** How long /ready keeps a response, and a little. */
 const READY_KEPT_MS = 550;
 
-function assertUnavailable({ status, json, headers }: Answer): void {
+function assertUnavailable({ status, json, headers }: ApiResponse): void {
   assert.equal(status, 503);
   assert.equal(json.error.code, "STORAGE_UNAVAILABLE");
   assert.match(json.meta.request_id, /^[0-9A-Z]{26}$/);

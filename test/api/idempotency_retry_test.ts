@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { promisify } from "node:util";
-import { type Answer, temporaryFolder } from "../help/app.ts";
+import { type ApiResponse, temporaryFolder } from "../help/app.ts";
 import { startFaultProxy } from "../help/fault_proxy.ts";
 import { assertKeyRefused, FILE, type KeyedApp, OTHER_REQUEST, startKeyedApp, UPLOADS } from "../help/keyed_app.ts";
 import { ONEPIN_VERSIONS, onepinCommands, runClient } from "./onepin_cli.ts";
@@ -23,11 +23,11 @@ async function inOneGroup<T>({ sql }: KeyedApp, send: () => Promise<T>): Promise
 const atOnce = <T>(count: number, send: (i: number) => Promise<T>) =>
   Promise.all(Array.from({ length: count }, (_, i) => send(i)));
 
-const statuses = (answers: Answer[]) => answers.map(({ status }) => status).sort();
+const statuses = (answers: ApiResponse[]) => answers.map(({ status }) => status).sort();
 
 const MEETINGS = [
-  ["as they come", (_its: KeyedApp, send: () => Promise<Answer[]>) => send()],
-  ["in one transaction", (its: KeyedApp, send: () => Promise<Answer[]>) => inOneGroup(its, send)],
+  ["as they come", (_its: KeyedApp, send: () => Promise<ApiResponse[]>) => send()],
+  ["in one transaction", (its: KeyedApp, send: () => Promise<ApiResponse[]>) => inOneGroup(its, send)],
 ] as const;
 
 for (const [how, meet] of MEETINGS) {
@@ -48,7 +48,7 @@ for (const [how, meet] of MEETINGS) {
     const its = await startKeyedApp(t);
     const answers = await meet(its, () => atOnce(8, (i) => its.create("a", { ...FILE, filename: `${i % 2}.bin` })));
     assert.deepEqual(statuses(answers), [201, 201, 201, 201, 422, 422, 422, 422]);
-    for (const answer of answers) if (answer.status === 422) assertKeyRefused(answer, OTHER_REQUEST);
+    for (const response of answers) if (response.status === 422) assertKeyRefused(response, OTHER_REQUEST);
     assert.equal(its.count("uploads"), 1);
   });
 
@@ -105,7 +105,7 @@ test("if the memory cannot be written the deed is not done, and if the deed fail
     ["delete", "DELETE ON uploads"],
   ]) {
     its.sql.exec(`CREATE TRIGGER broken AFTER ${table} BEGIN SELECT RAISE(ABORT, 'broken for the test'); END`);
-    const answers: Answer[] = [];
+    const answers: ApiResponse[] = [];
     for (const [i, request] of requests.entries()) {
       if (deed === "memory" || deed === ["create", "confirm", "delete"][i]) answers.push(await request());
     }
@@ -131,7 +131,7 @@ async function curlThrough(t: TestContext, its: KeyedApp) {
       ...["-H", `Authorization: Bearer ${its.owner.key}`, "-H", "Content-Type: application/json"],
       ...["-w", "%{http_code}", "-d", JSON.stringify(body), ...more],
     ]);
-    assert.equal(fault.hits(), 1, "the answer was lost");
+    assert.equal(fault.hits(), 1, "the response was lost");
     return stdout.slice(-3);
   }
   return { proxy, curl };

@@ -4,18 +4,18 @@ import { type TestContext, test } from "node:test";
 import { createIdempotency, createIdempotencyMemory } from "../../lib/books/sqlite/idempotency.ts";
 import { DATABASE_FILE } from "../../lib/data_dir/layout.ts";
 import type { TestApp } from "../help/app.ts";
-import { noAnswer } from "../help/faulty_store.ts";
+import { noResponse } from "../help/faulty_store.ts";
 import { assertKeyRefused, FILE, OTHER_REQUEST, startKeyedApp, UPLOADS } from "../help/keyed_app.ts";
 import { startPeopleApp } from "../help/people.ts";
 import { queryPlans } from "../help/query_plans.ts";
-import { type RawAnswer, rawClient } from "../help/raw_http.ts";
+import { type RawResponse, rawClient } from "../help/raw_http.ts";
 
 const HOUR_MS = 3_600_000;
 const MINUTE_MS = 60_000;
 
 /** Sends headers exactly as they are given: a client library would refuse some of them itself. */
 function rawSender(t: TestContext, { app, owner }: TestApp) {
-  async function post(method: string, path: string, body: string, headers: string[]): Promise<RawAnswer> {
+  async function post(method: string, path: string, body: string, headers: string[]): Promise<RawResponse> {
     const client = await rawClient(t, app.url);
     const lines = [
       `${method} ${path} HTTP/1.1`,
@@ -25,9 +25,9 @@ function rawSender(t: TestContext, { app, owner }: TestApp) {
       ...headers,
     ];
     client.send(`${lines.join("\r\n")}\r\n\r\n${body}`);
-    const answer = await client.answer();
+    const response = await client.response();
     client.socket.destroy();
-    return answer;
+    return response;
   }
   return { post };
 }
@@ -192,7 +192,7 @@ test("failures are not stored: the same key goes on to do what failed before", a
   assert.equal((await its.confirmAs("c", upload.id)).status, 422, "nothing was PUT");
   assert.equal((await its.put(upload_url, "123")).status, 200);
   its.hooks.before = ({ name }) => {
-    if (name === "promote") throw noAnswer();
+    if (name === "promote") throw noResponse();
   };
   assert.equal((await its.confirmAs("c", upload.id)).status, 503);
   its.heal();
@@ -222,9 +222,9 @@ test("a delete that is repeated is 200 again with the same key, and 404 without 
   const its = await startKeyedApp(t);
   const { id } = await its.confirmedUpload("12345");
   for (let time = 0; time < 3; time++) {
-    const answer = await its.deleteAs("a", id);
-    assert.equal(answer.status, 200);
-    assert.deepEqual(answer.json.data, {});
+    const response = await its.deleteAs("a", id);
+    assert.equal(response.status, 200);
+    assert.deepEqual(response.json.data, {});
   }
   assert.equal((await its.call("DELETE", `${UPLOADS}/${id}`)).status, 404);
   assert.equal((await its.deleteAs("b", id)).status, 404);

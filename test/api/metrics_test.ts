@@ -12,7 +12,7 @@ import { AppError } from "../../lib/errors.ts";
 import { createMetrics } from "../../lib/metrics/metrics.ts";
 import { initDataDir, silentLog, startTestApp, temporaryFolder, testConfig } from "../help/app.ts";
 import { type FaultyApp, startFaultyApp } from "../help/faulty_app.ts";
-import { noAnswer } from "../help/faulty_store.ts";
+import { noResponse } from "../help/faulty_store.ts";
 import { skipLoudly } from "../help/loud_skip.ts";
 import { scrape } from "../help/metrics_page.ts";
 import { rawClient, startHttpServer } from "../help/raw_http.ts";
@@ -36,7 +36,7 @@ async function busyApp(t: TestContext): Promise<FaultyApp> {
   await app.cleaner.runOnce();
   await call("DELETE", `/api/v1/uploads/${kept.id}`);
   hooks.before = ({ name }) => {
-    if (name === "remove") throw noAnswer();
+    if (name === "remove") throw noResponse();
   };
   await app.cleaner.runOnce();
   its.heal();
@@ -60,7 +60,7 @@ test("requests are counted by the pattern of their route and by status, whatever
   await call("SEARCH", "/health");
   const client = await rawClient(t, app.url);
   client.send("this is not HTTP\r\n\r\n");
-  await client.answer();
+  await client.response();
 
   const page = await scrape(app.metricsUrl);
   assert.equal(page.contentType, "text/plain; version=0.0.4; charset=utf-8");
@@ -158,7 +158,7 @@ test("removals that fail and removals that are put off are told apart, and age",
   await app.cleaner.runOnce();
   await call("DELETE", `/api/v1/uploads/${id}`);
   hooks.before = ({ name }) => {
-    if (name === "remove") throw noAnswer();
+    if (name === "remove") throw noResponse();
   };
   await app.cleaner.runOnce();
   let page = await scrape(app.metricsUrl);

@@ -22,7 +22,7 @@ export function onepinCommands(t: TestContext, version: OnepinVersion): string |
   return null;
 }
 
-export interface CliAnswer {
+export interface CliResult {
   exitCode: number | null;
   stdout: string;
   stderr: string;
@@ -37,7 +37,7 @@ export interface CliOptions {
 }
 
 /** Runs a command as a user would, with a home of its own and nothing of this machine's settings for the client. */
-export async function runClient(command: string, args: readonly string[], options: CliOptions): Promise<CliAnswer> {
+export async function runClient(command: string, args: readonly string[], options: CliOptions): Promise<CliResult> {
   const { home, env = {}, cwd = home, input = "" } = options;
   const child = spawn(command, args, {
     cwd,
@@ -61,9 +61,9 @@ export async function runClient(command: string, args: readonly string[], option
 }
 
 export interface Cli {
-  run: (...args: string[]) => Promise<CliAnswer>;
+  run: (...args: string[]) => Promise<CliResult>;
   /** Types something at the prompt. */
-  type: (input: string, ...args: string[]) => Promise<CliAnswer>;
+  type: (input: string, ...args: string[]) => Promise<CliResult>;
   /** Runs with `--json`, expects success, and returns what was printed. */
   json: (...args: string[]) => Promise<Json>;
   /** Runs, expects success, and returns what was printed. */
@@ -77,7 +77,7 @@ export interface Cli {
 
 /** The CLI of a version, with these settings in the environment. */
 export function createCli(command: string, options: CliOptions): Cli {
-  const run = (...args: string[]): Promise<CliAnswer> => runClient(command, args, options);
+  const run = (...args: string[]): Promise<CliResult> => runClient(command, args, options);
 
   const codesSeen = new Set<string>();
 
@@ -112,7 +112,7 @@ export function createCli(command: string, options: CliOptions): Cli {
   };
 }
 
-function checkFailed(args: readonly string[], answer: CliAnswer): void {
-  if (answer.exitCode === 1 && answer.stdout === "") return;
-  throw new Error(`onepin ${args.join(" ")} should have failed: ${JSON.stringify(answer)}`);
+function checkFailed(args: readonly string[], response: CliResult): void {
+  if (response.exitCode === 1 && response.stdout === "") return;
+  throw new Error(`onepin ${args.join(" ")} should have failed: ${JSON.stringify(response)}`);
 }

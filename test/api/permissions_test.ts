@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { describeRoutes } from "../../lib/api/table.ts";
 import { SCOPES } from "../../lib/books/principals.ts";
-import { type Answer, temporaryFolder, testConfig } from "../help/app.ts";
+import { type ApiResponse, temporaryFolder, testConfig } from "../help/app.ts";
 import { type PeopleApp, type Person, startPeopleApp, uploadAs } from "../help/people.ts";
 import { CALLERS, type Caller, PERMISSION_TABLE, printPermissions, type Row, type Scene } from "./permission_table.ts";
 
@@ -31,7 +31,7 @@ test("every route that asks for a credential is in the table", async (t) => {
 /** Someone to call, and a scene for it. */
 interface Cell {
   scene: Scene;
-  send: (row: Row) => Promise<Answer>;
+  send: (row: Row) => Promise<ApiResponse>;
 }
 
 interface Cast {

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { SCOPES } from "../../lib/books/principals.ts";
 import { createLog } from "../../lib/log.ts";
-import { type Answer, startTestApp } from "../help/app.ts";
+import { type ApiResponse, startTestApp } from "../help/app.ts";
 import { checkBooks } from "../help/books.ts";
 import { type PeopleApp, type Person, startPeopleApp, uploadAs, wordsOf } from "../help/people.ts";
 import { until } from "../help/until.ts";
@@ -12,13 +12,13 @@ const UPLOADS = "/api/v1/uploads";
 const WORKFLOWS = "/api/v1/workflows";
 const STRANGER = "01890a5d-ac96-774b-bcce-b302099a8057";
 
-function assertError(answer: Answer, status: number, code: string, message = /./): void {
-  assert.equal(answer.status, status, answer.text);
-  assert.equal(answer.json.error.code, code);
-  assert.match(answer.json.error.message, message);
+function assertError(response: ApiResponse, status: number, code: string, message = /./): void {
+  assert.equal(response.status, status, response.text);
+  assert.equal(response.json.error.code, code);
+  assert.match(response.json.error.message, message);
 }
 
-function confirmAs(person: Person, id: string, workspaceId: string, workspace?: string): Promise<Answer> {
+function confirmAs(person: Person, id: string, workspaceId: string, workspace?: string): Promise<ApiResponse> {
   return person.call("POST", `${UPLOADS}/${id}`, {
     body: { context_type: "workspace", context_id: workspaceId },
     ...(workspace === undefined ? {} : { workspace }),
@@ -88,9 +88,9 @@ test("a token that does not hold is 401 UNAUTHORIZED; one that begins with op_ i
   const late = await app.issuer.mint({ sub: "ann", ttlSeconds: 60 });
   assert.equal((await app.callAs(late, "GET", WHOAMI)).status, 200);
   for (const bad of [`${head}.${payload}.AAAA`, `${head}.${payload}.`, "x", "a.b.c", token.slice(1)]) {
-    const answer = await app.callAs(bad, "GET", WHOAMI);
-    assertError(answer, 401, "UNAUTHORIZED", /session token/);
-    assert.equal(answer.headers["www-authenticate"], "Bearer");
+    const response = await app.callAs(bad, "GET", WHOAMI);
+    assertError(response, 401, "UNAUTHORIZED", /session token/);
+    assert.equal(response.headers["www-authenticate"], "Bearer");
   }
   for (const prefix of ["op_", "op_live_", "op_test_"]) {
     assertError(await app.callAs(prefix + token, "GET", WHOAMI), 401, "INVALID_API_KEY");
@@ -159,8 +159,8 @@ test("X-Workspace-Id: malformed 400; unknown, foreign and deleted one and the sa
     const answers = await Promise.all(
       [STRANGER, foreign, gone].map((workspace) => ann.call(method, path, { workspace })),
     );
-    for (const answer of answers) assertError(answer, 404, "NOT_FOUND", /X-Workspace-Id/);
-    assert.equal(new Set(answers.map((answer) => JSON.stringify(wordsOf(answer)))).size, 1);
+    for (const response of answers) assertError(response, 404, "NOT_FOUND", /X-Workspace-Id/);
+    assert.equal(new Set(answers.map((response) => JSON.stringify(wordsOf(response)))).size, 1);
   }
   for (const [method, path] of [
     ["GET", WORKFLOWS],

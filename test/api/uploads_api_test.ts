@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { type Answer, type Json, startTestApp, type TestApp } from "../help/app.ts";
+import { type ApiResponse, type Json, startTestApp, type TestApp } from "../help/app.ts";
 import { EMBEDDED_ONLY, IS_S3 } from "../help/test_store.ts";
 
 const UPLOADS = "/api/v1/uploads";
@@ -9,10 +9,10 @@ const TIMESTAMP = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3,6}Z$/;
 const STRANGER = "01890a5d-ac96-774b-bcce-b302099a8057";
 
 /** Fails unless the error is in the published envelope, with this status and code and, for 422, this field. */
-function assertError(answer: Answer, status: number, code: string, field?: string): void {
-  assert.equal(answer.status, status, answer.text);
-  assert.deepEqual(Object.keys(answer.json), ["error", "meta"]);
-  const { error } = answer.json;
+function assertError(response: ApiResponse, status: number, code: string, field?: string): void {
+  assert.equal(response.status, status, response.text);
+  assert.deepEqual(Object.keys(response.json), ["error", "meta"]);
+  const { error } = response.json;
   assert.deepEqual(Object.keys(error), ["code", "message", "details"]);
   assert.equal(error.code, code);
   assert.doesNotMatch(error.message, /!|undefined|null|Invalid input/);
@@ -47,22 +47,22 @@ function checkUpload(upload: Json, { owner }: TestApp): Json {
 
 test("create returns 201 with every field of a pending upload and an absolute URL", EMBEDDED_ONLY, async (t) => {
   const app = await startTestApp(t);
-  const answer = await app.call("POST", UPLOADS, { body: { filename: " 한글 파일.TXT ", category: "script" } });
-  assert.equal(answer.status, 201);
-  assert.deepEqual(Object.keys(answer.json), ["data", "meta"]);
-  assert.deepEqual(Object.keys(answer.json.meta), ["request_id", "timestamp"]);
-  assert.deepEqual(Object.keys(answer.json.data), ["upload", "upload_url"]);
-  assert.deepEqual(checkUpload(answer.json.data.upload, app), {
+  const response = await app.call("POST", UPLOADS, { body: { filename: " 한글 파일.TXT ", category: "script" } });
+  assert.equal(response.status, 201);
+  assert.deepEqual(Object.keys(response.json), ["data", "meta"]);
+  assert.deepEqual(Object.keys(response.json.meta), ["request_id", "timestamp"]);
+  assert.deepEqual(Object.keys(response.json.data), ["upload", "upload_url"]);
+  assert.deepEqual(checkUpload(response.json.data.upload, app), {
     ...{ filename: "한글 파일.TXT", category: "script", content_type: "text/plain", format: "txt" },
     ...{ status: "pending", size_bytes: null, char_count: null, line_count: null },
     ...{ context_type: null, context_id: null },
   });
-  const url = new URL(answer.json.data.upload_url);
+  const url = new URL(response.json.data.upload_url);
   assert.equal(url.origin, app.app.url);
-  assert.match(url.pathname, new RegExp(`^/objects/staging/[^/]+/${answer.json.data.upload.id}/[0-9a-f]{32}$`));
+  assert.match(url.pathname, new RegExp(`^/objects/staging/[^/]+/${response.json.data.upload.id}/[0-9a-f]{32}$`));
   assert.deepEqual([...url.searchParams.keys()].sort(), ["expires", "max", "signature"]);
   // Text from users never becomes part of a path.
-  assert.ok(!answer.json.data.upload_url.includes("TXT"));
+  assert.ok(!response.json.data.upload_url.includes("TXT"));
 });
 
 test("every create makes an upload of its own", async (t) => {
@@ -233,10 +233,10 @@ test("delete returns 200 with empty data, in either state, and gives back what w
     [pending.id, 5],
     [confirmed.id, 0],
   ] as const) {
-    const answer = await app.call("DELETE", `${UPLOADS}/${id}`);
-    assert.equal(answer.status, 200);
-    assert.deepEqual(Object.keys(answer.json), ["data", "meta"]);
-    assert.deepEqual(answer.json.data, {});
+    const response = await app.call("DELETE", `${UPLOADS}/${id}`);
+    assert.equal(response.status, 200);
+    assert.deepEqual(Object.keys(response.json), ["data", "meta"]);
+    assert.deepEqual(response.json.data, {});
     assert.equal(used(), usedAfter);
     assertError(await app.call("DELETE", `${UPLOADS}/${id}`), 404, "NOT_FOUND");
   }
@@ -253,12 +253,12 @@ test("an unknown, a foreign and a deleted upload are not to be told apart", asyn
   for (const call of [{ method: "GET" }, { method: "DELETE" }, { method: "POST", body }]) {
     const seen = new Set<string>();
     for (const id of [STRANGER, foreign.id, foreignPending.id, deleted.id, foreign.id.toUpperCase()]) {
-      const answer = await app.call(call.method, `${UPLOADS}/${id}`, call);
-      assertError(answer, 404, "NOT_FOUND");
-      assert.ok(!answer.text.includes(id));
-      const { request_id, timestamp } = answer.json.meta;
-      const { date: _date, "x-request-id": _id, ...headers } = answer.headers;
-      seen.add(JSON.stringify(headers) + answer.text.replace(request_id, "").replace(timestamp, ""));
+      const response = await app.call(call.method, `${UPLOADS}/${id}`, call);
+      assertError(response, 404, "NOT_FOUND");
+      assert.ok(!response.text.includes(id));
+      const { request_id, timestamp } = response.json.meta;
+      const { date: _date, "x-request-id": _id, ...headers } = response.headers;
+      seen.add(JSON.stringify(headers) + response.text.replace(request_id, "").replace(timestamp, ""));
     }
     assert.equal(seen.size, 1, [...seen].join("\n"));
   }
@@ -280,8 +280,8 @@ test("a malformed or empty id is 422 and names the field, never 404", async (t) 
     "%20",
   ]) {
     for (const method of ["GET", "DELETE", "POST"]) {
-      const answer = await call(method, `${UPLOADS}/${id}`, method === "POST" ? { body } : {});
-      assertError(answer, 422, "VALIDATION_ERROR", "upload_id");
+      const response = await call(method, `${UPLOADS}/${id}`, method === "POST" ? { body } : {});
+      assertError(response, 422, "VALIDATION_ERROR", "upload_id");
     }
   }
 });

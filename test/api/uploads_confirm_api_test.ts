@@ -1,26 +1,26 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { StoreError } from "../../lib/store/objects.ts";
-import { type Answer, startTestApp, type TestApp } from "../help/app.ts";
+import { type ApiResponse, startTestApp, type TestApp } from "../help/app.ts";
 import { checkBooks } from "../help/books.ts";
 
 const UPLOADS = "/api/v1/uploads";
 const STRANGER = "01890a5d-ac96-774b-bcce-b302099a8057";
 
-function assertError(answer: Answer, status: number, code: string, field?: string): void {
-  assert.equal(answer.status, status, answer.text);
-  assert.equal(answer.json.error.code, code);
-  assert.equal(answer.json.error.details?.[0]?.field, field);
-  assert.match(answer.json.meta.request_id, /^[0-9A-Z]{26}$/);
+function assertError(response: ApiResponse, status: number, code: string, field?: string): void {
+  assert.equal(response.status, status, response.text);
+  assert.equal(response.json.error.code, code);
+  assert.equal(response.json.error.details?.[0]?.field, field);
+  assert.match(response.json.meta.request_id, /^[0-9A-Z]{26}$/);
 }
 
 async function createWorkflow({ call }: TestApp, key?: string): Promise<string> {
-  const answer = await call("POST", "/api/v1/workflows", {
+  const response = await call("POST", "/api/v1/workflows", {
     body: { name: "W" },
     ...(key === undefined ? {} : { key }),
   });
-  assert.equal(answer.status, 201);
-  return answer.json.data.id;
+  assert.equal(response.status, 201);
+  return response.json.data.id;
 }
 
 /** A session that an upload can be bound to; only the database makes them so far. */
@@ -53,11 +53,11 @@ test("an upload can be bound to a workflow, a session, and the workspace by two 
     ["workspace", app.owner.workspaceId],
   ] as const) {
     const id = await putUpload(app, "x");
-    const answer = await app.call("POST", `${UPLOADS}/${id}`, {
+    const response = await app.call("POST", `${UPLOADS}/${id}`, {
       body: { context_type, context_id: context_id.toUpperCase() },
     });
-    assert.equal(answer.status, 200, answer.text);
-    const { data } = answer.json;
+    assert.equal(response.status, 200, response.text);
+    const { data } = response.json;
     assert.deepEqual(
       [data.id, data.status, data.size_bytes, data.context_type, data.context_id, data.workspace_id],
       [id, "uploaded", 1, context_type, context_id, app.owner.workspaceId],
@@ -109,9 +109,9 @@ test("a context that is unknown, deleted, foreign or of another type is 404 and 
     ["workspace", other.workspaceId],
     ["workspace", STRANGER],
   ]) {
-    const answer = await app.call("POST", `${UPLOADS}/${id}`, { body: { context_type, context_id } });
-    assertError(answer, 404, "NOT_FOUND", "context_id");
-    assert.match(answer.json.error.message, /context_id/);
+    const response = await app.call("POST", `${UPLOADS}/${id}`, { body: { context_type, context_id } });
+    assertError(response, 404, "NOT_FOUND", "context_id");
+    assert.match(response.json.error.message, /context_id/);
   }
   assert.equal(used(app), 0);
   assert.equal((await app.confirm(id)).status, 200, "it is still pending");
@@ -206,7 +206,7 @@ test("a file larger than is allowed by now is 413, and stays pending", async (t)
 test("a store that fails is 503 with Retry-After, and the upload stays pending", async (t) => {
   let fails: "stat" | "promote" | "read" | null = null;
   const failing = async (): Promise<never> => {
-    throw new StoreError("unavailable", "https://store/x?X-Amz-Signature=secret: no answer");
+    throw new StoreError("unavailable", "https://store/x?X-Amz-Signature=secret: no response");
   };
   const app = await startTestApp(t, {
     wrapStore: (objects) => ({
@@ -220,10 +220,10 @@ test("a store that fails is 503 with Retry-After, and the upload stays pending",
   await app.put(uploadUrl, "x");
   for (const where of ["stat", "promote", "read"] as const) {
     fails = where;
-    const answer = await app.confirm(id);
-    assertError(answer, 503, "STORAGE_UNAVAILABLE");
-    assert.equal(answer.headers["retry-after"], "5");
-    assert.ok(!answer.text.includes("secret"));
+    const response = await app.confirm(id);
+    assertError(response, 503, "STORAGE_UNAVAILABLE");
+    assert.equal(response.headers["retry-after"], "5");
+    assert.ok(!response.text.includes("secret"));
     assert.equal((await app.call("GET", `${UPLOADS}/${id}`)).json.data.status, "pending", where);
     assert.equal(used(app), 0);
   }

@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { type Answer, type Json, startTestApp } from "../help/app.ts";
+import { type ApiResponse, type Json, startTestApp } from "../help/app.ts";
 
 const UPLOADS = "/api/v1/uploads";
 
-function idsOf({ json }: Answer): string[] {
+function idsOf({ json }: ApiResponse): string[] {
   return json.data.map(({ id }: { id: string }) => id);
 }
 
@@ -110,11 +110,11 @@ test("a page, filter or id that cannot be is 422 and names the parameter, on eve
   ];
   for (const [list, cases] of [...lists.map((list) => [list, page] as const), [UPLOADS, filters] as const]) {
     for (const [query, field] of cases) {
-      const answer = await call("GET", `${list}?${query}`);
-      assert.equal(answer.status, 422, `${list}?${query}`);
-      assert.equal(answer.json.error.code, "VALIDATION_ERROR");
-      assert.equal(answer.json.error.details[0].field, field, query);
-      assert.match(answer.json.error.message, new RegExp(`^Invalid ${field}: (?!Invalid)`));
+      const response = await call("GET", `${list}?${query}`);
+      assert.equal(response.status, 422, `${list}?${query}`);
+      assert.equal(response.json.error.code, "VALIDATION_ERROR");
+      assert.equal(response.json.error.details[0].field, field, query);
+      assert.match(response.json.error.message, new RegExp(`^Invalid ${field}: (?!Invalid)`));
     }
     for (const query of ["limit=1", "limit=100", "limit=001", "offset=0", "offset=10000000", "limit=5&offset=5"]) {
       assert.equal((await call("GET", `${list}?${query}`)).status, 200, query);

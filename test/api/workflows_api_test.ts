@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { type Answer, type Json, startTestApp, type TestApp } from "../help/app.ts";
+import { type ApiResponse, type Json, startTestApp, type TestApp } from "../help/app.ts";
 
 const WORKFLOWS = "/api/v1/workflows";
 const STRANGER = "01890a5d-ac96-774b-bcce-b302099a8057";
@@ -10,19 +10,19 @@ const FIELDS = [
   ...["last_run_status", "run_status_counts", "created_at", "updated_at"],
 ];
 
-function assertError(answer: Answer, status: number, code: string, field?: string): void {
-  assert.equal(answer.status, status, answer.text);
-  assert.equal(answer.json.error.code, code);
-  assert.equal(answer.json.error.details?.[0]?.field, field);
+function assertError(response: ApiResponse, status: number, code: string, field?: string): void {
+  assert.equal(response.status, status, response.text);
+  assert.equal(response.json.error.code, code);
+  assert.equal(response.json.error.details?.[0]?.field, field);
 }
 
 async function create({ call }: TestApp, body: unknown = {}): Promise<Json> {
-  const answer = await call("POST", WORKFLOWS, { body });
-  assert.equal(answer.status, 201, answer.text);
-  return answer.json.data;
+  const response = await call("POST", WORKFLOWS, { body });
+  assert.equal(response.status, 201, response.text);
+  return response.json.data;
 }
 
-const namesOf = ({ json }: Answer): string[] => json.data.map(({ name }: { name: string }) => name);
+const namesOf = ({ json }: ApiResponse): string[] => json.data.map(({ name }: { name: string }) => name);
 
 test("create returns 201 with every field, for both versions of the client", async (t) => {
   const app = await startTestApp(t);
@@ -198,9 +198,9 @@ test("an unknown, foreign or deleted workflow is 404, alike; a malformed or empt
     const call = method === "PATCH" ? { body: { name: "x" } } : {};
     const seen = new Set<string>();
     for (const id of [STRANGER, foreign, deleted]) {
-      const answer = await app.call(method, `${WORKFLOWS}/${id}${rest}`, call);
-      assertError(answer, 404, "NOT_FOUND");
-      seen.add(answer.text.replace(/"meta".*/, ""));
+      const response = await app.call(method, `${WORKFLOWS}/${id}${rest}`, call);
+      assertError(response, 404, "NOT_FOUND");
+      seen.add(response.text.replace(/"meta".*/, ""));
     }
     assert.equal(seen.size, 1);
     for (const id of ["", "x", "wf-1"]) {
@@ -210,8 +210,8 @@ test("an unknown, foreign or deleted workflow is 404, alike; a malformed or empt
   assert.equal((await app.call("GET", WORKFLOWS)).json.pagination.total, 0);
   assert.equal((await app.call("GET", `${WORKFLOWS}/${foreign}`, { key: other.key })).status, 200);
   for (const path of ["/validate", `/${foreign}/markdown`, `/${foreign}/runs`, `/${foreign}/duplicate`]) {
-    const answer = await app.call("POST", WORKFLOWS + path, { body: {} });
-    assert.ok(answer.status === 404 || answer.status === 405, path);
+    const response = await app.call("POST", WORKFLOWS + path, { body: {} });
+    assert.ok(response.status === 404 || response.status === 405, path);
   }
 });
 
@@ -221,8 +221,8 @@ test("a workflow's uploads are the confirmed ones bound to it or named by it, ne
   const bind = async (context_type: string, context_id: string, key = app.owner.key): Promise<string> => {
     const { id, uploadUrl } = await app.createUpload({ key });
     await app.put(uploadUrl, "x");
-    const answer = await app.call("POST", `/api/v1/uploads/${id}`, { key, body: { context_type, context_id } });
-    assert.equal(answer.status, 200, answer.text);
+    const response = await app.call("POST", `/api/v1/uploads/${id}`, { key, body: { context_type, context_id } });
+    assert.equal(response.status, 200, response.text);
     app.clock.advance(10);
     return id;
   };
@@ -262,7 +262,7 @@ test("a workflow's uploads are the confirmed ones bound to it or named by it, ne
   }
   const seen: string[] = [];
   for (let next: string | null = `${path}?limit=2`; next !== null; ) {
-    const page: Answer = await app.call("GET", next);
+    const page: ApiResponse = await app.call("GET", next);
     seen.push(...page.json.data.map(({ id }: Json) => id));
     next = page.json.pagination.next;
   }

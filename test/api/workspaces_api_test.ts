@@ -1,19 +1,19 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { checkSlug, slugOf, withSuffix } from "../../lib/books/slugs.ts";
-import type { Answer } from "../help/app.ts";
+import type { ApiResponse } from "../help/app.ts";
 import { type Person, startPeopleApp, wordsOf } from "../help/people.ts";
 
 const WORKSPACES = "/api/v1/workspaces";
 const STRANGER = "01890a5d-ac96-774b-bcce-b302099a8057";
 
-function assertError(answer: Answer, status: number, code: string, field?: string): void {
-  assert.equal(answer.status, status, answer.text);
-  assert.equal(answer.json.error.code, code);
-  assert.equal(answer.json.error.details?.[0]?.field, field);
+function assertError(response: ApiResponse, status: number, code: string, field?: string): void {
+  assert.equal(response.status, status, response.text);
+  assert.equal(response.json.error.code, code);
+  assert.equal(response.json.error.details?.[0]?.field, field);
 }
 
-function createAs(person: Person, body: unknown): Promise<Answer> {
+function createAs(person: Person, body: unknown): Promise<ApiResponse> {
   return person.call("POST", WORKSPACES, { body });
 }
 
@@ -142,7 +142,7 @@ test("a person sees the workspaces they are a member of, in pages; others are al
   await app.join(foreign, ann, "viewer");
   await ann.call("DELETE", `${WORKSPACES}/${ids[1]}`);
   const mine = [...ids.filter((_, i) => i !== 1), foreign];
-  const idsOf = ({ json }: Answer) => json.data.map(({ id }: { id: string }) => id);
+  const idsOf = ({ json }: ApiResponse) => json.data.map(({ id }: { id: string }) => id);
   assert.deepEqual(idsOf(await ann.call("GET", WORKSPACES)), mine);
   const page = await ann.call("GET", `${WORKSPACES}?limit=2&offset=2`);
   assert.deepEqual(idsOf(page), mine.slice(2, 4));
@@ -155,8 +155,8 @@ test("a person sees the workspaces they are a member of, in pages; others are al
   assertError(await ann.call("GET", `${WORKSPACES}?limit=0`), 422, "VALIDATION_ERROR", "limit");
   assert.deepEqual(idsOf(await bob.call("GET", WORKSPACES)), [foreign]);
   const strange = await Promise.all([STRANGER, ids[0], ids[1]].map((id) => bob.call("GET", `${WORKSPACES}/${id}`)));
-  for (const answer of strange) assertError(answer, 404, "NOT_FOUND");
-  assert.equal(new Set(strange.map((answer) => JSON.stringify(wordsOf(answer)))).size, 1);
+  for (const response of strange) assertError(response, 404, "NOT_FOUND");
+  assert.equal(new Set(strange.map((response) => JSON.stringify(wordsOf(response)))).size, 1);
 });
 
 test("a person in more workspaces than are looked at in one step sees each once, in order", async (t) => {

@@ -10,7 +10,7 @@ import type { KnownKey } from "../../lib/books/keys.ts";
 import { PERMISSIONS } from "../../lib/books/permissions.ts";
 import { SCOPES } from "../../lib/books/principals.ts";
 import { newApiKey } from "../../lib/ids.ts";
-import { type Answer, startTestApp, type TestApp } from "../help/app.ts";
+import { type ApiResponse, startTestApp, type TestApp } from "../help/app.ts";
 import { rawClient, rawRequest } from "../help/raw_http.ts";
 
 const WHOAMI = "/api/v1/auth/whoami";
@@ -18,13 +18,13 @@ const UPLOADS = "/api/v1/uploads";
 const STRANGER = "01890a5d-ac96-774b-bcce-b302099a8057";
 
 /** Every 401 says in which form a credential is to be sent. */
-function assertUnauthorized(answer: Answer, code: string, message: RegExp): void {
-  assert.equal(answer.status, 401, answer.text);
-  assert.equal(answer.json.error.code, code);
-  assert.match(answer.json.error.message, message);
-  assert.equal(answer.json.error.details, null);
-  assert.equal(answer.headers["www-authenticate"], "Bearer");
-  assert.match(answer.json.meta.request_id, /^[0-9A-Z]{26}$/);
+function assertUnauthorized(response: ApiResponse, code: string, message: RegExp): void {
+  assert.equal(response.status, 401, response.text);
+  assert.equal(response.json.error.code, code);
+  assert.match(response.json.error.message, message);
+  assert.equal(response.json.error.details, null);
+  assert.equal(response.headers["www-authenticate"], "Bearer");
+  assert.match(response.json.meta.request_id, /^[0-9A-Z]{26}$/);
 }
 
 function createKey({ app, owner }: TestApp, options: { scopes?: string[]; expiresInDays?: number } = {}) {
@@ -33,9 +33,9 @@ function createKey({ app, owner }: TestApp, options: { scopes?: string[]; expire
 
 test("whoami tells everything of a key, scopes in order and once", async (t) => {
   const app = await startTestApp(t);
-  const answer = await app.call("GET", WHOAMI);
-  assert.equal(answer.status, 200);
-  assert.deepEqual(answer.json.data, {
+  const response = await app.call("GET", WHOAMI);
+  assert.equal(response.status, 200);
+  assert.deepEqual(response.json.data, {
     auth_kind: "api_key",
     user_id: app.owner.userId,
     workspace_id: app.owner.workspaceId,
@@ -61,8 +61,8 @@ test("a credential that is missing, of another form or unknown is 401 INVALID_AP
     `Token ${owner.key}`,
     `Bearer ${owner.key} x`,
   ]) {
-    const answer = await call("GET", WHOAMI, { key: "", headers: { Authorization } });
-    assertUnauthorized(answer, "INVALID_API_KEY", /Bearer/);
+    const response = await call("GET", WHOAMI, { key: "", headers: { Authorization } });
+    assertUnauthorized(response, "INVALID_API_KEY", /Bearer/);
   }
   const cut = owner.key.slice(0, -1);
   const last = owner.key.endsWith("A") ? "B" : "A";
@@ -115,7 +115,7 @@ test("every path under /api asks for a credential before anything else; probes a
   }
   const client = await rawClient(t, app.url);
   client.send(rawRequest("HEAD", WHOAMI));
-  const head = await client.answer({ bodiless: true });
+  const head = await client.response({ bodiless: true });
   assert.equal(head.status, 401);
   assert.equal(head.headers.get("www-authenticate"), "Bearer");
 });
@@ -201,15 +201,15 @@ test("X-Workspace-Id may be left out, empty or the key's own; any other is 403",
       ["DELETE", `${UPLOADS}/${id}`],
       ["GET", "/api/v1/workflows"],
     ] as const) {
-      const answer = await withHeader(method, path, value);
-      assert.equal(answer.status, 403, value);
-      assert.equal(answer.json.error.code, "FORBIDDEN");
+      const response = await withHeader(method, path, value);
+      assert.equal(response.status, 403, value);
+      assert.equal(response.json.error.code, "FORBIDDEN");
     }
   }
   const client = await rawClient(t, app.app.url);
   const twice = `Authorization: Bearer ${app.owner.key}\r\nX-Workspace-Id: ${app.owner.workspaceId}\r\nX-Workspace-Id: ${other.workspaceId}`;
   client.send(`GET ${WHOAMI} HTTP/1.1\r\nHost: x\r\n${twice}\r\n\r\n`);
-  assert.equal((await client.answer()).status, 403);
+  assert.equal((await client.response()).status, 403);
   assert.equal((await app.call("GET", `${UPLOADS}/${id}`)).status, 200, "nothing was deleted");
 });
 

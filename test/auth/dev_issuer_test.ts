@@ -18,11 +18,11 @@ const run = promisify(execFile);
 for (const algorithm of ["RS256", "ES256"] as const) {
   test(`a token from GET /token is a session, signed with ${algorithm}`, async (t) => {
     const dev = await start(t, { algorithm });
-    const answer = await fetch(
+    const response = await fetch(
       `${dev.tokenUrl}?sub=alice&email=alice@example.com&name=Alice&azp=https://app.example&ttl=60`,
     );
-    assert.equal(answer.status, 200);
-    const token = (await answer.text()).trim();
+    assert.equal(response.status, 200);
+    const token = (await response.text()).trim();
     const { verify, close } = createSessions({
       issuer: dev.issuer,
       jwksUrl: dev.jwksUrl,
@@ -61,9 +61,9 @@ test("the published key is the public part alone, and no two issuers share one",
 test("a query that is wrong is told what may be asked for", async (t) => {
   const dev = await start(t, {});
   for (const query of ["ttl=0", "ttl=86401", "ttl=x", "ttl=-1", "sub=", "subject=alice", "ttl=1e3"]) {
-    const answer = await fetch(`${dev.tokenUrl}?${query}`);
-    assert.equal(answer.status, 400, query);
-    assert.match(await answer.text(), /^Known are sub, email, name, azp and ttl \(1 to 86400 s\): /);
+    const response = await fetch(`${dev.tokenUrl}?${query}`);
+    assert.equal(response.status, 400, query);
+    assert.match(await response.text(), /^Known are sub, email, name, azp and ttl \(1 to 86400 s\): /);
   }
   const unknown = await fetch(`${dev.issuer}/`);
   assert.equal(unknown.status, 404);
@@ -84,9 +84,9 @@ test("a page of the web gets no token: neither by a name that points here, nor b
     assert.equal((await getWithHost(dev, host)).statusCode, 403, host);
   }
   for (const host of [`127.0.0.1:${port}`, `localhost:${port}`, "localhost", `[::1]:${port}`]) {
-    const answer = await getWithHost(dev, host);
-    assert.equal(answer.statusCode, 200, host);
-    assert.equal(answer.headers["access-control-allow-origin"], undefined);
+    const response = await getWithHost(dev, host);
+    assert.equal(response.statusCode, 200, host);
+    assert.equal(response.headers["access-control-allow-origin"], undefined);
   }
 });
 
@@ -198,8 +198,8 @@ async function startCommand(
 
 async function getWithHost(dev: DevIssuer, host: string): Promise<http.IncomingMessage> {
   const request = http.get(dev.tokenUrl, { headers: { Host: host }, agent: false });
-  const [answer]: http.IncomingMessage[] = await once(request, "response");
-  assert.ok(answer);
-  answer.resume();
-  return answer;
+  const [response]: http.IncomingMessage[] = await once(request, "response");
+  assert.ok(response);
+  response.resume();
+  return response;
 }

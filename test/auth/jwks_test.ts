@@ -39,7 +39,7 @@ test("a flood of unknown keys makes one question in each cool-down, and disturbs
     assert.deepEqual(outcomes, [...tokens.map(() => "unauthorized"), "ok"]);
   };
   await flood("first");
-  assert.equal(issuer.fetches(), 1, "the set that was asked for is the answer for all");
+  assert.equal(issuer.fetches(), 1, "the set that was asked for is the response for all");
   issuer.advance(JWKS_COOLDOWN_MS - 1);
   await flood("second");
   assert.equal(issuer.fetches(), 1);
@@ -72,7 +72,7 @@ test("a clock that is set back does not keep the issuer unasked", async (t) => {
 
   issuer.advance(-3_600_000);
   await verify(issuer.token({}, {}, next));
-  await until(() => issuer.fetches() === 3, "the renewal of an answer from the future");
+  await until(() => issuer.fetches() === 3, "the renewal of a response from the future");
 });
 
 test("a withdrawn key is forgotten once the set is no longer fresh, with the tokens that it signed", async (t) => {
@@ -115,7 +115,7 @@ test("while the issuer fails its last keys are used, for a day; then nobody can 
   const { verify } = issuer.sessions({ fetch: counting });
   await verify(issuer.token());
   const answeredAtMs = issuer.now();
-  issuer.answerWith((_req, res) => res.destroy());
+  issuer.respondWith((_req, res) => res.destroy());
   for (const ageMs of [JWKS_FRESH_MS + 1, 60 * 60_000, JWKS_STALE_MAX_MS]) {
     issuer.advance(answeredAtMs + ageMs - issuer.now());
     const askedBefore = asked;
@@ -137,7 +137,7 @@ test("a renewal that hangs holds nobody up whose key is at hand", TEST_LIMIT, as
   const issuer = await startIssuer(t);
   const { verify } = issuer.sessions({ timeoutMs: FOR_EVER_MS });
   await verify(issuer.token());
-  issuer.answerWith(() => {});
+  issuer.respondWith(() => {});
   issuer.advance(JWKS_FRESH_MS + 1);
   for (const sub of ["a", "b", "c"]) assert.equal((await verify(issuer.token({ sub }))).subject, sub);
   await until(() => issuer.fetches() === 2, "the renewal in the background");
@@ -146,7 +146,7 @@ test("a renewal that hangs holds nobody up whose key is at hand", TEST_LIMIT, as
 test("without keys and without an issuer it is 503, with one request in each pause", TEST_LIMIT, async (t) => {
   const issuer = await startIssuer(t);
   const { verify } = issuer.sessions({ timeoutMs: 100 });
-  issuer.answerWith(() => {});
+  issuer.respondWith(() => {});
   await Promise.all(Array.from({ length: 50 }, () => unavailable(verify(issuer.token()), issuer)));
   assert.equal(issuer.fetches(), 1);
   issuer.advance(JWKS_RETRY_MS - 1);
@@ -198,16 +198,16 @@ test("a response that is no JWKS is a failure, whatever it is", TEST_LIMIT, asyn
         text(status === 204 || status === 304 ? "" : good, status),
       ]),
     ),
-  } satisfies Record<string, Parameters<TestIssuer["answerWith"]>[0]>;
-  for (const [name, answer] of Object.entries(answers)) {
+  } satisfies Record<string, Parameters<TestIssuer["respondWith"]>[0]>;
+  for (const [name, response] of Object.entries(answers)) {
     const { verify } = issuer.sessions({ timeoutMs: name === "a body that never ends" ? 100 : 5_000 });
-    issuer.answerWith(answer);
+    issuer.respondWith(response);
     await unavailable(verify(issuer.token()), issuer);
 
     issuer.publish([issuer.key.publicJwk]);
     issuer.advance(JWKS_RETRY_MS);
     await verify(issuer.token());
-    issuer.answerWith(answer);
+    issuer.respondWith(response);
     issuer.advance(JWKS_FRESH_MS + 1);
     await unavailable(verify(issuer.token({}, { kid: "unknown" })), issuer);
     assert.equal(await codeOf(verify(issuer.token())), "ok", `${name}: the keys at hand are used on`);
@@ -217,7 +217,7 @@ test("a response that is no JWKS is a failure, whatever it is", TEST_LIMIT, asyn
 test("a redirect is not followed", async (t) => {
   const issuer = await startIssuer(t);
   for (const status of [301, 302, 303, 307, 308]) {
-    issuer.answerWith((req, res) => {
+    issuer.respondWith((req, res) => {
       if (req.url === "/elsewhere") json({ keys: [issuer.key.publicJwk] })(req, res);
       else res.writeHead(status, { Location: "/elsewhere" }).end();
     });
@@ -244,7 +244,7 @@ test("a JWKS without an end is given up, and its connection closed", TEST_LIMIT,
     while (true) yield "{},".repeat(10_000);
   }
   const closed = new Promise<unknown>((resolve) => {
-    issuer.answerWith((_req, res) => pipeline(Readable.from(endless()), res.writeHead(200), resolve));
+    issuer.respondWith((_req, res) => pipeline(Readable.from(endless()), res.writeHead(200), resolve));
   });
   await unavailable(verify(issuer.token()), issuer);
   assert.ok((await closed) instanceof Error);
@@ -278,7 +278,7 @@ test("an outage is logged once, and its end", async (t) => {
   const { verify } = issuer.sessions({ log });
   const good = issuer.token({ exp: issuer.now() / 1000 + 86_400 });
   await verify(good);
-  issuer.answerWith(text("", 500));
+  issuer.respondWith(text("", 500));
   issuer.advance(JWKS_COOLDOWN_MS);
   for (let i = 0; i < 5; i++) {
     await unavailable(verify(issuer.token({}, { kid: "unknown" })), issuer);
@@ -301,7 +301,7 @@ test("an outage is logged once, and its end", async (t) => {
 test("closing gives up a question that is open", TEST_LIMIT, async (t) => {
   const issuer = await startIssuer(t);
   const { verify, close } = issuer.sessions({ timeoutMs: FOR_EVER_MS });
-  issuer.answerWith(() => {});
+  issuer.respondWith(() => {});
   const outcome = codeOf(verify(issuer.token()));
   await until(() => issuer.fetches() === 1, "the question");
   close();

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { createRateLimit } from "../../lib/auth/rate_limit.ts";
-import { type Answer, startTestApp, type TestApp } from "../help/app.ts";
+import { type ApiResponse, startTestApp, type TestApp } from "../help/app.ts";
 import { stillClock } from "../help/faulty_app.ts";
 import { startPeopleApp } from "../help/people.ts";
 
@@ -20,11 +20,11 @@ function onStillClock(defaultPerMin: number, callersHeldMax = 100) {
   return { ...limit, ...clock, passing };
 }
 
-function assertLimited(answer: Answer, message: RegExp): number {
-  assert.equal(answer.status, 429, answer.text);
-  assert.equal(answer.json.error.code, "RATE_LIMITED");
-  assert.match(answer.json.error.message, message);
-  const retryAfter = String(answer.headers["retry-after"]);
+function assertLimited(response: ApiResponse, message: RegExp): number {
+  assert.equal(response.status, 429, response.text);
+  assert.equal(response.json.error.code, "RATE_LIMITED");
+  assert.match(response.json.error.message, message);
+  const retryAfter = String(response.headers["retry-after"]);
   assert.match(retryAfter, /^[1-9]\d*$/, "clients take no other form, and no zero");
   return Number(retryAfter);
 }
@@ -117,7 +117,7 @@ test("the memory is bounded, and who calls again and again is not forgotten, not
 });
 
 /** Sends requests until one is refused; returns how many succeeded, and the refusal. */
-async function askUntilLimited({ call }: TestApp, key: string): Promise<{ answered: number; refusal: Answer }> {
+async function askUntilLimited({ call }: TestApp, key: string): Promise<{ answered: number; refusal: ApiResponse }> {
   for (let answered = 0; ; answered++) {
     const refusal = await call("GET", WHOAMI, { key });
     if (refusal.status !== 200) return { answered, refusal };

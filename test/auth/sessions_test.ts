@@ -176,7 +176,7 @@ test("a key id is a name and nothing else", async (t) => {
 test("a key that the token brings along, or an address of one, is never used", async (t) => {
   const issuer = await startIssuer(t);
   const stranger = await newKey("evil");
-  issuer.answerWith((req, res) =>
+  issuer.respondWith((req, res) =>
     json({ keys: [req.url === "/.well-known/jwks.json" ? issuer.key.publicJwk : stranger.publicJwk] })(req, res),
   );
   const { verify } = issuer.sessions();
@@ -370,7 +370,7 @@ test("no token, and no part of one, enters the log", async (t) => {
   const log = createLog({ level: "debug", write: (text) => (logged += text) });
   const { verify } = issuer.sessions({ log });
   const tokens = [issuer.token(), issuer.token({}, { kid: "unknown" }), handMade({ alg: "none" }, { sub: "x" })];
-  issuer.answerWith((_req, res) => res.destroy());
+  issuer.respondWith((_req, res) => res.destroy());
   await Promise.allSettled(tokens.map(verify));
   log.flush();
   assert.match(logged, /jwks_failed/);

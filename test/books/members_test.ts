@@ -10,17 +10,17 @@ import { createUserRows } from "../../lib/books/sqlite/user_rows.ts";
 import { createWorkspaceRows } from "../../lib/books/sqlite/workspace_rows.ts";
 import { DATABASE_FILE } from "../../lib/data_dir/layout.ts";
 import { newId } from "../../lib/ids.ts";
-import type { Answer, Json } from "../help/app.ts";
+import type { ApiResponse, Json } from "../help/app.ts";
 import { type PeopleApp, type Person, startPeopleApp, wordsOf } from "../help/people.ts";
 import { initProgram, runProgram } from "../help/process.ts";
 import { queryPlans } from "../help/query_plans.ts";
 
 const STRANGER = "01890a5d-ac96-774b-bcce-b302099a8057";
 
-function assertError(answer: Answer, status: number, code: string, field?: string): void {
-  assert.equal(answer.status, status, answer.text);
-  assert.equal(answer.json.error.code, code);
-  assert.equal(answer.json.error.details?.[0]?.field, field);
+function assertError(response: ApiResponse, status: number, code: string, field?: string): void {
+  assert.equal(response.status, status, response.text);
+  assert.equal(response.json.error.code, code);
+  assert.equal(response.json.error.details?.[0]?.field, field);
 }
 
 /** Someone's calls on the members of one workspace. */
@@ -39,7 +39,7 @@ async function peopleOf(app: PeopleApp): Promise<{ ann: Person; bob: Person; vic
   return { ann, bob, vic, workspace: await app.makeWorkspace(ann) };
 }
 
-const rolesOf = ({ json }: Answer) => json.data.map(({ user_id, role }: Json) => [user_id, role]);
+const rolesOf = ({ json }: ApiResponse) => json.data.map(({ user_id, role }: Json) => [user_id, role]);
 
 test("members are added by user id or address, whatever its case, and listed: oneself, admins, the others", async (t) => {
   const app = await startPeopleApp(t);
@@ -77,8 +77,13 @@ test("members are added by user id or address, whatever its case, and listed: on
   const byEve = membersOf(workspace, eve);
   const [strange, unknown] = [await byEve.list(), await membersOf(STRANGER, eve).list()];
   assertError(strange, 404, "NOT_FOUND");
-  for (const answer of [unknown, await byEve.remove(eve), await byEve.remove(vic), await byEve.setRole(vic, "admin")]) {
-    assert.deepEqual(wordsOf(answer), wordsOf(strange), "a stranger learns nothing");
+  for (const response of [
+    unknown,
+    await byEve.remove(eve),
+    await byEve.remove(vic),
+    await byEve.setRole(vic, "admin"),
+  ]) {
+    assert.deepEqual(wordsOf(response), wordsOf(strange), "a stranger learns nothing");
   }
 });
 
@@ -136,9 +141,9 @@ test("the last admin can neither leave nor be demoted; two that leave at once do
   const { ann, bob, workspace } = await peopleOf(app);
   const byAnn = membersOf(workspace, ann);
   const byBob = membersOf(workspace, bob);
-  for (const answer of [await byAnn.remove(ann), await byAnn.setRole(ann, "editor")]) {
-    assertError(answer, 409, "CONFLICT");
-    assert.match(answer.json.error.message, /last admin.*another member admin first/);
+  for (const response of [await byAnn.remove(ann), await byAnn.setRole(ann, "editor")]) {
+    assertError(response, 409, "CONFLICT");
+    assert.match(response.json.error.message, /last admin.*another member admin first/);
   }
   assert.equal((await byAnn.setRole(ann, "admin")).status, 200, "admin stays admin");
   await byAnn.add({ user_id: bob.userId, role: "admin" });
@@ -154,9 +159,9 @@ test("the owner is unseated by nobody else, but may step back if another admin i
   const byAnn = membersOf(workspace, ann);
   const byBob = membersOf(workspace, bob);
   await byAnn.add({ user_id: bob.userId, role: "admin" });
-  for (const answer of [await byBob.remove(ann), await byBob.setRole(ann, "viewer")]) {
-    assertError(answer, 409, "CONFLICT");
-    assert.match(answer.json.error.message, /owner/);
+  for (const response of [await byBob.remove(ann), await byBob.setRole(ann, "viewer")]) {
+    assertError(response, 409, "CONFLICT");
+    assert.match(response.json.error.message, /owner/);
   }
   assert.equal((await byAnn.setRole(ann, "editor")).status, 200);
   assertError(await byBob.remove(ann), 409, "CONFLICT");

@@ -5,7 +5,7 @@ import { DELETED_OVERDUE_MS, OVERDUE_MS } from "../../lib/books/outbox.ts";
 import { checkOutbox } from "../../lib/doctor/database.ts";
 import { createReport } from "../../lib/doctor/report.ts";
 import { DAY_MS, type FaultyApp, startFaultyApp } from "../help/faulty_app.ts";
-import { noAnswer } from "../help/faulty_store.ts";
+import { noResponse } from "../help/faulty_store.ts";
 import { scrape } from "../help/metrics_page.ts";
 
 // Goal: doctor, /metrics and /ready agree on since when the oldest entry could have been removed, whatever has put it off.
@@ -54,7 +54,7 @@ const PUT_OFF: Record<string, (its: FaultyApp) => Promise<void>> = {
   },
   "the store was down": async ({ app, hooks }) => {
     hooks.before = () => {
-      throw noAnswer();
+      throw noResponse();
     };
     await app.cleaner.runOnce();
   },

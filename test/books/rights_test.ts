@@ -1,13 +1,13 @@
 import assert from "node:assert/strict";
 import { type TestContext, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
-import { type Answer, startTestApp } from "../help/app.ts";
+import { type ApiResponse, startTestApp } from "../help/app.ts";
 import { checkDrained } from "../help/books.ts";
 import { DAY_MS, LEASE_MS, startFaultyApp, stillClock } from "../help/faulty_app.ts";
 import { createGate, faultyStore, type StoreHooks } from "../help/faulty_store.ts";
 import { FILE, UPLOADS } from "../help/keyed_app.ts";
 import { type PeopleApp, type Person, startPeopleApp, uploadAs } from "../help/people.ts";
-import { type RawAnswer, rawClient, rawRequest } from "../help/raw_http.ts";
+import { type RawResponse, rawClient, rawRequest } from "../help/raw_http.ts";
 
 // Goal: who loses a right while a request of theirs is under way changes nothing and charges nothing.
 // Method: real HTTP; the body, the store or the database makes the request wait, and meanwhile the right goes.
@@ -26,7 +26,7 @@ const NO_WORKSPACE: Refusal = { status: 404, message: /There is no such workspac
 const NOT_YOURS: Refusal = { status: 404, message: /names no workspace of yours/ };
 const DEMOTED: Refusal = { status: 403, message: /Your role in this workspace is viewer/ };
 
-function assertRefused({ status, text, json }: RawAnswer | Answer, refusal: Refusal, what: string): void {
+function assertRefused({ status, text, json }: RawResponse | ApiResponse, refusal: Refusal, what: string): void {
   assert.equal(status, refusal.status, `${what}: ${text}`);
   assert.match(json.error.message, refusal.message, what);
 }
@@ -37,7 +37,7 @@ async function trickle(
   url: string,
   { method, path, headers, body }: { method: string; path: string; headers: Record<string, string>; body: unknown },
   act: () => unknown,
-): Promise<RawAnswer> {
+): Promise<RawResponse> {
   const text = JSON.stringify(body);
   const head = rawRequest(method, path, {
     ...{ "Content-Type": "application/json", "Content-Length": String(text.length), ...headers },
@@ -46,11 +46,11 @@ async function trickle(
   });
   const client = await rawClient(t, url);
   client.send(head);
-  assert.equal((await client.answer()).status, 100);
+  assert.equal((await client.response()).status, 100);
   client.send(text.slice(0, 5));
   await act();
   client.send(text.slice(5));
-  return client.answer();
+  return client.response();
 }
 
 test("an API key that goes while a body trickles in: 401, and nothing is made", async (t) => {
@@ -78,10 +78,10 @@ test("an API key that goes while a body trickles in: 401, and nothing is made", 
         },
       };
       const headers = { Authorization: `Bearer ${key}` };
-      const answer = await trickle(t, app.app.url, { ...requests[route], headers }, () =>
+      const response = await trickle(t, app.app.url, { ...requests[route], headers }, () =>
         act({ workspaceId, apiKeyId }),
       );
-      assertRefused(answer, refusal, `${way}, ${route}`);
+      assertRefused(response, refusal, `${way}, ${route}`);
       const rows = (table: string) =>
         app.sql.prepare(`SELECT count(*) FROM ${table} WHERE workspace_id = ?`).pluck().get(workspaceId);
       assert.deepEqual([rows("uploads"), rows("contexts"), rows("storage_events")], [1, 1, 0]);
@@ -141,12 +141,12 @@ test("a slow body counts once towards the rate limit", async (t) => {
 async function during<T>(hooks: StoreHooks, request: () => Promise<T>, act: () => Promise<unknown>): Promise<T> {
   const gate = createGate();
   hooks.after = ({ name }) => (name === "promote" ? gate.pass() : undefined);
-  const answer = request();
+  const response = request();
   await gate.reached;
   hooks.after = undefined;
   await act();
   gate.open();
-  return answer;
+  return response;
 }
 
 test("an API key that goes during a confirm charges nothing, and the copy is removed", async (t) => {
@@ -163,12 +163,12 @@ test("an API key that goes during a confirm charges nothing, and the copy is rem
     const { id, uploadUrl } = await its.createUpload({ key });
     assert.equal((await its.put(uploadUrl, "12345")).status, 200);
     const owner = { workspaceId, userId, apiKeyId, key };
-    const answer = await during(
+    const response = await during(
       its.hooks,
       () => its.confirm(id, owner),
       () => act({ workspaceId, apiKeyId }),
     );
-    assertRefused(answer, refusal, String(refusal.message));
+    assertRefused(response, refusal, String(refusal.message));
     assert.equal(its.statusOf(id), "pending");
     assert.equal(its.usedBytes(), 0);
     const [lease] = its.entries().filter(({ object_key }) => object_key.includes(id));
@@ -184,7 +184,7 @@ test("a confirm that waited for another is checked again; a member who still has
   const { workspaceId } = its.owner;
   const [second, third] = [await keys.create({ workspaceId }), await keys.create({ workspaceId })];
   const { id } = await its.staged("12345");
-  let late: Promise<Answer>[] = [];
+  let late: Promise<ApiResponse>[] = [];
   const first = await during(
     its.hooks,
     () => its.confirm(id),
@@ -236,20 +236,20 @@ test("a member who is removed or demoted during a confirm binds and charges noth
     });
     const body = { context_type: "workspace", context_id: workspace };
     const confirm = () => bob.call("POST", `${UPLOADS}/${id}`, { body });
-    const answer = await during(hooks, confirm, () => act(app, workspace, bob));
-    assertRefused(answer, refusal, `${what}, ${of}`);
+    const response = await during(hooks, confirm, () => act(app, workspace, bob));
+    assertRefused(response, refusal, `${what}, ${of}`);
     assert.equal(app.sql.prepare("SELECT status FROM uploads WHERE id = ?").pluck().get(id), "pending");
   }
   const workspace = await app.makeWorkspace(ann);
   const workflow = (await ann.call("POST", WORKFLOWS, { workspace, body: {} })).json.data.id;
   const id = await uploadAs(app, ann, { workspace, bytes: "12345" });
   const body = { context_type: "workflow", context_id: workflow };
-  const answer = await during(
+  const response = await during(
     hooks,
     () => ann.call("POST", `${UPLOADS}/${id}`, { body }),
     () => ann.call("DELETE", `${WORKFLOWS}/${workflow}`, { workspace }),
   );
-  assertRefused(answer, noContext, "the workflow deleted");
+  assertRefused(response, noContext, "the workflow deleted");
 
   assert.equal(app.sql.prepare("SELECT count(*) FROM storage_events").pluck().get(), 0);
   app.clock.advance(3 * DAY_MS);
@@ -259,13 +259,13 @@ test("a member who is removed or demoted during a confirm binds and charges noth
 
 interface Locked {
   sql: PeopleApp["sql"];
-  requests: () => Promise<Answer>[];
+  requests: () => Promise<ApiResponse>[];
   /** The change that the holder of the lock makes before it lets go. */
   change: string;
 }
 
 /** Holds the database as another process does, until the requests wait for it. */
-async function behindLock({ sql, requests, change }: Locked): Promise<Answer[]> {
+async function behindLock({ sql, requests, change }: Locked): Promise<ApiResponse[]> {
   sql.exec("BEGIN IMMEDIATE");
   const answers = requests();
   // If that is too short to let them in, they are refused at the door: the test then proves less, and does not fail.
@@ -290,7 +290,8 @@ test("a key that another process revokes while writes wait for the database: 401
     app.call("DELETE", `${WORKFLOWS}/${workflow}`, { key }),
   ];
   const change = `UPDATE api_keys SET revoked_at_ms = 1 WHERE id = '${apiKeyId}'`;
-  for (const answer of await behindLock({ sql: app.sql, requests, change })) assertRefused(answer, REVOKED, "a write");
+  for (const response of await behindLock({ sql: app.sql, requests, change }))
+    assertRefused(response, REVOKED, "a write");
   assert.deepEqual(app.sql.prepare("SELECT id FROM uploads").pluck().all(), [id]);
   assert.deepEqual(app.sql.prepare("SELECT name FROM contexts").pluck().all(), ["n"]);
   assert.equal(app.sql.prepare("SELECT count(*) FROM idempotency_keys").pluck().get(), 0);

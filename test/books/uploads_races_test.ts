@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { type TestContext, test } from "node:test";
-import { type Answer, startTestApp, type TestApp, type TestAppOptions } from "../help/app.ts";
+import { type ApiResponse, startTestApp, type TestApp, type TestAppOptions } from "../help/app.ts";
 import { checkRaw, checkRawDrained } from "../help/raw_store.ts";
 
 const UPLOADS = "/api/v1/uploads";
@@ -74,7 +74,7 @@ test("a confirm with a delete in between is 404 and charges nothing, wherever it
   const { app, interrupt } = await startInterruptible(t);
   for (const moment of MOMENTS) {
     const id = await putUpload(app, "12345");
-    let deleted: Answer | undefined;
+    let deleted: ApiResponse | undefined;
     interrupt(moment, async () => {
       deleted = await app.call("DELETE", `${UPLOADS}/${id}`);
     });
@@ -92,7 +92,7 @@ test("a confirm that races a delete comes before or after it, never both", async
   for (let round = 0; round < 60; round++) {
     const id = await putUpload(app, "12345");
     // Started at that moment and not waited for: it arrives at the database with the last step of the confirm, or near it.
-    const { promise: deleting, resolve } = Promise.withResolvers<Answer>();
+    const { promise: deleting, resolve } = Promise.withResolvers<ApiResponse>();
     interrupt("after promote", async () => {
       for (let turn = 0; turn < round % 6; turn++) await new Promise(setImmediate);
       void app.call("DELETE", `${UPLOADS}/${id}`).then(resolve);

@@ -36,9 +36,9 @@ function start(t: TestContext, options: Parameters<typeof startTestApp>[1] = {})
 }
 
 async function summary({ call }: TestApp, query = "", key?: string): Promise<Json> {
-  const answer = await call("GET", `${SUMMARY}${query}`, key === undefined ? {} : { key });
-  assert.equal(answer.status, 200, answer.text);
-  return answer.json.data;
+  const response = await call("GET", `${SUMMARY}${query}`, key === undefined ? {} : { key });
+  assert.equal(response.status, 200, response.text);
+  return response.json.data;
 }
 
 const figures = (rows: Json[]) => rows.map(({ characters, lines }) => [characters, lines]);

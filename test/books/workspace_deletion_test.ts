@@ -4,7 +4,7 @@ import { type TestContext, test } from "node:test";
 import Database from "better-sqlite3";
 import type { Principal } from "../../lib/books/principals.ts";
 import { AppError } from "../../lib/errors.ts";
-import { type Answer, type Owner, startTestApp, type TestApp } from "../help/app.ts";
+import { type ApiResponse, type Owner, startTestApp, type TestApp } from "../help/app.ts";
 import { checkBooks } from "../help/books.ts";
 import { afterwards } from "../help/db.ts";
 import { startPeopleApp, uploadAs, wordsOf } from "../help/people.ts";
@@ -69,7 +69,7 @@ test("a deleted workspace is refused everywhere at once, before anything of it i
   assert.equal((await ann.call("DELETE", path)).status, 404, "once");
 
   assert.equal((await app.call("GET", UPLOADS, { key })).status, 401);
-  const refusals: Answer[] = [
+  const refusals: ApiResponse[] = [
     await ann.call("GET", path),
     await ann.call("PATCH", path, { body: {} }),
     await ann.call("GET", `${path}/plan`),
@@ -170,7 +170,7 @@ test("its workflows go in the same steps, its members with the last one, and tho
   const other = await app.addOwner();
   const { workspaceId } = app.owner;
   seedUploads(app.sql, workspaceId, 3);
-  const made: Answer[] = [];
+  const made: ApiResponse[] = [];
   for (let i = 0; i < 7; i++) made.push(await app.call("POST", "/api/v1/workflows", { body: {} }));
   made.push(await app.call("POST", "/api/v1/workflows", { key: other.key, body: {} }));
   assert.deepEqual(new Set(made.map(({ status }) => status)), new Set([201]));
@@ -207,7 +207,7 @@ test("a workspace that is brought back by hand and deleted once more is emptied 
 });
 
 /** Deletes the workspace in the middle of a confirm: its copy waits for that. */
-async function deleteDuringConfirm(t: TestContext): Promise<{ app: TestApp; answer: Answer }> {
+async function deleteDuringConfirm(t: TestContext): Promise<{ app: TestApp; response: ApiResponse }> {
   const midway = { reached: () => {}, goOn: () => {} };
   const reached = new Promise<void>((resolve) => {
     midway.reached = resolve;
@@ -233,12 +233,12 @@ async function deleteDuringConfirm(t: TestContext): Promise<{ app: TestApp; answ
   await reached;
   await app.app.books.workspaces.remove("administrator", app.owner.workspaceId);
   midway.goOn();
-  return { app, answer: await confirming };
+  return { app, response: await confirming };
 }
 
 test("requests that were under way when the workspace was deleted charge nothing and leave nothing behind", async (t) => {
-  const { app, answer } = await deleteDuringConfirm(t);
-  assert.equal(answer.status, 404, answer.text);
+  const { app, response } = await deleteDuringConfirm(t);
+  assert.equal(response.status, 404, response.text);
   const { uploads } = app.app.books;
   const type = { filename: "a.bin", contentType: "application/octet-stream", format: null };
   const late = (statedSizeBytes: number | null) =>

@@ -56,8 +56,8 @@ for (const signal of ["SIGTERM", "SIGINT"] as const) {
     await idle.ended();
     assert.equal(await accepts(server.url), false);
     client.send("done.");
-    const answer = await client.answer();
-    assert.equal(answer.status, 200);
+    const response = await client.response();
+    assert.equal(response.status, 200);
     const { exitCode, stderr } = await server.ended;
     assert.equal(exitCode, 0);
     assert.deepEqual(
@@ -85,7 +85,7 @@ test("a write that waits for the database when the signal comes is made and answ
   const held = await holdLock(t, dataDir);
   const client = await rawClient(t, server.url);
   client.send("GET /health HTTP/1.1\r\nHost: x\r\n\r\n");
-  assert.equal((await client.answer()).status, 200);
+  assert.equal((await client.response()).status, 200);
   const body = '{"filename":"a.bin","category":"file"}';
   client.send(
     `POST /api/v1/uploads HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${made.api_key}\r\n` +
@@ -96,12 +96,12 @@ test("a write that waits for the database when the signal comes is made and answ
   server.child.kill("SIGTERM");
   await server.says('"msg":"stopping"');
   held.release();
-  const answer = await client.answer();
-  assert.equal(answer.status, 201);
-  assert.equal(answer.headers.get("connection"), "close");
+  const response = await client.response();
+  assert.equal(response.status, 201);
+  assert.equal(response.headers.get("connection"), "close");
   assert.equal((await server.ended).exitCode, 0);
   assertCheckpointed(dataDir);
-  assert.equal(sql.prepare("SELECT id FROM uploads").pluck().get(), answer.json.data.upload.id);
+  assert.equal(sql.prepare("SELECT id FROM uploads").pluck().get(), response.json.data.upload.id);
 });
 
 test("a second signal ends the process at once; the half-sent file is swept at the next start", async (t) => {

@@ -64,10 +64,10 @@ export function createLoad(owners: readonly Owner[], random: Random) {
   async function create(server: Target, uploads: Tracked[]): Promise<void> {
     const owner = random.pick(owners) ?? assert.fail();
     unanswered++;
-    const answer = await send(server, "POST", "/api/v1/uploads", owner, { filename: "a.bin", category: "file" });
+    const response = await send(server, "POST", "/api/v1/uploads", owner, { filename: "a.bin", category: "file" });
     unanswered--;
-    expectStatus(answer, [201]);
-    uploads.push(newlyTracked(answer.json.data.upload.id, owner, answer.json.data.upload_url));
+    expectStatus(response, [201]);
+    uploads.push(newlyTracked(response.json.data.upload.id, owner, response.json.data.upload_url));
   }
 
   async function put(server: Target, upload: Tracked): Promise<void> {
@@ -82,7 +82,7 @@ export function createLoad(owners: readonly Owner[], random: Random) {
   async function putBesideConfirm(server: Target, upload: Tracked): Promise<void> {
     const number = ++bodies;
     upload.bodies.push(number);
-    const putting = sendBody(server, upload, number).then((answer) => expectStatus(answer, [200, 404]));
+    const putting = sendBody(server, upload, number).then((response) => expectStatus(response, [200, 404]));
     const confirming = confirm(server, upload, [200, 503]);
     await together([putting, confirming]);
     if ((await confirming) === 200) await download(server, upload);
@@ -92,19 +92,19 @@ export function createLoad(owners: readonly Owner[], random: Random) {
   async function confirm(server: Target, upload: Tracked, expected: number[]): Promise<number> {
     upload.mayBeConfirmed = true;
     const context = { context_type: "workspace", context_id: upload.owner.workspaceId };
-    const answer = await send(server, "POST", `/api/v1/uploads/${upload.id}`, upload.owner, context);
-    expectStatus(answer, expected);
-    if (answer.status === 200 && upload.state === "pending") upload.state = "uploaded";
-    return answer.status;
+    const response = await send(server, "POST", `/api/v1/uploads/${upload.id}`, upload.owner, context);
+    expectStatus(response, expected);
+    if (response.status === 200 && upload.state === "pending") upload.state = "uploaded";
+    return response.status;
   }
 
   async function remove(server: Target, upload: Tracked, expected: number[]): Promise<number> {
     upload.mayBeDeleted = true;
-    const answer = await send(server, "DELETE", `/api/v1/uploads/${upload.id}`, upload.owner);
-    expectStatus(answer, expected);
+    const response = await send(server, "DELETE", `/api/v1/uploads/${upload.id}`, upload.owner);
+    expectStatus(response, expected);
     // A 404 as well: it has seen the other delete, which is thereby answered too.
     upload.state = "deleted";
-    return answer.status;
+    return response.status;
   }
 
   async function removeTwice(server: Target, upload: Tracked): Promise<void> {
@@ -149,11 +149,16 @@ export function createLoad(owners: readonly Owner[], random: Random) {
     if (content !== undefined && !Buffer.isBuffer(content)) headers["Content-Type"] = "application/json";
     const body = content === undefined ? null : Buffer.isBuffer(content) ? content : JSON.stringify(content);
     try {
-      const answer = await request(path.startsWith("http") ? path : url + path, { method, dispatcher, headers, body });
-      const bytes = Buffer.from(await answer.body.arrayBuffer());
+      const response = await request(path.startsWith("http") ? path : url + path, {
+        method,
+        dispatcher,
+        headers,
+        body,
+      });
+      const bytes = Buffer.from(await response.body.arrayBuffer());
       answers++;
-      const isJson = String(answer.headers["content-type"]).includes("json");
-      return { status: answer.statusCode, bytes, json: isJson ? JSON.parse(bytes.toString()) : undefined };
+      const isJson = String(response.headers["content-type"]).includes("json");
+      return { status: response.statusCode, bytes, json: isJson ? JSON.parse(bytes.toString()) : undefined };
     } catch (error) {
       throw new Gone(`${method} ${path}`, { cause: error });
     }

@@ -106,38 +106,38 @@ test("what is answered is durable, and each step is durable before the next one 
   if (trace === null) return;
   const { calls, find, findAfter, assertBefore, assertSynced, assertCommitted } = trace;
   const listening = find("first line of the log", ({ text }) => /^write.*listening/.test(text));
-  const createAnswer = findAfter(listening, "answer to create", /"HTTP\/1\.1 201/);
-  assertCommitted(listening, createAnswer, "NO-LOSS: a create that was answered");
+  const createResponse = findAfter(listening, "response to create", /"HTTP\/1\.1 201/);
+  assertCommitted(listening, createResponse, "NO-LOSS: a create that was answered");
 
-  const written = findAfter(createAnswer, "bytes of the PUT", /^p?write\w*\(.*<DATA\/objects\/tmp\//);
+  const written = findAfter(createResponse, "bytes of the PUT", /^p?write\w*\(.*<DATA\/objects\/tmp\//);
   const renamed = findAfter(written, "rename", /^rename.*"DATA\/objects\/tmp\/.*"DATA\/objects\/staging\/.*= 0/);
-  const putAnswer = findAfter(createAnswer, "answer to the PUT", /"HTTP\/1\.1 200/);
+  const putResponse = findAfter(createResponse, "response to the PUT", /"HTTP\/1\.1 200/);
   const lastWritten = calls.findLast(({ text }) => /^p?write\w*\(.*<DATA\/objects\/tmp\//.test(text)) ?? written;
   assertBefore(
     findAfter(lastWritten, "fsync of the file", /^fsync\(.*<DATA\/objects\/tmp\/[0-9a-f]{32}>\)/),
     renamed,
     "NO-GHOST: the file is whole before it has its name",
   );
-  assertSynced(renamed, folderOf(renamed), putAnswer, "NO-LOSS: a PUT that was answered");
+  assertSynced(renamed, folderOf(renamed), putResponse, "NO-LOSS: a PUT that was answered");
 
-  const linked = findAfter(putAnswer, "link", /^link.*"DATA\/objects\/staging\/.*"DATA\/objects\/final\/.*= 0/);
-  const confirmAnswer = findAfter(putAnswer, "answer to confirm", /"HTTP\/1\.1 200/);
-  assertCommitted(putAnswer, linked, "NO-ORPHAN: the lease on the final key");
+  const linked = findAfter(putResponse, "link", /^link.*"DATA\/objects\/staging\/.*"DATA\/objects\/final\/.*= 0/);
+  const confirmResponse = findAfter(putResponse, "response to confirm", /"HTTP\/1\.1 200/);
+  assertCommitted(putResponse, linked, "NO-ORPHAN: the lease on the final key");
   const confirming = findAfter(linked, "write of the confirming COMMIT", BOOKS.write);
   assertSynced(linked, folderOf(linked), confirming, "NO-GHOST: the final object before it is charged");
-  assertCommitted(linked, confirmAnswer, "NO-LOSS: a confirm that was answered");
+  assertCommitted(linked, confirmResponse, "NO-LOSS: a confirm that was answered");
 
-  const deleteAnswer = findAfter(confirmAnswer, "answer to delete", /"HTTP\/1\.1 200/);
-  assertCommitted(confirmAnswer, deleteAnswer, "NO-LOSS: a delete that was answered");
+  const deleteResponse = findAfter(confirmResponse, "response to delete", /"HTTP\/1\.1 200/);
+  assertCommitted(confirmResponse, deleteResponse, "NO-LOSS: a delete that was answered");
 
-  const unlinked = findAfter(deleteAnswer, "unlink", /^unlink.*"DATA\/objects\/final\/.*= 0/);
-  assertCommitted(deleteAnswer, unlinked, "ROW-FIRST: taking is a durable write");
+  const unlinked = findAfter(deleteResponse, "unlink", /^unlink.*"DATA\/objects\/final\/.*= 0/);
+  assertCommitted(deleteResponse, unlinked, "ROW-FIRST: taking is a durable write");
   const settling = findAfter(unlinked, "write of the settling COMMIT", BOOKS.write);
   assertSynced(unlinked, folderOf(unlinked), settling, "NO-ORPHAN: the removal before its entry goes");
 
   for (const made of calls.filter(({ text }) => /^mkdir.*"DATA\/objects\/(staging|final)\/.*= 0/.test(text))) {
-    const answer = made.began < putAnswer.began ? putAnswer : confirmAnswer;
-    assertSynced(made, dirname(folderOf(made, false)), answer, "NO-LOSS: a new folder's own name");
+    const response = made.began < putResponse.began ? putResponse : confirmResponse;
+    assertSynced(made, dirname(folderOf(made, false)), response, "NO-LOSS: a new folder's own name");
   }
 });
 
@@ -149,21 +149,21 @@ test("what is answered is durable, and each step is durable before the next one 
   const made = find("small.db", ({ text }) => SMALL.write.test(text));
   assertSynced(made, "DATA/objects", listening, "NO-LOSS: the name of a new file of small objects");
 
-  const createAnswer = findAfter(listening, "answer to create", /"HTTP\/1\.1 201/);
-  const putAnswer = findAfter(createAnswer, "answer to the PUT", /"HTTP\/1\.1 200/);
-  assertCommitted(createAnswer, putAnswer, "NO-LOSS: a PUT that was answered", SMALL);
+  const createResponse = findAfter(listening, "response to create", /"HTTP\/1\.1 201/);
+  const putResponse = findAfter(createResponse, "response to the PUT", /"HTTP\/1\.1 200/);
+  assertCommitted(createResponse, putResponse, "NO-LOSS: a PUT that was answered", SMALL);
 
-  const confirmAnswer = findAfter(putAnswer, "answer to confirm", /"HTTP\/1\.1 200/);
-  const promoting = findAfter(putAnswer, "write of the final object", SMALL.write);
-  assertCommitted(putAnswer, promoting, "NO-ORPHAN: the lease on the final key");
+  const confirmResponse = findAfter(putResponse, "response to confirm", /"HTTP\/1\.1 200/);
+  const promoting = findAfter(putResponse, "write of the final object", SMALL.write);
+  assertCommitted(putResponse, promoting, "NO-ORPHAN: the lease on the final key");
   const promoted = findAfter(promoting, "sync of the final object", SMALL.sync);
   const confirming = findAfter(promoted, "write of the confirming COMMIT", BOOKS.write);
-  assertCommitted(putAnswer, confirming, "NO-GHOST: the final object before it is charged", SMALL);
-  assertCommitted(promoted, confirmAnswer, "NO-LOSS: a confirm that was answered");
+  assertCommitted(putResponse, confirming, "NO-GHOST: the final object before it is charged", SMALL);
+  assertCommitted(promoted, confirmResponse, "NO-LOSS: a confirm that was answered");
 
-  const deleteAnswer = findAfter(confirmAnswer, "answer to delete", /"HTTP\/1\.1 200/);
-  const removing = findAfter(deleteAnswer, "write of the removal", SMALL.write);
-  assertCommitted(deleteAnswer, removing, "ROW-FIRST: taking is a durable write");
+  const deleteResponse = findAfter(confirmResponse, "response to delete", /"HTTP\/1\.1 200/);
+  const removing = findAfter(deleteResponse, "write of the removal", SMALL.write);
+  assertCommitted(deleteResponse, removing, "ROW-FIRST: taking is a durable write");
   const removed = findAfter(removing, "sync of the removal", SMALL.sync);
   const settling = findAfter(removing, "write of the settling COMMIT", BOOKS.write);
   assert.ok(removed.ended < settling.began, "NO-ORPHAN: the removal is durable before its entry goes");

@@ -58,7 +58,7 @@ export function readRows(sql: Database.Database): Map<string, Row> {
 
 /**
  * Checks one upload against the raw database and store (NO-LOSS, NO-GHOST), and takes over what is true now if no
- * answer had told. Returns whether that was so.
+ * response had told. Returns whether that was so.
  */
 export async function judge(
   upload: Tracked,

@@ -92,11 +92,11 @@ function clientOf({ endpoint, accessKey, secretKey, region }: S3Server): Client 
 async function putCors(its: S3Patient): Promise<void> {
   const body = `<CORSConfiguration><CORSRule><AllowedOrigin>${ORIGIN}</AllowedOrigin><AllowedMethod>PUT</AllowedMethod><AllowedMethod>GET</AllowedMethod><AllowedHeader>*</AllowedHeader></CORSRule></CORSConfiguration>`;
   const headers = { "content-md5": createHash("md5").update(body).digest("base64"), "content-type": "application/xml" };
-  const answer = await clientOf(its.server).makeRequestAsync(
+  const response = await clientOf(its.server).makeRequestAsync(
     { method: "PUT", bucketName: its.bucket, query: "cors", headers },
     body,
   );
-  answer.resume();
+  response.resume();
 }
 
 /** The findings of each check on a fresh bucket of each server, without separate keys for URLs. */
@@ -171,7 +171,7 @@ test("a proxy that refuses x-amz-copy-source closes the hole of MinIO; separate 
   const server = await useS3Server(t, "minio");
   if (server === null) return;
   const proxy = await startFaultProxy(t, server.endpoint);
-  proxy.setFault({ kind: "answer", status: 403, match: { header: ["x-amz-copy-source", /./] } });
+  proxy.setFault({ kind: "response", status: 403, match: { header: ["x-amz-copy-source", /./] } });
   // Signed for the proxy's own host and port, and passed on with them.
   const its = await startS3Patient(t, "minio", { env: { STOWAGE_S3_PUBLIC_ENDPOINT: proxy.url } });
   if (its === null) return;
@@ -363,9 +363,9 @@ function startHostChanger(t: TestContext, target: string): Promise<string> {
     const onward = http.request(
       target + req.url,
       { method: req.method, headers: { ...req.headers, host } },
-      (answer) => {
-        res.writeHead(answer.statusCode ?? 502, answer.headers);
-        answer.pipe(res);
+      (response) => {
+        res.writeHead(response.statusCode ?? 502, response.headers);
+        response.pipe(res);
       },
     );
     req.pipe(onward);
@@ -380,8 +380,8 @@ function startLiar(t: TestContext, target?: string): Promise<string> {
       req.resume().on("end", () => res.end());
       return;
     }
-    const onward = http.request(first + req.url, { method: req.method, headers: req.headers }, (answer) => {
-      answer.resume().on("end", () => res.end());
+    const onward = http.request(first + req.url, { method: req.method, headers: req.headers }, (response) => {
+      response.resume().on("end", () => res.end());
     });
     first = undefined;
     req.pipe(onward);

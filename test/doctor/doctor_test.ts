@@ -293,10 +293,10 @@ test("accident: a listing cut off at its first page, by a server or a proxy that
   const fault = proxy.setFault({
     kind: "rewrite",
     match: { query: /list-type=2.*prefix=final/ },
-    change: (answer) => {
-      const pieces = answer.body.toString().split("<Contents>");
+    change: (response) => {
+      const pieces = response.body.toString().split("<Contents>");
       const last = pieces.at(-1)?.split("</Contents>").at(-1) ?? "";
-      return { ...answer, body: Buffer.from(`${pieces.slice(0, 3).join("<Contents>")}${last}`) };
+      return { ...response, body: Buffer.from(`${pieces.slice(0, 3).join("<Contents>")}${last}`) };
     },
   });
   const report = await its.examine({ fix: true });

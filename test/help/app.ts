@@ -44,7 +44,7 @@ export function testClock(): TestClock {
 // biome-ignore lint/suspicious/noExplicitAny: tests look into answers of every shape
 export type Json = any;
 
-export interface Answer {
+export interface ApiResponse {
   status: number;
   headers: Dispatcher.ResponseData["headers"];
   /** The body as it came. */
@@ -79,16 +79,16 @@ export interface TestApp {
    * Sends a request with the owner's key, or with another. The path may be a whole URL of a store. Whatever the service
    * responds is checked against the route table.
    */
-  call: (method: string, path: string, call?: Call) => Promise<Answer>;
+  call: (method: string, path: string, call?: Call) => Promise<ApiResponse>;
   /** PUTs bytes to a signed URL. */
-  put: (url: string, bytes: Buffer | string, headers?: Record<string, string>) => Promise<Answer>;
+  put: (url: string, bytes: Buffer | string, headers?: Record<string, string>) => Promise<ApiResponse>;
   createUpload: (options?: {
     filename?: string;
     category?: string;
     key?: string;
     size_bytes?: number;
   }) => Promise<{ id: string; uploadUrl: string }>;
-  confirm: (id: string, owner?: Owner) => Promise<Answer>;
+  confirm: (id: string, owner?: Owner) => Promise<ApiResponse>;
   /** Creates, PUTs and confirms; returns the upload as it was answered. */
   confirmedUpload: (
     bytes: Buffer | string,
@@ -179,13 +179,13 @@ export async function startTestApp(t: TestContext, options: TestAppOptions = {})
     url: string,
     body: Buffer | string | null,
     headers: Record<string, string>,
-  ): Promise<Answer> {
+  ): Promise<ApiResponse> {
     // undici's list of methods is closed; a server must answer others too.
-    const answer = await request(url, { method: method as Dispatcher.HttpMethod, body, headers, dispatcher: agent });
-    const text = await answer.body.text();
+    const response = await request(url, { method: method as Dispatcher.HttpMethod, body, headers, dispatcher: agent });
+    const text = await response.body.text();
     if (url.startsWith(app.url)) {
-      const contentType = String(answer.headers["content-type"]);
-      checkResponse({ method, target: url.slice(app.url.length), status: answer.statusCode, contentType, text });
+      const contentType = String(response.headers["content-type"]);
+      checkResponse({ method, target: url.slice(app.url.length), status: response.statusCode, contentType, text });
     }
     let json: unknown;
     try {
@@ -193,10 +193,14 @@ export async function startTestApp(t: TestContext, options: TestAppOptions = {})
     } catch {
       json = undefined;
     }
-    return { status: answer.statusCode, headers: answer.headers, text, json };
+    return { status: response.statusCode, headers: response.headers, text, json };
   }
 
-  function call(method: string, path: string, { key = owner.key, body, headers = {} }: Call = {}): Promise<Answer> {
+  function call(
+    method: string,
+    path: string,
+    { key = owner.key, body, headers = {} }: Call = {},
+  ): Promise<ApiResponse> {
     return send(
       method,
       path.startsWith("http") ? path : app.url + path,
@@ -213,22 +217,22 @@ export async function startTestApp(t: TestContext, options: TestAppOptions = {})
     options: Parameters<TestApp["createUpload"]>[0] = {},
   ): Promise<{ id: string; uploadUrl: string }> {
     const { key, filename = "file.bin", category = "file", size_bytes } = options;
-    const answer = await call("POST", "/api/v1/uploads", {
+    const response = await call("POST", "/api/v1/uploads", {
       body: { filename, category, size_bytes },
       ...(key === undefined ? {} : { key }),
     });
-    if (answer.status !== 201) throw new Error(`Create answered ${answer.status}: ${answer.text}`);
-    return { id: answer.json.data.upload.id, uploadUrl: answer.json.data.upload_url };
+    if (response.status !== 201) throw new Error(`Create answered ${response.status}: ${response.text}`);
+    return { id: response.json.data.upload.id, uploadUrl: response.json.data.upload_url };
   }
 
-  function confirm(id: string, { key, workspaceId }: Owner = owner): Promise<Answer> {
+  function confirm(id: string, { key, workspaceId }: Owner = owner): Promise<ApiResponse> {
     return call("POST", `/api/v1/uploads/${id}`, { key, body: { context_type: "workspace", context_id: workspaceId } });
   }
 
-  async function put(url: string, bytes: Buffer | string, headers: Record<string, string> = {}): Promise<Answer> {
+  async function put(url: string, bytes: Buffer | string, headers: Record<string, string> = {}): Promise<ApiResponse> {
     for (;;) {
-      const answer = await send("PUT", url, bytes, headers);
-      if (!isFolderRace(answer.status, answer.text)) return answer;
+      const response = await send("PUT", url, bytes, headers);
+      if (!isFolderRace(response.status, response.text)) return response;
     }
   }
 
@@ -256,8 +260,8 @@ export async function startTestApp(t: TestContext, options: TestAppOptions = {})
     },
     async confirmedUpload(bytes, { owner: by = owner, ...options } = {}) {
       const { id, uploadUrl } = await createUpload({ ...options, key: by.key });
-      const answer = await put(uploadUrl, bytes);
-      if (answer.status !== 200) throw new Error(`PUT answered ${answer.status}: ${answer.text}`);
+      const response = await put(uploadUrl, bytes);
+      if (response.status !== 200) throw new Error(`PUT answered ${response.status}: ${response.text}`);
       const confirmed = await confirm(id, by);
       if (confirmed.status !== 200) throw new Error(`Confirm answered ${confirmed.status}: ${confirmed.text}`);
       return confirmed.json.data;

@@ -28,13 +28,13 @@ export type FaultKind =
   /** The server does its work; nothing of its response comes, and the connection is reset, or stays open for ever. */
   | { kind: "drop_response"; connection?: "reset" | "open" }
   /** The request does not reach the server; this is the response. */
-  | { kind: "answer"; status: number; body?: string; headers?: Record<string, string> }
-  /** As `answer`, but made from the server's own answer after it did its work. */
-  | { kind: "rewrite"; change: (answer: CannedAnswer) => CannedAnswer }
+  | { kind: "response"; status: number; body?: string; headers?: Record<string, string> }
+  /** As `response`, but made from the server's own response after it did its work. */
+  | { kind: "rewrite"; change: (response: CannedResponse) => CannedResponse }
   /** The request (`before`) or the server's response (`after`, the default) is held until `release()`. */
   | { kind: "hold"; point?: "before" | "after" };
 
-export interface CannedAnswer {
+export interface CannedResponse {
   status: number;
   headers: http.IncomingHttpHeaders;
   body: Buffer;
@@ -138,7 +138,7 @@ export async function startFaultProxy(t: TestContext, targetUrl: string): Promis
       case "cut":
         active.see(seen);
         return reset(req.socket);
-      case "answer":
+      case "response":
         await drain(req);
         active.see(seen);
         res.writeHead(fault.status, { "content-length": Buffer.byteLength(fault.body ?? ""), ...fault.headers });
@@ -156,9 +156,9 @@ export async function startFaultProxy(t: TestContext, targetUrl: string): Promis
           await active.released;
         });
       case "rewrite": {
-        const answer = await askWhole(req);
+        const response = await askWhole(req);
         active.see(seen);
-        return send(res, fault.change(answer));
+        return send(res, fault.change(response));
       }
       case "drop_response":
         await askWhole(req);
@@ -166,13 +166,13 @@ export async function startFaultProxy(t: TestContext, targetUrl: string): Promis
         if (fault.connection !== "open") reset(req.socket);
         return;
       case "reset": {
-        const raw = rawAnswer(await askWhole(req));
+        const raw = rawResponse(await askWhole(req));
         active.see(seen);
         req.socket.write(raw.subarray(0, fault.afterBytes), () => reset(req.socket));
         return;
       }
       case "slow": {
-        const raw = rawAnswer(await askWhole(req));
+        const raw = rawResponse(await askWhole(req));
         active.see(seen);
         for (const byte of raw) {
           if (req.socket.destroyed) return;
@@ -217,17 +217,17 @@ export async function startFaultProxy(t: TestContext, targetUrl: string): Promis
     });
   }
 
-  async function askWhole(req: IncomingMessage): Promise<CannedAnswer> {
-    const answer = await ask(req);
-    return { status: answer.statusCode ?? 0, headers: answer.headers, body: await drain(answer) };
+  async function askWhole(req: IncomingMessage): Promise<CannedResponse> {
+    const response = await ask(req);
+    return { status: response.statusCode ?? 0, headers: response.headers, body: await drain(response) };
   }
 
   async function pass(req: IncomingMessage, res: ServerResponse): Promise<void> {
-    const answer = await ask(req);
-    res.writeHead(answer.statusCode ?? 0, answer.rawHeaders);
-    answer.on("error", () => res.destroy());
-    res.on("close", () => answer.destroy());
-    answer.pipe(res);
+    const response = await ask(req);
+    res.writeHead(response.statusCode ?? 0, response.rawHeaders);
+    response.on("error", () => res.destroy());
+    res.on("close", () => response.destroy());
+    response.pipe(res);
   }
 
   function listen(port: number): Promise<void> {
@@ -306,16 +306,16 @@ function matches(match: FaultMatch | undefined, request: SeenRequest): boolean {
   return !header || header[1].test(String(request.headers[header[0]] ?? ""));
 }
 
-async function send(res: ServerResponse, answer: CannedAnswer, wait?: () => Promise<void>): Promise<void> {
+async function send(res: ServerResponse, response: CannedResponse, wait?: () => Promise<void>): Promise<void> {
   await wait?.();
-  const { "transfer-encoding": _, "content-length": length, ...headers } = answer.headers;
+  const { "transfer-encoding": _, "content-length": length, ...headers } = response.headers;
   // The response to HEAD has the length of a body that it does not have.
   const isHead = res.req.method === "HEAD";
-  res.writeHead(answer.status, { ...headers, "content-length": isHead ? length : answer.body.length });
-  res.end(answer.body);
+  res.writeHead(response.status, { ...headers, "content-length": isHead ? length : response.body.length });
+  res.end(response.body);
 }
 
-function rawAnswer({ status, headers, body }: CannedAnswer): Buffer {
+function rawResponse({ status, headers, body }: CannedResponse): Buffer {
   const { "transfer-encoding": _, ...kept } = { "content-length": String(body.length), ...headers };
   const lines = Object.entries(kept).map(([name, value]) => `${name}: ${value}`);
   return Buffer.concat([

@@ -59,7 +59,7 @@ export function faultyStore(): { hooks: StoreHooks; wrapStore: (objects: ObjectS
 }
 
 /** No response: the work may or may not have been done. */
-export function noAnswer(): StoreError {
+export function noResponse(): StoreError {
   return new StoreError("unavailable", "The store did not answer");
 }
 

@@ -6,7 +6,7 @@ import type { Algorithm } from "../../lib/auth/jwks.ts";
 import { createSessions, type Sessions, type SessionsOptions } from "../../lib/auth/sessions.ts";
 import { silentLog } from "./app.ts";
 
-type Answer = (req: IncomingMessage, res: ServerResponse) => void;
+type ApiResponse = (req: IncomingMessage, res: ServerResponse) => void;
 
 export interface TestKey {
   algorithm: Algorithm;
@@ -31,7 +31,7 @@ export interface TestIssuer {
   /** Every path that was asked for. */
   paths: readonly string[];
   /** The response from now on. */
-  answerWith: (answer: Answer) => void;
+  respondWith: (response: ApiResponse) => void;
   publish: (keys: readonly unknown[]) => void;
   /** A token that holds but for what is given: undefined takes a claim or a header away. */
   token: (claims?: Record<string, unknown>, header?: Record<string, unknown>, signer?: TestKey) => string;
@@ -46,11 +46,11 @@ export async function startIssuer(t: TestContext, algorithm: Algorithm = "ES256"
   let nowMs = Date.UTC(2026, 10, 5, 12);
   const now = (): number => nowMs;
   const key = await newKey("key-1", algorithm);
-  let answer: Answer = json({ keys: [key.publicJwk] });
+  let response: ApiResponse = json({ keys: [key.publicJwk] });
   const paths: string[] = [];
   const server = http.createServer((req, res) => {
     paths.push(req.url ?? "");
-    answer(req, res);
+    response(req, res);
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   t.after(() => {
@@ -68,11 +68,11 @@ export async function startIssuer(t: TestContext, algorithm: Algorithm = "ES256"
     key,
     fetches: () => paths.filter((path) => path === "/.well-known/jwks.json").length,
     paths,
-    answerWith: (next) => {
-      answer = next;
+    respondWith: (next) => {
+      response = next;
     },
     publish: (keys) => {
-      answer = json({ keys });
+      response = json({ keys });
     },
     token(claims = {}, header = {}, signer = key) {
       const seconds = Math.floor(nowMs / 1000);
@@ -92,12 +92,12 @@ export async function startIssuer(t: TestContext, algorithm: Algorithm = "ES256"
 }
 
 /** Responds with JSON. */
-export function json(value: unknown): Answer {
+export function json(value: unknown): ApiResponse {
   return text(JSON.stringify(value), 200, { "Content-Type": "application/json" });
 }
 
 /** Responds with a text as it is. */
-export function text(body: string, status = 200, headers: Record<string, string> = {}): Answer {
+export function text(body: string, status = 200, headers: Record<string, string> = {}): ApiResponse {
   return (_req, res) => res.writeHead(status, headers).end(body);
 }
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import type { TestContext } from "node:test";
-import type { Answer, Call, TestAppOptions } from "./app.ts";
+import type { ApiResponse, Call, TestAppOptions } from "./app.ts";
 import { type FaultyApp, startFaultyApp } from "./faulty_app.ts";
 
 export const UPLOADS = "/api/v1/uploads";
@@ -11,11 +11,11 @@ export const OTHER_REQUEST = /it came with another request before: send a new ke
 
 export interface KeyedApp extends FaultyApp {
   /** Sends a request with an Idempotency-Key. */
-  keyed: (idempotencyKey: string, method: string, path: string, call?: Call) => Promise<Answer>;
-  create: (idempotencyKey: string, body?: unknown) => Promise<Answer>;
+  keyed: (idempotencyKey: string, method: string, path: string, call?: Call) => Promise<ApiResponse>;
+  create: (idempotencyKey: string, body?: unknown) => Promise<ApiResponse>;
   /** Confirms into the workspace itself. */
-  confirmAs: (idempotencyKey: string, id: string) => Promise<Answer>;
-  deleteAs: (idempotencyKey: string, id: string) => Promise<Answer>;
+  confirmAs: (idempotencyKey: string, id: string) => Promise<ApiResponse>;
+  deleteAs: (idempotencyKey: string, id: string) => Promise<ApiResponse>;
   count: (table: "uploads" | "idempotency_keys" | "storage_events") => unknown;
 }
 
@@ -38,10 +38,10 @@ export async function startKeyedApp(t: TestContext, options: TestAppOptions = {}
 }
 
 /** Asserts that a request was refused for its key alone. */
-export function assertKeyRefused(answer: Answer, message: RegExp): void {
-  assert.equal(answer.status, 422, answer.text);
-  assert.equal(answer.json.error.code, "VALIDATION_ERROR");
-  assert.equal(answer.json.error.details[0].field, "Idempotency-Key");
-  assert.match(answer.json.error.message, /^Invalid Idempotency-Key: /);
-  assert.match(answer.json.error.message, message);
+export function assertKeyRefused(response: ApiResponse, message: RegExp): void {
+  assert.equal(response.status, 422, response.text);
+  assert.equal(response.json.error.code, "VALIDATION_ERROR");
+  assert.equal(response.json.error.details[0].field, "Idempotency-Key");
+  assert.match(response.json.error.message, /^Invalid Idempotency-Key: /);
+  assert.match(response.json.error.message, message);
 }

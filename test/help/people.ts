@@ -1,7 +1,7 @@
 import type { TestContext } from "node:test";
 import { type DevClaims, type DevIssuer, startDevIssuer } from "../../lib/auth/dev_issuer.ts";
 import type { Role } from "../../lib/books/principals.ts";
-import { type Answer, startTestApp, type TestApp, type TestAppOptions } from "./app.ts";
+import { type ApiResponse, startTestApp, type TestApp, type TestAppOptions } from "./app.ts";
 import { afterwards } from "./db.ts";
 
 export interface PersonCall {
@@ -16,7 +16,7 @@ export interface Person {
   subject: string;
   email: string;
   token: string;
-  call: (method: string, path: string, call?: PersonCall) => Promise<Answer>;
+  call: (method: string, path: string, call?: PersonCall) => Promise<ApiResponse>;
 }
 
 export interface PeopleApp extends TestApp {
@@ -24,7 +24,7 @@ export interface PeopleApp extends TestApp {
   /** Signs someone in for the first time. */
   signIn: (subject: string, claims?: DevClaims) => Promise<Person>;
   /** Sends a request with a session token. */
-  callAs: (token: string, method: string, path: string, call?: PersonCall) => Promise<Answer>;
+  callAs: (token: string, method: string, path: string, call?: PersonCall) => Promise<ApiResponse>;
   /** Makes a workspace that the person owns, over the API. */
   makeWorkspace: (owner: Person, quotaBytes?: number) => Promise<string>;
   /** Makes someone a member, as an administrator does. */
@@ -37,7 +37,12 @@ export async function startPeopleApp(t: TestContext, options: TestAppOptions = {
   afterwards(t, issuer.close);
   const its = await startTestApp(t, { ...options, env: { STOWAGE_CLERK_ISSUER: issuer.issuer, ...options.env } });
 
-  function callAs(token: string, method: string, path: string, { body, workspace }: PersonCall = {}): Promise<Answer> {
+  function callAs(
+    token: string,
+    method: string,
+    path: string,
+    { body, workspace }: PersonCall = {},
+  ): Promise<ApiResponse> {
     return its.call(method, path, {
       key: token,
       body,
@@ -48,18 +53,18 @@ export async function startPeopleApp(t: TestContext, options: TestAppOptions = {
   async function signIn(subject: string, claims: DevClaims = {}): Promise<Person> {
     const email = claims.email ?? `${subject}@example.com`;
     const token = await issuer.mint({ sub: subject, name: subject, ...claims, email });
-    const answer = await callAs(token, "GET", "/api/v1/auth/whoami");
-    if (answer.status !== 200) throw new Error(`whoami answered ${answer.status}: ${answer.text}`);
+    const response = await callAs(token, "GET", "/api/v1/auth/whoami");
+    if (response.status !== 200) throw new Error(`whoami answered ${response.status}: ${response.text}`);
     return {
-      ...{ userId: answer.json.data.user_id, subject, email, token },
+      ...{ userId: response.json.data.user_id, subject, email, token },
       call: (method, path, call) => callAs(token, method, path, call),
     };
   }
 
   async function makeWorkspace(owner: Person, quotaBytes?: number): Promise<string> {
-    const answer = await owner.call("POST", "/api/v1/workspaces", { body: { name: `Of ${owner.subject}` } });
-    if (answer.status !== 201) throw new Error(`Create answered ${answer.status}: ${answer.text}`);
-    const { id } = answer.json.data;
+    const response = await owner.call("POST", "/api/v1/workspaces", { body: { name: `Of ${owner.subject}` } });
+    if (response.status !== 201) throw new Error(`Create answered ${response.status}: ${response.text}`);
+    const { id } = response.json.data;
     if (quotaBytes !== undefined) await its.app.books.workspaces.setQuota(id, quotaBytes);
     return id;
   }
@@ -78,12 +83,12 @@ export async function uploadAs(
   { workspace, bytes }: { workspace?: string; bytes?: string } = {},
 ): Promise<string> {
   const body = { filename: "file.bin", category: "file" };
-  const answer = await person.call("POST", "/api/v1/uploads", {
+  const response = await person.call("POST", "/api/v1/uploads", {
     body,
     ...(workspace === undefined ? {} : { workspace }),
   });
-  if (answer.status !== 201) throw new Error(`Create answered ${answer.status}: ${answer.text}`);
-  const { upload, upload_url } = answer.json.data;
+  if (response.status !== 201) throw new Error(`Create answered ${response.status}: ${response.text}`);
+  const { upload, upload_url } = response.json.data;
   if (bytes !== undefined) {
     const put = await app.put(upload_url, bytes);
     if (put.status !== 200) throw new Error(`PUT answered ${put.status}: ${put.text}`);
@@ -92,6 +97,6 @@ export async function uploadAs(
 }
 
 /** A response without the request's id and the time. */
-export function wordsOf({ status, json }: Answer): unknown {
+export function wordsOf({ status, json }: ApiResponse): unknown {
   return { status, ...json, meta: null };
 }

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import type { TestContext } from "node:test";
 import { fileURLToPath } from "node:url";
 import { Agent, request } from "undici";
-import { type Answer, type Json, temporaryFolder } from "./app.ts";
+import { type ApiResponse, type Json, temporaryFolder } from "./app.ts";
 import { afterwards } from "./db.ts";
 import { collectOutput } from "./output.ts";
 import { createResponseCheck } from "./response_check.ts";
@@ -88,7 +88,7 @@ export async function initProgram(t: TestContext): Promise<{ dataDir: string; ma
 export interface ServingProgram extends Program {
   url: string;
   /** Sends a request, with a key if one is given. */
-  call: (method: "GET" | "POST" | "PUT" | "DELETE", path: string, options?: CallOptions) => Promise<Answer>;
+  call: (method: "GET" | "POST" | "PUT" | "DELETE", path: string, options?: CallOptions) => Promise<ApiResponse>;
 }
 
 interface CallOptions {
@@ -111,9 +111,9 @@ export async function serveProgram(
   const checkResponse = createResponseCheck({ store: env.STOWAGE_STORE === "s3" ? "s3" : "disk", metricsPort: null });
   afterwards(t, () => agent.destroy());
 
-  async function call(...[method, path, { key, body } = {}]: Parameters<ServingProgram["call"]>): Promise<Answer> {
+  async function call(...[method, path, { key, body } = {}]: Parameters<ServingProgram["call"]>): Promise<ApiResponse> {
     const isRaw = typeof body === "string" || Buffer.isBuffer(body);
-    const answer = await request(path.startsWith("http") ? path : url + path, {
+    const response = await request(path.startsWith("http") ? path : url + path, {
       method,
       dispatcher: agent,
       body: body === undefined ? null : isRaw ? body : JSON.stringify(body),
@@ -122,13 +122,18 @@ export async function serveProgram(
         ...(body === undefined || isRaw ? {} : { "Content-Type": "application/json" }),
       },
     });
-    const text = await answer.body.text();
-    const contentType = String(answer.headers["content-type"]);
+    const text = await response.body.text();
+    const contentType = String(response.headers["content-type"]);
     const isJson = contentType.startsWith("application/json");
     if (!path.startsWith("http") || path.startsWith(url)) {
-      checkResponse({ method, target: path, status: answer.statusCode, contentType, text });
+      checkResponse({ method, target: path, status: response.statusCode, contentType, text });
     }
-    return { status: answer.statusCode, headers: answer.headers, text, json: isJson ? JSON.parse(text) : undefined };
+    return {
+      status: response.statusCode,
+      headers: response.headers,
+      text,
+      json: isJson ? JSON.parse(text) : undefined,
+    };
   }
 
   return { ...program, url, call };

@@ -16,7 +16,7 @@ import { createLog, type Log } from "../../lib/log.ts";
 import { type Json, silentLog } from "./app.ts";
 import { checkFailure } from "./response_check.ts";
 
-export interface RawAnswer {
+export interface RawResponse {
   status: number;
   /** By lower-case name. */
   headers: Map<string, string>;
@@ -28,7 +28,7 @@ export interface RawClient {
   socket: Socket;
   send: (bytes: string | Buffer) => void;
   /** The next response, interim ones (1xx) included. `bodiless`: it answers a HEAD. Rejects if the connection ends before. */
-  answer: (options?: { bodiless?: boolean }) => Promise<RawAnswer>;
+  response: (options?: { bodiless?: boolean }) => Promise<RawResponse>;
   /** Resolves when the server has ended the connection, with whatever came after the last response that was read. */
   ended: () => Promise<string>;
 }
@@ -67,7 +67,7 @@ export async function rawClient(
     }
   }
 
-  async function answer({ bodiless = false } = {}): Promise<RawAnswer> {
+  async function response({ bodiless = false } = {}): Promise<RawResponse> {
     await until(() => held.includes("\r\n\r\n"));
     const headEnd = held.indexOf("\r\n\r\n");
     const [statusLine = "", ...lines] = held.subarray(0, headEnd).toString("latin1").split("\r\n");
@@ -92,7 +92,7 @@ export async function rawClient(
     return held.toString();
   }
 
-  return { socket, send: (bytes) => void socket.write(bytes), answer, ended };
+  return { socket, send: (bytes) => void socket.write(bytes), response, ended };
 }
 
 /** A request's bytes. The length of the body is stated unless a header says how it is sent. */

@@ -92,9 +92,9 @@ export function collectLog(): { log: Log; events: LoggedEvent[] } {
 
 /** PUTs to a presigned URL, as a client does. */
 export async function putTo(url: string, body: string | Buffer, headers: Record<string, string> = {}): Promise<number> {
-  const answer = await fetch(url, { method: "PUT", body, headers });
-  await answer.text();
-  return answer.status;
+  const response = await fetch(url, { method: "PUT", body, headers });
+  await response.text();
+  return response.status;
 }
 
 /** The path of a server's binary: $STOWAGE_TEST_BIN_DIR, then the cache of `install_s3_servers`, then the PATH. */
@@ -276,9 +276,9 @@ api_bind_addr = "127.0.0.1:${port2}"
 /** The status of a response, or 599 if there is none. */
 export async function statusOf(url: string, dispatcher?: Dispatcher): Promise<number> {
   try {
-    const answer = await fetch(url, dispatcher === undefined ? {} : { dispatcher });
-    await answer.body?.cancel();
-    return answer.status;
+    const response = await fetch(url, dispatcher === undefined ? {} : { dispatcher });
+    await response.body?.cancel();
+    return response.status;
   } catch {
     return 599;
   }

@@ -14,12 +14,12 @@ async function create(
   body: Buffer | string,
   headers: Record<string, string> = JSON_TYPE,
 ): Promise<{ status: number; json: Json }> {
-  const answer = await request(`${app.url}/api/v1/uploads`, {
+  const response = await request(`${app.url}/api/v1/uploads`, {
     method: "POST",
     body,
     headers: { Authorization: `Bearer ${owner.key}`, ...headers },
   });
-  return { status: answer.statusCode, json: await answer.body.json() };
+  return { status: response.statusCode, json: await response.body.json() };
 }
 
 /** The start of a create's request: the body is left to the test. */
@@ -31,9 +31,9 @@ function createHead(app: TestApp, headers: Record<string, string>): string {
   });
 }
 
-function assertError(answer: { status: number; json: Json }, status: number, code: string, note = ""): void {
-  assert.equal(answer.status, status, `${note} ${JSON.stringify(answer.json)}`);
-  assert.equal(answer.json.error.code, code, note);
+function assertError(response: { status: number; json: Json }, status: number, code: string, note = ""): void {
+  assert.equal(response.status, status, `${note} ${JSON.stringify(response.json)}`);
+  assert.equal(response.json.error.code, code, note);
 }
 
 test("JSON of every sound form is understood", async (t) => {
@@ -89,14 +89,14 @@ test("what is not JSON in UTF-8 gets 400, 413, 415 or 422, never 500, and makes 
     assertError(await create(app, GOOD, type), 400, "BAD_REQUEST", charset);
   }
   for (const value of ["null", "true", "5", '"text"', "[]", `[${GOOD}]`]) {
-    const answer = await create(app, value);
-    assertError(answer, 422, "VALIDATION_ERROR", value);
-    assert.deepEqual(answer.json.error.details, [{ field: "body", message: "must be a JSON object" }]);
+    const response = await create(app, value);
+    assertError(response, 422, "VALIDATION_ERROR", value);
+    assert.deepEqual(response.json.error.details, [{ field: "body", message: "must be a JSON object" }]);
   }
   for (const type of ["text/plain", "application/x-www-form-urlencoded", "application/jsonx", "json", "", "*/*"]) {
-    const answer = await create(app, GOOD, { "Content-Type": type });
-    assertError(answer, 415, "UNSUPPORTED_MEDIA_TYPE", type);
-    assert.match(answer.json.error.message, /Content-Type: application\/json/);
+    const response = await create(app, GOOD, { "Content-Type": type });
+    assertError(response, 415, "UNSUPPORTED_MEDIA_TYPE", type);
+    assert.match(response.json.error.message, /Content-Type: application\/json/);
   }
   assertError(await create(app, GOOD, {}), 415, "UNSUPPORTED_MEDIA_TYPE", "no type");
   assertError(await create(app, `${GOOD}${" ".repeat(64 * 1024 + 1 - GOOD.length)}`), 413, "PAYLOAD_TOO_LARGE");
@@ -133,12 +133,12 @@ test("a body may come in chunks, of any size, up to 64 KiB", async (t) => {
   client.send(createHead(app, { "Transfer-Encoding": "chunked" }));
   for (const char of GOOD) client.send(`1\r\n${char}\r\n`);
   client.send("0\r\n\r\n");
-  assert.equal((await client.answer()).status, 201);
+  assert.equal((await client.response()).status, 201);
   client.send(`${createHead(app, { "Transfer-Encoding": "chunked" })}0\r\n\r\n`);
-  assertError(await client.answer(), 400, "BAD_REQUEST");
+  assertError(await client.response(), 400, "BAD_REQUEST");
   client.send(createHead(app, { "Transfer-Encoding": "chunked" }));
   client.send(`10001\r\n${" ".repeat(0x10001)}\r\n`);
-  const refused = await client.answer();
+  const refused = await client.response();
   assertError(refused, 413, "PAYLOAD_TOO_LARGE");
   assert.equal(refused.headers.get("connection"), "close");
   client.socket.destroy();
@@ -150,9 +150,9 @@ test("a client that still sends gets to read the early 413", async (t) => {
   const client = await rawClient(t, app.app.url);
   client.send(createHead(app, { "Content-Length": "20000000" }));
   client.send(megabyte);
-  const answer = await client.answer();
-  assertError(answer, 413, "PAYLOAD_TOO_LARGE");
-  assert.equal(answer.headers.get("connection"), "close");
+  const response = await client.response();
+  assertError(response, 413, "PAYLOAD_TOO_LARGE");
+  assert.equal(response.headers.get("connection"), "close");
   for (let i = 1; i < 20; i++) client.send(megabyte);
   assert.equal(await client.ended(), "");
   assert.equal(client.socket.errored, null, "no reset");
@@ -182,11 +182,11 @@ test("DELETE ignores its body, whatever it is, and keeps the connection if that 
     // Head and body in two pieces, as many clients send them.
     client.send(rawRequest("DELETE", `/api/v1/uploads/${id}`, { ...auth, ...headers }));
     client.send(body);
-    const answer = await client.answer();
-    assert.equal(answer.status, 200);
-    assert.deepEqual(answer.json.data, {});
+    const response = await client.response();
+    assert.equal(response.status, 200);
+    assert.deepEqual(response.json.data, {});
     assert.equal((await app.call("GET", `/api/v1/uploads/${id}`)).status, 404);
-    return answer.headers.get("connection");
+    return response.headers.get("connection");
   };
   for (const [headers, body] of [
     [{}, ""],
@@ -210,9 +210,9 @@ test("DELETE ignores its body, whatever it is, and keeps the connection if that 
   // The body of a delete that was answered before it came is not taken for the next request.
   const { id } = await app.createUpload();
   client.send(rawRequest("DELETE", `/api/v1/uploads/${id}`, { ...auth, "Content-Length": "20" }));
-  assert.equal((await client.answer()).status, 200);
+  assert.equal((await client.response()).status, 200);
   client.send(`DELETE /x HTTP/1.1\r\n${rawRequest("GET", "/health")}`);
-  assert.equal((await client.answer()).json.status, "ok");
+  assert.equal((await client.response()).json.status, "ok");
 });
 
 test("Expect: 100-continue is granted to who may send, and refused with the reason to others", async (t) => {
@@ -220,9 +220,9 @@ test("Expect: 100-continue is granted to who may send, and refused with the reas
   const expecting = { Expect: "100-continue", "Content-Length": String(GOOD.length) };
   let client = await rawClient(t, app.app.url);
   client.send(createHead(app, expecting));
-  assert.equal((await client.answer()).status, 100);
+  assert.equal((await client.response()).status, 100);
   client.send(GOOD);
-  assert.equal((await client.answer()).status, 201);
+  assert.equal((await client.response()).status, 201);
 
   for (const [headers, status, code] of [
     [{ ...expecting, Authorization: "Bearer op_live_wrong" }, 401, "INVALID_API_KEY"],
@@ -232,9 +232,9 @@ test("Expect: 100-continue is granted to who may send, and refused with the reas
   ] as const) {
     client = await rawClient(t, app.app.url);
     client.send(createHead(app, headers));
-    const answer = await client.answer();
-    assertError(answer, status, code);
-    assert.equal(answer.headers.get("connection"), "close", "what is sent next is not known");
+    const response = await client.response();
+    assertError(response, status, code);
+    assert.equal(response.headers.get("connection"), "close", "what is sent next is not known");
     client.socket.destroy();
   }
 });
@@ -245,13 +245,13 @@ test("a body is not requested if there is none to come", async (t) => {
   const auth = { Authorization: `Bearer ${app.owner.key}` };
   for (const path of ["/health", "/api/v1/uploads", "/api/v1/auth/whoami"]) {
     client.send(rawRequest("GET", path, { ...auth, ...JSON_TYPE }, "{{{{"));
-    assert.equal((await client.answer()).status, 200, path);
+    assert.equal((await client.response()).status, 200, path);
   }
   // A 401 to a small POST keeps the connection, and the body is not taken for a request.
   client.send(rawRequest("POST", "/api/v1/uploads", JSON_TYPE, "GET / HTTP/1.1\r\n\r\n"));
-  const refused = await client.answer();
+  const refused = await client.response();
   assertError(refused, 401, "INVALID_API_KEY");
   assert.equal(refused.headers.get("connection"), "keep-alive");
   client.send(rawRequest("GET", "/health"));
-  assert.equal((await client.answer()).json.status, "ok");
+  assert.equal((await client.response()).json.status, "ok");
 });

@@ -37,11 +37,11 @@ const echo = testRoute({
 async function servedClient(t: TestContext, url: string, options: { localAddress?: string } = {}): Promise<RawClient> {
   const client = await rawClient(t, url, options);
   client.send(rawRequest("GET", "/fast"));
-  assert.equal((await client.answer()).status, 200);
+  assert.equal((await client.response()).status, 200);
   return client;
 }
 
-/** Answers once it is let to. */
+/** ApiResponses once it is let to. */
 const slowRoute = (gate: Promise<void>): TestRoute =>
   testBareRoute({
     ...{ method: "GET", path: "/slow" },
@@ -137,9 +137,9 @@ test("a malformed chunk before the body is read is answered as soon as it is", a
   client.send(`${rawRequest("PUT", "/raw/x", { "Transfer-Encoding": "chunked" })}5\r\nhello\r\nzz\r\n`);
   await delay(20);
   gate.resolve();
-  const answer = await client.answer();
-  assert.equal(answer.status, 400);
-  assert.equal(answer.json.error.code, "BAD_REQUEST");
+  const response = await client.response();
+  assert.equal(response.status, 400);
+  assert.equal(response.json.error.code, "BAD_REQUEST");
   assert.equal(await client.ended(), "");
 });
 
@@ -203,12 +203,12 @@ test("nothing that is thrown while a request is answered reaches the process", a
     for (const { path } of routes) {
       const client = await rawClient(t, server.url);
       client.send(rawRequest("GET", path));
-      await client.answer().catch(() => {});
+      await client.response().catch(() => {});
       client.socket.destroy();
     }
     const client = await rawClient(t, server.url);
     client.send(rawRequest("POST", "/echo", JSON_TYPE, "{}"));
-    await client.answer().catch(() => {});
+    await client.response().catch(() => {});
     const status = await fetch(`${server.url}/fast`).then(
       ({ status }) => status,
       () => "cut",
@@ -247,10 +247,10 @@ test("a few requests of a connection are answered at once, however many are pipe
   assert.ok(taken > 0, "the sender is held up");
   assert.equal((await fetch(`${server.url}/fast`)).status, 200);
   gate.resolve();
-  for (let i = 0; i < pipelined + large; i++) assert.equal((await client.answer()).status, 200);
+  for (let i = 0; i < pipelined + large; i++) assert.equal((await client.response()).status, 200);
   assert.ok(atOnceMax <= 8);
   client.send(rawRequest("GET", "/fast"));
-  assert.equal((await client.answer()).status, 200, "the connection is good for more");
+  assert.equal((await client.response()).status, 200, "the connection is good for more");
 });
 
 test("a connection that pipelines without measure is cut, and costs the others nothing", async (t) => {
@@ -295,7 +295,7 @@ for (const [what, head, status] of [
     client.send(head);
     const drip = setInterval(() => client.send(head.includes("chunked") ? "1\r\nx\r\n" : "x"), 5);
     t.after(() => clearInterval(drip));
-    assert.equal((await client.answer({ bodiless: status === 204 })).status, status);
+    assert.equal((await client.response({ bodiless: status === 204 })).status, status);
     await client.ended();
   });
 }
@@ -305,13 +305,13 @@ test("a connection is kept if the rest of a small body comes soon", async (t) =>
   const client = await rawClient(t, server.url);
   for (let i = 0; i < 3; i++) {
     client.send(rawRequest("POST", "/none", { "Content-Length": "10" }, "12345"));
-    assert.equal((await client.answer()).status, 404);
+    assert.equal((await client.response()).status, 404);
     client.send("67890");
     await delay(i * 150);
   }
   await delay(350);
   client.send(rawRequest("GET", "/fast"));
-  assert.equal((await client.answer()).status, 200);
+  assert.equal((await client.response()).status, 200);
 });
 
 test("a body that is slower than the least rate gets 408, one that pauses and goes on does not", async (t) => {
@@ -324,9 +324,9 @@ test("a body that is slower than the least rate gets 408, one that pauses and go
   dripping.send(rawRequest("PUT", "/raw/x", { "Content-Length": "100000" }));
   const drip = setInterval(() => dripping.send("x"), 10);
   t.after(() => clearInterval(drip));
-  const answer = await dripping.answer();
-  assert.equal(answer.status, 408);
-  assert.match(answer.json.error.message, /at least 1000000 bytes in 10 seconds/);
+  const response = await dripping.response();
+  assert.equal(response.status, 408);
+  assert.match(response.json.error.message, /at least 1000000 bytes in 10 seconds/);
   assert.equal(await dripping.ended(), "");
 
   const steady = await rawClient(t, server.url);
@@ -335,7 +335,7 @@ test("a body that is slower than the least rate gets 408, one that pauses and go
     await delay(100);
     steady.send(Buffer.alloc(100_000));
   }
-  assert.equal((await steady.answer()).text, "600000");
+  assert.equal((await steady.response()).text, "600000");
   assert.deepEqual(
     server.requests().map(({ status }) => status),
     [408, 200],
@@ -348,7 +348,7 @@ test("an address has so many connections and no more, is told so, and others are
     Array.from({ length: 5 }, () => servedClient(t, server.url, { localAddress: "127.0.0.2" })),
   );
   const more = await rawClient(t, server.url, { localAddress: "127.0.0.2" });
-  const refused = await more.answer();
+  const refused = await more.response();
   assert.equal(refused.status, 429);
   assert.equal(refused.json.error.code, "RATE_LIMITED");
   assert.equal(refused.headers.get("retry-after"), "1");
@@ -359,7 +359,7 @@ test("an address has so many connections and no more, is told so, and others are
   await until(async () => {
     const next = await rawClient(t, server.url, { localAddress: "127.0.0.2" });
     next.send(rawRequest("GET", "/fast"));
-    return (await next.answer()).status === 200;
+    return (await next.response()).status === 200;
   }, "the place that was given up");
 });
 
@@ -424,7 +424,7 @@ test("a client that does not read its responses is cut, one that waits for a slo
   const read = await deaf.ended();
   assert.ok(read.length < 2 * text.length, "the rest was given up");
   gate.resolve();
-  assert.deepEqual((await patient.answer()).json, { slow: true });
+  assert.deepEqual((await patient.response()).json, { slow: true });
 });
 
 test("what clients do not read is bounded, and those that leave the most unread are cut first", async (t) => {
@@ -444,7 +444,7 @@ test("what clients do not read is bounded, and those that leave the most unread 
   modest.send(rawRequest("GET", "/fast").repeat(3));
   await until(() => server.logged("unread_responses_dropped") > 0, "the largest are given up");
   modest.socket.resume();
-  for (let i = 0; i < 3; i++) assert.equal((await modest.answer()).status, 200);
+  for (let i = 0; i < 3; i++) assert.equal((await modest.response()).status, 200);
   for (const { socket } of deaf) socket.destroy();
   assert.deepEqual(server.errors(), []);
 });

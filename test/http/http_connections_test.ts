@@ -69,12 +69,12 @@ test("pipelined requests are answered in order, whichever is done first", async 
   await started("b");
   release("b");
   release("a");
-  assert.equal((await client.answer()).json.data.name, "a");
-  assert.deepEqual((await client.answer()).json, { fast: true });
-  assert.deepEqual((await client.answer()).json.data, { x: 1 });
-  assert.equal((await client.answer()).json.data.name, "b");
-  assert.equal((await client.answer({ bodiless: true })).status, 200);
-  assert.equal((await client.answer()).status, 404);
+  assert.equal((await client.response()).json.data.name, "a");
+  assert.deepEqual((await client.response()).json, { fast: true });
+  assert.deepEqual((await client.response()).json.data, { x: 1 });
+  assert.equal((await client.response()).json.data.name, "b");
+  assert.equal((await client.response({ bodiless: true })).status, 200);
+  assert.equal((await client.response()).status, 404);
 });
 
 test("a malformed request behind pending ones is answered after them, once, and ends the connection", async (t) => {
@@ -89,9 +89,9 @@ test("a malformed request behind pending ones is answered after them, once, and 
   await delay(20);
   client.send("AND MORE\r\n\r\n");
   release("a");
-  assert.equal((await client.answer()).json.data.name, "a");
-  assert.equal((await client.answer()).json.data.name, "b");
-  const refused = await client.answer();
+  assert.equal((await client.response()).json.data.name, "a");
+  assert.equal((await client.response()).json.data.name, "b");
+  const refused = await client.response();
   assert.equal(refused.status, 400);
   assert.equal(refused.headers.get("connection"), "close");
   assert.equal(await client.ended(), "");
@@ -114,7 +114,7 @@ test("what is not HTTP/1.1 gets 400 in the envelope, with a request id that the 
   ]) {
     const client = await rawClient(t, url);
     client.send(Buffer.from(bytes, "latin1"));
-    const { status, headers, json } = await client.answer();
+    const { status, headers, json } = await client.response();
     assert.equal(status, 400, bytes);
     assert.equal(json.error.code, "BAD_REQUEST");
     assert.equal(json.error.details, null);
@@ -135,7 +135,7 @@ test("HTTP/1.0 needs no Host, and gets one response without an interim one", asy
   for (const bytes of ["GET /fast HTTP/1.0\r\n\r\n", post]) {
     const client = await rawClient(t, url);
     client.send(bytes);
-    assert.equal((await client.answer()).status, 200);
+    assert.equal((await client.response()).status, 200);
     assert.equal(await client.ended(), "");
   }
 });
@@ -146,7 +146,7 @@ test("an offer to speak another protocol is not taken up, and the request is ans
   for (const Upgrade of ["h2c", "websocket"]) {
     const headers = { Connection: "Upgrade", Upgrade, "Content-Type": "application/json" };
     client.send(rawRequest("POST", "/echo", headers, '{"x":1}'));
-    assert.deepEqual((await client.answer()).json.data, { x: 1 });
+    assert.deepEqual((await client.response()).json.data, { x: 1 });
   }
 });
 
@@ -168,10 +168,10 @@ test("two ways of telling where a body ends are refused, and nothing behind them
   ]) {
     const client = await rawClient(t, url);
     client.send(`POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n${framing}`);
-    const answer = await client.answer();
-    assert.equal(answer.status, 400, framing);
-    assert.equal(answer.json.error.code, "BAD_REQUEST");
-    assert.equal(answer.headers.get("connection"), "close");
+    const response = await client.response();
+    assert.equal(response.status, 400, framing);
+    assert.equal(response.json.error.code, "BAD_REQUEST");
+    assert.equal(response.headers.get("connection"), "close");
     assert.equal(await client.ended(), "", framing);
   }
 });
@@ -181,10 +181,10 @@ test("a body whose chunks are not chunks is refused at once, not when its time i
   const client = await rawClient(t, url);
   const headers = { "Content-Type": "application/json", "Transfer-Encoding": "chunked" };
   client.send(`${rawRequest("POST", "/echo", headers)}2\r\n{}\r\nzz\r\n`);
-  const answer = await client.answer();
-  assert.equal(answer.status, 400);
-  assert.equal(answer.json.error.message, "The body broke off, or is not valid HTTP/1.1");
-  assert.equal(answer.headers.get("connection"), "close");
+  const response = await client.response();
+  assert.equal(response.status, 400);
+  assert.equal(response.json.error.message, "The body broke off, or is not valid HTTP/1.1");
+  assert.equal(response.headers.get("connection"), "close");
 });
 
 test("too many headers get 431 in the envelope, also for a client that sends on", async (t) => {
@@ -197,16 +197,16 @@ test("too many headers get 431 in the envelope, also for a client that sends on"
   ]) {
     const client = await rawClient(t, url);
     client.send(bytes);
-    const answer = await client.answer();
-    assert.equal(answer.status, 431);
-    assert.equal(answer.json.error.code, "HEADERS_TOO_LARGE");
-    assert.equal(answer.headers.get("connection"), "close");
+    const response = await client.response();
+    assert.equal(response.status, 431);
+    assert.equal(response.json.error.code, "HEADERS_TOO_LARGE");
+    assert.equal(response.headers.get("connection"), "close");
     assert.equal(await client.ended(), "");
-    assert.equal(client.socket.errored, null, "no reset, which could overtake the answer");
+    assert.equal(client.socket.errored, null, "no reset, which could overtake the response");
   }
   const client = await rawClient(t, url);
   client.send(rawRequest("GET", "/fast", { "X-Long": "x".repeat(15_000) }));
-  assert.equal((await client.answer()).status, 200, "15 KB are fine");
+  assert.equal((await client.response()).status, 200, "15 KB are fine");
 });
 
 test("headers that take too long get 408 and the end, on a new connection and on a kept one", async (t) => {
@@ -214,10 +214,10 @@ test("headers that take too long get 408 and the end, on a new connection and on
   for (const before of ["", rawRequest("GET", "/fast")]) {
     const client = await rawClient(t, url);
     client.send(`${before}GET /fast HTTP/1.1\r\nHo`);
-    if (before !== "") assert.equal((await client.answer()).status, 200);
-    const answer = await client.answer();
-    assert.equal(answer.status, 408);
-    assert.equal(answer.json.error.code, "REQUEST_TIMEOUT");
+    if (before !== "") assert.equal((await client.response()).status, 200);
+    const response = await client.response();
+    assert.equal(response.status, 408);
+    assert.equal(response.json.error.code, "REQUEST_TIMEOUT");
     assert.equal(await client.ended(), "");
   }
 });
@@ -226,10 +226,10 @@ test("a JSON body that takes too long gets 408 and the end", async (t) => {
   const { url } = await startHttpServer(t, { routes: gate().routes, timeouts: { bodyMs: 40, lingerMs: 40 } });
   const client = await rawClient(t, url);
   client.send(rawRequest("POST", "/echo", { "Content-Type": "application/json", "Content-Length": "10" }, '{"x"'));
-  const answer = await client.answer();
-  assert.equal(answer.status, 408);
-  assert.equal(answer.json.error.code, "REQUEST_TIMEOUT");
-  assert.equal(answer.headers.get("connection"), "close");
+  const response = await client.response();
+  assert.equal(response.status, 408);
+  assert.equal(response.json.error.code, "REQUEST_TIMEOUT");
+  assert.equal(response.headers.get("connection"), "close");
   assert.equal(await client.ended(), "");
 });
 
@@ -238,8 +238,8 @@ test("a connection is kept for many requests, and given up when it is idle for l
   const client = await rawClient(t, url);
   for (let i = 0; i < 20; i++) {
     client.send(rawRequest("GET", "/fast"));
-    const answer = await client.answer();
-    assert.equal(answer.headers.get("connection"), "keep-alive");
+    const response = await client.response();
+    assert.equal(response.headers.get("connection"), "keep-alive");
   }
   assert.equal(await client.ended(), "");
 });
@@ -262,7 +262,7 @@ test("also after transfers of objects an idle connection is given up, and nothin
   const client = await rawClient(t, url);
   for (let i = 0; i < 15; i++) {
     client.send(rawRequest("HEAD", "/raw/x"));
-    assert.equal((await client.answer({ bodiless: true })).status, 200);
+    assert.equal((await client.response({ bodiless: true })).status, 200);
   }
   assert.equal(await client.ended(), "");
   assert.deepEqual(warnings, []);
@@ -287,12 +287,12 @@ test("whoever closes their side after the request still gets the response", asyn
   const { url } = await startHttpServer(t, { routes });
   const client = await rawClient(t, url);
   client.socket.end(rawRequest("GET", "/fast") + rawRequest("GET", "/gate/a"));
-  assert.equal((await client.answer()).status, 200);
+  assert.equal((await client.response()).status, 200);
   await started("a");
   // The server has seen the end by now.
   await delay(20);
   release("a");
-  assert.equal((await client.answer()).json.data.name, "a");
+  assert.equal((await client.response()).json.data.name, "a");
   assert.equal(await client.ended(), "");
 });
 
@@ -318,7 +318,7 @@ test("a client that goes away in mid-request harms nobody", async (t) => {
   release("gone");
   const client = await rawClient(t, url);
   client.send(rawRequest("GET", "/fast"));
-  assert.equal((await client.answer()).status, 200);
+  assert.equal((await client.response()).status, 200);
 });
 
 test("close() finishes what is in flight, takes nothing new, and waits for no idle connection", async (t) => {
@@ -327,7 +327,7 @@ test("close() finishes what is in flight, takes nothing new, and waits for no id
   const [busy, silent, kept, half] = await Promise.all(Array.from({ length: 4 }, () => rawClient(t, url)));
   assert.ok(busy && silent && kept && half);
   kept.send(rawRequest("GET", "/fast"));
-  assert.equal((await kept.answer()).status, 200);
+  assert.equal((await kept.response()).status, 200);
   half.send("GET /fa");
   busy.send(rawRequest("GET", "/gate/a"));
   await started("a");
@@ -339,9 +339,9 @@ test("close() finishes what is in flight, takes nothing new, and waits for no id
   await assert.rejects(fetch(`${url}/fast`));
   assert.equal(isClosed, false);
   release("a");
-  const answer = await busy.answer();
-  assert.equal(answer.json.data.name, "a");
-  assert.equal(answer.headers.get("connection"), "close");
+  const response = await busy.response();
+  assert.equal(response.json.data.name, "a");
+  assert.equal(response.headers.get("connection"), "close");
   await closed;
 });
 
@@ -357,7 +357,7 @@ test("close() waits for a download that began before, and then for no one", asyn
   const closed = close();
   await delay(50);
   client.socket.resume();
-  assert.equal((await client.answer()).text.length, bytes.length);
+  assert.equal((await client.response()).text.length, bytes.length);
   await closed;
   await assert.rejects(fetch(`${app.url}/health`));
 });

@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { Answer } from "../help/app.ts";
+import type { ApiResponse } from "../help/app.ts";
 import { startTestApp } from "../help/app.ts";
 
 const APP = "https://app.example.com";
 
-function corsOf({ headers }: Answer): Record<string, unknown> {
+function corsOf({ headers }: ApiResponse): Record<string, unknown> {
   return Object.fromEntries(
     Object.entries(headers).filter(([name]) => name.startsWith("access-control-") || name === "vary"),
   );
@@ -20,10 +20,10 @@ const READABLE = {
 test("without the setting no page may read anything, and no header speaks of it", async (t) => {
   const { call } = await startTestApp(t);
   for (const method of ["GET", "OPTIONS"]) {
-    const answer = await call(method, "/api/v1/uploads", {
+    const response = await call(method, "/api/v1/uploads", {
       headers: { Origin: APP, "Access-Control-Request-Method": "POST" },
     });
-    assert.deepEqual(corsOf(answer), {});
+    assert.deepEqual(corsOf(response), {});
   }
 });
 
@@ -42,9 +42,9 @@ test("a page of an allowed origin may read every response, good or bad", async (
     ["GET", download_url.slice(app.url.length), "", 200],
     ["GET", "/objects/forged", "", 403],
   ] as const) {
-    const answer = await call(method, path, { key, headers: { Origin: APP } });
-    assert.equal(answer.status, status, path);
-    assert.deepEqual(corsOf(answer), READABLE, path);
+    const response = await call(method, path, { key, headers: { Origin: APP } });
+    assert.equal(response.status, status, path);
+    assert.deepEqual(corsOf(response), READABLE, path);
     // An origin is exact: not another scheme, port, host, letter case, or none.
     for (const origin of [
       "https://evil.example.com",
@@ -75,9 +75,9 @@ test("a preflight is answered without a credential, for the API and for signed U
       "Access-Control-Request-Method": method,
       "Access-Control-Request-Headers": "authorization,content-type,x-workspace-id",
     };
-    const answer = await call("OPTIONS", path, { key: "", headers: { Origin: APP, ...asked } });
-    assert.equal(answer.status, 204);
-    assert.deepEqual(corsOf(answer), {
+    const response = await call("OPTIONS", path, { key: "", headers: { Origin: APP, ...asked } });
+    assert.equal(response.status, 204);
+    assert.deepEqual(corsOf(response), {
       ...READABLE,
       "access-control-allow-methods": allow,
       "access-control-allow-headers":
@@ -92,8 +92,12 @@ test("a preflight is answered without a credential, for the API and for signed U
 
 test('"*" allows every origin', async (t) => {
   const { call } = await startTestApp(t, { env: { STOWAGE_CORS_ORIGINS: "*" } });
-  const answer = await call("GET", "/health", { headers: { Origin: "http://localhost:5173" } });
-  assert.equal(answer.headers["access-control-allow-origin"], "http://localhost:5173");
-  assert.equal(answer.headers.vary, "Origin");
-  assert.equal(answer.headers["access-control-allow-credentials"], undefined, "credentials are headers, never cookies");
+  const response = await call("GET", "/health", { headers: { Origin: "http://localhost:5173" } });
+  assert.equal(response.headers["access-control-allow-origin"], "http://localhost:5173");
+  assert.equal(response.headers.vary, "Origin");
+  assert.equal(
+    response.headers["access-control-allow-credentials"],
+    undefined,
+    "credentials are headers, never cookies",
+  );
 });

@@ -1,21 +1,21 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { AppError } from "../../lib/errors.ts";
-import { type Answer, startTestApp } from "../help/app.ts";
+import { type ApiResponse, startTestApp } from "../help/app.ts";
 import { keptLog, rawClient, rawRequest, startHttpServer, testBareRoute, testRoute } from "../help/raw_http.ts";
 
 const ULID = /^[0-7][0-9A-HJKMNP-TV-Z]{25}$/;
 const TIMESTAMP = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3,6}Z$/;
 
 /** The shape of every error, whatever its cause. */
-function assertEnvelope(answer: Pick<Answer, "status" | "json">, status: number, code: string): void {
-  assert.equal(answer.status, status, JSON.stringify(answer.json));
-  assert.deepEqual(Object.keys(answer.json), ["error", "meta"]);
-  assert.deepEqual(Object.keys(answer.json.error), ["code", "message", "details"]);
-  assert.equal(answer.json.error.code, code);
-  assert.match(answer.json.error.message, /\w/);
-  assert.match(answer.json.meta.request_id, ULID);
-  assert.match(answer.json.meta.timestamp, TIMESTAMP);
+function assertEnvelope(response: Pick<ApiResponse, "status" | "json">, status: number, code: string): void {
+  assert.equal(response.status, status, JSON.stringify(response.json));
+  assert.deepEqual(Object.keys(response.json), ["error", "meta"]);
+  assert.deepEqual(Object.keys(response.json.error), ["code", "message", "details"]);
+  assert.equal(response.json.error.code, code);
+  assert.match(response.json.error.message, /\w/);
+  assert.match(response.json.meta.request_id, ULID);
+  assert.match(response.json.meta.timestamp, TIMESTAMP);
 }
 
 test("every response has a ULID in meta, header and log line, and is for no cache", async (t) => {
@@ -72,9 +72,9 @@ test("an unknown path is 404, a known path with another method 405 that names th
     ["POST", "/health", "GET, HEAD, OPTIONS"],
     ["PROPFIND", "/health", "GET, HEAD, OPTIONS"],
   ] as const) {
-    const answer = await call(method, path);
-    assertEnvelope(answer, 405, "METHOD_NOT_ALLOWED");
-    assert.equal(answer.headers.allow, allow);
+    const response = await call(method, path);
+    assertEnvelope(response, 405, "METHOD_NOT_ALLOWED");
+    assert.equal(response.headers.allow, allow);
   }
 });
 
@@ -85,29 +85,29 @@ test("HEAD is GET without the body, with the same status and length", async (t) 
   for (const path of ["/health", "/ready", "/api/v1/auth/whoami", "/api/v1/uploads", "/api/v1/uploads/x", "/nothing"]) {
     const get = await call("GET", path);
     client.send(rawRequest("HEAD", path, headers));
-    const head = await client.answer({ bodiless: true });
+    const head = await client.response({ bodiless: true });
     assert.equal(head.status, get.status, path);
     assert.equal(head.headers.get("content-length"), get.headers["content-length"], path);
     assert.equal(head.headers.get("content-type"), get.headers["content-type"], path);
   }
   client.send(rawRequest("HEAD", "/api/v1/workflows/", headers));
-  assert.equal((await client.answer({ bodiless: true })).status, 422);
+  assert.equal((await client.response({ bodiless: true })).status, 422);
   // Nothing of a body was left on the connection.
   client.send(rawRequest("GET", "/health"));
-  assert.equal((await client.answer()).status, 200);
+  assert.equal((await client.response()).status, 200);
 });
 
 test("OPTIONS tells the methods of a path and of the server, to anyone", async (t) => {
   const { call, app } = await startTestApp(t);
-  const answer = await call("OPTIONS", "/api/v1/uploads", { key: "" });
-  assert.equal(answer.status, 204);
-  assert.equal(answer.text, "");
-  assert.equal(answer.headers.allow, "POST, GET, HEAD, OPTIONS");
-  assert.match(String(answer.headers["x-request-id"]), ULID);
+  const response = await call("OPTIONS", "/api/v1/uploads", { key: "" });
+  assert.equal(response.status, 204);
+  assert.equal(response.text, "");
+  assert.equal(response.headers.allow, "POST, GET, HEAD, OPTIONS");
+  assert.match(String(response.headers["x-request-id"]), ULID);
   assertEnvelope(await call("OPTIONS", "/nothing", { key: "" }), 404, "NOT_FOUND");
   const client = await rawClient(t, app.url);
   client.send(rawRequest("OPTIONS", "*"));
-  const server = await client.answer();
+  const server = await client.response();
   assert.equal(server.status, 204);
   assert.equal(server.headers.get("allow"), "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
 });
@@ -117,12 +117,12 @@ test("a target in absolute form is answered as its path", async (t) => {
   const client = await rawClient(t, app.url);
   const headers = { Authorization: `Bearer ${owner.key}` };
   client.send(rawRequest("GET", "http://proxy.example:81/api/v1/uploads?limit=7", headers));
-  const listed = await client.answer();
+  const listed = await client.response();
   assert.equal(listed.status, 200);
   assert.equal(listed.json.pagination.limit, 7);
   for (const target of ["http://proxy.example", "http://proxy.example?limit=7", "ftp://x/health"]) {
     client.send(rawRequest("GET", target));
-    assertEnvelope(await client.answer(), 404, "NOT_FOUND");
+    assertEnvelope(await client.response(), 404, "NOT_FOUND");
   }
 });
 
@@ -147,13 +147,13 @@ test("a path's parameter is decoded once; what cannot be decoded is a malformed 
   ]) {
     for (const method of ["GET", "DELETE"]) {
       client.send(rawRequest(method, `/api/v1/uploads/${segment}`, { Authorization: `Bearer ${owner.key}` }));
-      const answer = await client.answer();
-      assertEnvelope(answer, 422, "VALIDATION_ERROR");
-      assert.equal(answer.json.error.details[0].field, "upload_id", segment);
+      const response = await client.response();
+      assertEnvelope(response, 422, "VALIDATION_ERROR");
+      assert.equal(response.json.error.details[0].field, "upload_id", segment);
     }
     // A caller without a credential learns nothing about the path.
     client.send(rawRequest("GET", `/api/v1/uploads/${segment}`));
-    assertEnvelope(await client.answer(), 401, "INVALID_API_KEY");
+    assertEnvelope(await client.response(), 401, "INVALID_API_KEY");
   }
 });
 
@@ -185,14 +185,14 @@ test("what a handler throws is 500 with the request id and nothing else; the log
   const client = await rawClient(t, url);
   for (const path of ["/rejects", "/throws", "/odd", "/cyclic"]) {
     client.send(rawRequest("GET", path));
-    const answer = await client.answer();
-    assertEnvelope(answer, 500, "INTERNAL_ERROR");
-    const { request_id } = answer.json.meta;
+    const response = await client.response();
+    assertEnvelope(response, 500, "INTERNAL_ERROR");
+    const { request_id } = response.json.meta;
     assert.equal(
-      answer.json.error.message,
+      response.json.error.message,
       `Something failed on our side; the log has it under request id ${request_id}`,
     );
-    assert.equal(answer.json.error.details, null);
+    assert.equal(response.json.error.details, null);
     const failure = kept.lines().find((line) => line.msg === "request_failed" && line.request_id === request_id);
     assert.equal(failure?.level, "error");
     if (path === "/rejects" || path === "/throws") assert.match(failure?.error, /inner_life/);
@@ -200,7 +200,7 @@ test("what a handler throws is 500 with the request id and nothing else; the log
     assert.equal(line?.status, 500);
   }
   client.send(rawRequest("GET", "/nothing"));
-  assert.equal((await client.answer()).status, 404, "the connection and the process go on");
+  assert.equal((await client.response()).status, 404, "the connection and the process go on");
 });
 
 function cyclic(): object {
@@ -228,9 +228,9 @@ test("503 always says when to ask again; 429 and 503 say what the error says", a
     ["/conflict", 409, undefined],
   ] as const) {
     client.send(rawRequest("GET", path));
-    const answer = await client.answer();
-    assert.equal(answer.status, status);
-    assert.equal(answer.headers.get("retry-after"), retryAfter);
+    const response = await client.response();
+    assert.equal(response.status, status);
+    assert.equal(response.headers.get("retry-after"), retryAfter);
   }
 });
 
@@ -251,7 +251,7 @@ test("no key, signature or file content enters the log", async (t) => {
   await call("POST", "/api/v1/uploads", { body: content });
   const client = await rawClient(t, app.url);
   client.send(`${owner.key} ${content}\r\n\r\n`);
-  assert.equal((await client.answer()).status, 400);
+  assert.equal((await client.response()).status, 400);
 
   const text = kept.text();
   assert.match(text, /"route":"\/objects\/\*"/);

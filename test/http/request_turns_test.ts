@@ -7,7 +7,11 @@ function work(ms: number): void {
 }
 
 /** Lets requests come in all at once, each of `workMs`, and resolves with their names in the order in which they were answered. */
-async function answer(names: readonly string[], workMs: number, ownerOf: (name: string) => string): Promise<string[]> {
+async function serveInTurn(
+  names: readonly string[],
+  workMs: number,
+  ownerOf: (name: string) => string,
+): Promise<string[]> {
   const turns = createRequestTurns();
   const answered: string[] = [];
   await Promise.all(
@@ -27,7 +31,7 @@ test("a request begins at once while there is little to do", () => {
 
 test("a tenant with many requests under way does not keep another's single one waiting", async () => {
   const flood = Array.from({ length: 100 }, (_, i) => `flood ${i}`);
-  const answered = await answer([...flood, "single"], 1, (name) => name.slice(0, 5));
+  const answered = await serveInTurn([...flood, "single"], 1, (name) => name.slice(0, 5));
   assert.equal(answered.length, 101);
   const place = answered.indexOf("single");
   // The first eight begin at once; then the single one's owner has had the least.
@@ -36,7 +40,7 @@ test("a tenant with many requests under way does not keep another's single one w
 
 test("the requests of one tenant keep their order", async () => {
   const names = Array.from({ length: 30 }, (_, i) => `request ${i}`);
-  assert.deepEqual(await answer(names, 0.5, () => "one"), names);
+  assert.deepEqual(await serveInTurn(names, 0.5, () => "one"), names);
 });
 
 test("after a flood requests begin at once again", async () => {

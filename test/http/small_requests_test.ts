@@ -15,9 +15,9 @@ test("a body with thousands of wrong items gets a short refusal that names the f
   const app = await startTestApp(t);
   for (const part of ["nodes", "edges"]) {
     const body = JSON.stringify({ definition: { graph: { [part]: Array.from({ length: 30_000 }, () => 0) } } });
-    const answer = await app.call("POST", "/api/v1/workflows", { body });
-    assert.equal(answer.status, 422);
-    assert.deepEqual(answer.json.error.details, [
+    const response = await app.call("POST", "/api/v1/workflows", { body });
+    assert.equal(response.status, 422);
+    assert.deepEqual(response.json.error.details, [
       { field: `definition.graph.${part}.0`, message: "must be a JSON object" },
     ]);
   }
@@ -33,13 +33,13 @@ test("a parameter that is repeated without measure gets a short refusal", async 
 
 test("a refusal names twenty fields and how many more there are", async (t) => {
   const app = await startTestApp(t);
-  const answer = await app.call(
+  const response = await app.call(
     "GET",
     `/api/v1/workflows?${Array.from({ length: 15 }, () => "sort=a&order=b").join("&")}`,
   );
-  assert.equal(answer.status, 422);
-  assert.equal(answer.json.error.details.length, 20);
-  assert.match(answer.json.error.message, /; and 10 more$/);
+  assert.equal(response.status, 422);
+  assert.equal(response.json.error.details.length, 20);
+  assert.match(response.json.error.message, /; and 10 more$/);
 });
 
 test("a definition that grows when it is written out is refused, at create and at change", async (t) => {
@@ -51,9 +51,9 @@ test("a definition that grows when it is written out is refused, at create and a
     ["POST", "/api/v1/workflows"],
     ["PATCH", `/api/v1/workflows/${made.json.data.id}`],
   ] as const) {
-    const answer = await app.call(method, path, { body });
-    assert.equal(answer.status, 413, method);
-    assert.match(answer.json.error.message, /65536 are allowed/);
+    const response = await app.call(method, path, { body });
+    assert.equal(response.status, 413, method);
+    assert.match(response.json.error.message, /65536 are allowed/);
   }
   assert.equal(app.sql.prepare("SELECT max(length(definition_json)) FROM contexts").pluck().get(), 2);
 });
@@ -78,17 +78,17 @@ test("pipelined downloads that are not read hold one file open for each connecti
   await new Promise((resolve) => setTimeout(resolve, 200));
   assert.equal(held(), 1);
   client.socket.resume();
-  for (let i = 0; i < 8; i++) assert.equal((await client.answer()).text.length, 20_000_000);
+  for (let i = 0; i < 8; i++) assert.equal((await client.response()).text.length, 20_000_000);
   await until(() => held() === 0, "all are closed");
 });
 
 test("a file that is larger than all that may be unconfirmed at once is 413, not a 429 to be tried again", async (t) => {
   const app = await startTestApp(t, { env: { STOWAGE_STAGED_BYTES_MAX: "1000" } });
   const body = { filename: "a.bin", category: "file", size_bytes: 1_001 };
-  const answer = await app.call("POST", "/api/v1/uploads", { body });
-  assert.equal(answer.status, 413);
-  assert.match(answer.json.error.message, /1000 bytes at once/);
-  assert.equal(answer.headers["retry-after"], undefined);
+  const response = await app.call("POST", "/api/v1/uploads", { body });
+  assert.equal(response.status, 413);
+  assert.match(response.json.error.message, /1000 bytes at once/);
+  assert.equal(response.headers["retry-after"], undefined);
 });
 
 test("init leaves a data directory of an older version as it is", async (t) => {

@@ -34,7 +34,7 @@ export function createOperations(world: World) {
       category: isText ? "script" : "file",
       ...(statedSizeBytes === null ? {} : { size_bytes: statedSizeBytes }),
     };
-    const answer = await call("POST", "/api/v1/uploads", { key: owner.key, body });
+    const response = await call("POST", "/api/v1/uploads", { key: owner.key, body });
     const left = quotaBytes - model.usedBytes(one);
     const expected =
       statedSizeBytes !== null && statedSizeBytes > left
@@ -42,13 +42,13 @@ export function createOperations(world: World) {
         : model.pendingOf(one) + heldOf(owner.workspaceId) >= PENDING_UPLOADS_MAX
           ? 429
           : 201;
-    expectStatus("create", answer, [expected]);
+    expectStatus("create", response, [expected]);
     if (expected !== 201) return;
-    const { id } = answer.json.data.upload;
+    const { id } = response.json.data.upload;
     model.uploads.set(id, {
       id,
       workspace: one,
-      uploadUrl: answer.json.data.upload_url,
+      uploadUrl: response.json.data.upload_url,
       urlExpiresAtMs: clock.now() + URL_TTL_SECONDS * 1_000,
       expiresAtMs: clock.now() + PENDING_TTL_SECONDS * 1_000,
       statedSizeBytes,
@@ -73,9 +73,9 @@ export function createOperations(world: World) {
   async function confirmOne(upload: ModelUpload | undefined): Promise<void> {
     if (upload === undefined) return;
     const at = context(upload.workspace);
-    const answer = await world.sendConfirm(upload, at);
-    expectStatus("confirm", answer, [withFault(upload, confirmStatus(upload, at))]);
-    if (model.uploads.has(upload.id)) book(upload, answer);
+    const response = await world.sendConfirm(upload, at);
+    expectStatus("confirm", response, [withFault(upload, confirmStatus(upload, at))]);
+    if (model.uploads.has(upload.id)) book(upload, response);
   }
 
   async function deleteOne(upload: ModelUpload | undefined): Promise<void> {
@@ -124,8 +124,11 @@ export function createOperations(world: World) {
     const key = random.percent(50) ? revoked : stranger?.owner.key;
     if (key === undefined) return;
     const [method, body] = random.percent(50) ? ["DELETE"] : ["POST", context(upload.workspace).body];
-    const answer = await call(method, `/api/v1/uploads/${upload.id}`, { key, ...(body === undefined ? {} : { body }) });
-    expectStatus("call without the right to", answer, [key === revoked ? 401 : 404]);
+    const response = await call(method, `/api/v1/uploads/${upload.id}`, {
+      key,
+      ...(body === undefined ? {} : { body }),
+    });
+    expectStatus("call without the right to", response, [key === revoked ? 401 : 404]);
   }
 
   /** Statements that an administrator may type. */

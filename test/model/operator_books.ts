@@ -103,9 +103,9 @@ export function createBooksOperator({ its, whileStopped, model, random, disk }: 
     const { key } = (random.pick(model.workspaces) ?? assert.fail()).owner;
     const made: string[] = [];
     for (let i = 0; i < 3; i++) {
-      const answer = await its().call("POST", "/api/v1/uploads", { key, body: FILE });
-      expectStatus("create", answer, [201, 429, 503, 507]);
-      if (answer.status === 201) made.push(answer.json.data.upload.id);
+      const response = await its().call("POST", "/api/v1/uploads", { key, body: FILE });
+      expectStatus("create", response, [201, 429, 503, 507]);
+      if (response.status === 201) made.push(response.json.data.upload.id);
     }
     await deleteSome();
     await whileStopped(() => {
@@ -129,9 +129,9 @@ export function createBooksOperator({ its, whileStopped, model, random, disk }: 
     for (let i = 0; i < DELETES_MAX; i++) {
       const upload = random.pick(model.all());
       if (upload === undefined) return;
-      let answer = await sendDelete(upload);
-      if (answer.status === 503) answer = await sendDelete(upload);
-      expectStatus("delete", answer, [200, 404]);
+      let response = await sendDelete(upload);
+      if (response.status === 503) response = await sendDelete(upload);
+      expectStatus("delete", response, [200, 404]);
       model.remove(upload);
     }
   }

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import type { Answer } from "../help/app.ts";
+import type { ApiResponse } from "../help/app.ts";
 import { LEASE_MS } from "../help/faulty_app.ts";
 import { createGate, type StoreCall } from "../help/faulty_store.ts";
 import { IS_S3 } from "../help/test_store.ts";
@@ -45,9 +45,9 @@ export function createRaces(world: World, operations: Operations) {
     const at = context(upload.workspace);
     const expected = confirmStatus(upload, at);
     const answers = await Promise.all([sendConfirm(upload, at), sendConfirm(upload, at), sendConfirm(upload, at)]);
-    for (const answer of answers) expectStatus("racing confirm", answer, [expected, 503]);
+    for (const response of answers) expectStatus("racing confirm", response, [expected, 503]);
     assert.equal(answers.filter(({ status }) => status !== expected).length, hasFailed(upload) ? 1 : 0);
-    for (const answer of answers) book(upload, answer);
+    for (const response of answers) book(upload, response);
   }
 
   async function raceConfirmAndDelete(): Promise<void> {
@@ -60,9 +60,9 @@ export function createRaces(world: World, operations: Operations) {
     await turns(random.integer(0, 12));
     if (byHand) assert.equal(sql.prepare("DELETE FROM uploads WHERE id = ?").run(upload.id).changes, 1);
     else expectStatus("delete that races a confirm", await sendDelete(upload), [200]);
-    const answer = await confirming;
-    expectStatus("confirm that races a delete", answer, expected);
-    assert.ok(answer.status !== 503 || hasFailed(upload));
+    const response = await confirming;
+    expectStatus("confirm that races a delete", response, expected);
+    assert.ok(response.status !== 503 || hasFailed(upload));
     model.remove(upload);
     if (byHand) world.countAnew(upload.workspace);
   }
@@ -73,11 +73,11 @@ export function createRaces(world: World, operations: Operations) {
     const at = context(upload.workspace);
     const [before, bytes] = [upload.bytes, random.bytes(world.sizeOf(upload))];
     const expectedPut = world.putStatus(upload, bytes.length);
-    const [putAnswer, answer] = await Promise.all([put(upload.uploadUrl, bytes), sendConfirm(upload, at)]);
-    expectStatus("PUT that races a confirm", putAnswer, [expectedPut, 404]);
-    expectStatus("confirm that races a PUT", answer, at.isKnown ? [200, 402, 413, 422, 503] : [404]);
-    if (answer.status !== 200) {
-      assert.equal(putAnswer.status, expectedPut);
+    const [putResponse, response] = await Promise.all([put(upload.uploadUrl, bytes), sendConfirm(upload, at)]);
+    expectStatus("PUT that races a confirm", putResponse, [expectedPut, 404]);
+    expectStatus("confirm that races a PUT", response, at.isKnown ? [200, 402, 413, 422, 503] : [404]);
+    if (response.status !== 200) {
+      assert.equal(putResponse.status, expectedPut);
       if (expectedPut === 200) upload.bytes = bytes;
       return;
     }
@@ -87,7 +87,7 @@ export function createRaces(world: World, operations: Operations) {
     const object = (await its.raw.objects()).find(({ objectKey }) => objectKey === object_key) ?? assert.fail();
     const found = await object.read();
     upload.bytes = [before, bytes].find((candidate) => candidate?.equals(found)) ?? assert.fail();
-    book(upload, answer);
+    book(upload, response);
   }
 
   /** A confirm is held in the middle, and things happen meanwhile. */
@@ -129,11 +129,11 @@ export function createRaces(world: World, operations: Operations) {
       expected = 404;
     }
     gate.open();
-    const answer = await confirming;
-    expectStatus("slow confirm", answer, [expected]);
+    const response = await confirming;
+    expectStatus("slow confirm", response, [expected]);
     // Bytes staged after the copy are removed with the staging key.
-    if (answer.status === 200) upload.bytes = copied;
-    if (model.uploads.has(upload.id)) book(upload, answer);
+    if (response.status === 200) upload.bytes = copied;
+    if (model.uploads.has(upload.id)) book(upload, response);
   }
 
   /** Many things at once, each to another upload, so that they share commits; and a pass of the cleaner among them. */
@@ -141,25 +141,25 @@ export function createRaces(world: World, operations: Operations) {
     const cleans = random.percent(60);
     if (cleans) model.expire(clock.now());
     const usedBefore = new Map(workspaces.map((one) => [one, model.usedBytes(one)]));
-    const confirms: { upload: ModelUpload; answer: Answer }[] = [];
+    const confirms: { upload: ModelUpload; response: ApiResponse }[] = [];
     const work = random.some(young(), 12).map(async (upload) => {
       const what = random.integer(1, 4);
       if (what === 1) return putBytes(upload);
       if (what === 2) return deleteOne(upload);
       if (upload.status === "uploaded") return confirmOne(upload);
       const at = world.ownContext(upload.workspace);
-      confirms.push({ upload, answer: await sendConfirm(upload, at) });
+      confirms.push({ upload, response: await sendConfirm(upload, at) });
     });
     if (cleans) work.push(app.cleaner.runOnce().then(() => {}));
     await Promise.all(work);
     const most = new Map(usedBefore);
     for (const { upload } of confirms)
       most.set(upload.workspace, (most.get(upload.workspace) ?? 0) + (upload.bytes?.length ?? 0));
-    for (const { upload, answer } of confirms) {
-      expectStatus("confirm in a storm", answer, [upload.bytes === null ? 422 : 200, 402, 413, 503]);
-      if (answer.status === 402) assert.ok((most.get(upload.workspace) ?? 0) > upload.workspace.quotaBytes);
-      assert.equal(answer.status === 503, hasFailed(upload) && answer.status !== 422);
-      book(upload, answer);
+    for (const { upload, response } of confirms) {
+      expectStatus("confirm in a storm", response, [upload.bytes === null ? 422 : 200, 402, 413, 503]);
+      if (response.status === 402) assert.ok((most.get(upload.workspace) ?? 0) > upload.workspace.quotaBytes);
+      assert.equal(response.status === 503, hasFailed(upload) && response.status !== 422);
+      book(upload, response);
     }
     for (const one of workspaces) assert.ok(model.usedBytes(one) <= Math.max(one.quotaBytes, usedBefore.get(one) ?? 0));
   }

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
-import type { Answer } from "../help/app.ts";
+import type { ApiResponse } from "../help/app.ts";
 import { type FaultyApp, LEASE_MS } from "../help/faulty_app.ts";
-import { noAnswer, type StoreCall } from "../help/faulty_store.ts";
+import { noResponse, type StoreCall } from "../help/faulty_store.ts";
 import type { Random } from "../help/random.ts";
 import { IS_S3 } from "../help/test_store.ts";
 import type { Model, ModelUpload, ModelWorkspace } from "./model.ts";
@@ -51,7 +51,7 @@ export function createWorld(parts: WorldParts) {
       if (!isLeft || called.name !== name) return;
       isLeft = false;
       failed.push(called);
-      throw noAnswer();
+      throw noResponse();
     };
     if (name === "remove" && random.percent(50)) {
       hooks.refuse = (keys) => new Map(keys.filter(() => random.percent(50)).map((key) => [key, "refused"]));
@@ -133,10 +133,10 @@ export function createWorld(parts: WorldParts) {
     return upload.status === "pending" && hasFailed(upload) ? 503 : status;
   }
 
-  function book(upload: ModelUpload, answer: Answer): void {
-    if (answer.status !== 200) return;
+  function book(upload: ModelUpload, response: ApiResponse): void {
+    if (response.status !== 200) return;
     upload.status = "uploaded";
-    assert.equal(answer.json.data.size_bytes, upload.bytes?.length);
+    assert.equal(response.json.data.size_bytes, upload.bytes?.length);
   }
 
   /** Another process has written to the database: what the service remembers of the workspace may be too much. */
@@ -166,9 +166,9 @@ export function createWorld(parts: WorldParts) {
 }
 
 /** Fails, with the response's text, if it is none of those that may come. */
-export function expectStatus(what: string, answer: Answer, expected: readonly number[]): void {
+export function expectStatus(what: string, response: ApiResponse, expected: readonly number[]): void {
   assert.ok(
-    expected.includes(answer.status),
-    `${what}: ${answer.status} instead of ${expected.join(" or ")}: ${answer.text}`,
+    expected.includes(response.status),
+    `${what}: ${response.status} instead of ${expected.join(" or ")}: ${response.text}`,
   );
 }

@@ -5,7 +5,7 @@ import type { ListedObject } from "../../lib/store/objects.ts";
 import { initDataDir, startTestApp, temporaryFolder, testClock, testConfig } from "../help/app.ts";
 import { enterRemovals } from "../help/enter_removals.ts";
 import { DAY_MS, type FaultyApp, startFaultyApp, stillClock } from "../help/faulty_app.ts";
-import { createGate, faultyStore, noAnswer } from "../help/faulty_store.ts";
+import { createGate, faultyStore, noResponse } from "../help/faulty_store.ts";
 import { until } from "../help/until.ts";
 
 const HOUR_MS = 3_600_000;
@@ -76,7 +76,7 @@ test("while the store is down one key probes, no attempt is burnt, and deletes g
   hooks.before = (call) => {
     if (call.name !== "remove") return;
     probes.push(call.keys);
-    throw noAnswer();
+    throw noResponse();
   };
   for (let pass = 0; pass < 6; pass++) {
     assert.deepEqual(await app.cleaner.runOnce(), { removed: 0, failed: 0, expired: 0 });
@@ -93,7 +93,7 @@ test("while the store is down one key probes, no attempt is burnt, and deletes g
     before.filter(({ attempts, taken_at_ms }) => attempts > 0 || taken_at_ms !== null),
     [],
   );
-  assert.ok(before.some(({ last_error }) => last_error === noAnswer().message));
+  assert.ok(before.some(({ last_error }) => last_error === noResponse().message));
 
   keys.push(...(await deleted(its, 3)));
   assert.equal(its.usedBytes(), 0);
@@ -118,7 +118,7 @@ test("the running cleaner drains what a store that was down left behind, by itse
   its.hooks.before = ({ name }) => {
     if (name !== "remove") return;
     probes++;
-    throw noAnswer();
+    throw noResponse();
   };
   await deleted(its, 20);
   await until(() => probes >= 2, "a second probe");
@@ -135,7 +135,7 @@ test("deletes that come in while the store is down do not hasten its probes", as
   its.hooks.before = ({ name }) => {
     if (name !== "remove") return;
     probes++;
-    throw noAnswer();
+    throw noResponse();
   };
   const upload = await its.confirmedUpload("first");
   await its.call("DELETE", `/api/v1/uploads/${upload.id}`);
@@ -371,7 +371,7 @@ test("a scan that fails is repeated an hour later", async (t) => {
       // biome-ignore lint/correctness/useYield: it fails before it has found anything
       async *list() {
         looks++;
-        throw noAnswer();
+        throw noResponse();
       },
     }),
   });

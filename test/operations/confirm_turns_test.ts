@@ -53,8 +53,8 @@ test("one workspace's slow copies leave /ready, short calls and another workspac
 function firstRefusals<T extends { status: number }>(answers: readonly Promise<T>[], count: number): Promise<T[]> {
   const refused: T[] = [];
   return new Promise((resolve) => {
-    for (const answer of answers) {
-      void answer.then((one) => {
+    for (const response of answers) {
+      void response.then((one) => {
         if (one.status !== 200) refused.push(one);
         if (refused.length === count) resolve(refused);
       });

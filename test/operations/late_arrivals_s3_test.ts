@@ -33,9 +33,9 @@ const keyOf = ({ its }: Rig, id: string): string =>
   String(its.sql.prepare("SELECT object_key FROM uploads WHERE id = ?").pluck().get(id));
 
 async function statusOf(req: ClientRequest): Promise<number> {
-  const [answer]: IncomingMessage[] = await once(req, "response");
-  answer?.resume();
-  return answer?.statusCode ?? 0;
+  const [response]: IncomingMessage[] = await once(req, "response");
+  response?.resume();
+  return response?.statusCode ?? 0;
 }
 
 /** Sends a request once more that a proxy has seen, as it was signed. */

@@ -14,7 +14,7 @@ import { until } from "../help/until.ts";
 async function halfPut(url: string): Promise<{ end: (rest: string) => Promise<number | undefined> }> {
   const headers = { "Content-Length": 8, Expect: "100-continue" };
   const req: ClientRequest = request(url, { method: "PUT", headers });
-  const answer = once(req, "response") as Promise<[IncomingMessage]>;
+  const response = once(req, "response") as Promise<[IncomingMessage]>;
   // Only then has the service looked for the row, and waits for bytes.
   const accepted = once(req, "continue");
   req.flushHeaders();
@@ -23,10 +23,10 @@ async function halfPut(url: string): Promise<{ end: (rest: string) => Promise<nu
   return {
     async end(rest) {
       req.end(rest);
-      const [response] = await answer;
-      response.resume();
-      await once(response, "end");
-      return response.statusCode;
+      const [message] = await response;
+      message.resume();
+      await once(message, "end");
+      return message.statusCode;
     },
   };
 }
@@ -166,10 +166,10 @@ test("someone else's confirm of an upload that is being confirmed gets its 404 w
   const slow = its.confirm(id);
   await gate.reached;
   let status = 0;
-  void its.confirm(id, stranger).then((answer) => {
-    status = answer.status;
+  void its.confirm(id, stranger).then((response) => {
+    status = response.status;
   });
-  await until(() => status > 0, "the stranger's answer");
+  await until(() => status > 0, "the stranger's response");
   assert.equal(status, 404);
   gate.open();
   assert.equal((await slow).status, 200);

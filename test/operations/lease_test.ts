@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { DAY_MS, type FaultyApp, LEASE_MS, startFaultyApp } from "../help/faulty_app.ts";
-import { createGate, noAnswer, type StoreCall } from "../help/faulty_store.ts";
+import { createGate, noResponse, type StoreCall } from "../help/faulty_store.ts";
 import { rawCopy, rawDiskObjects } from "../help/raw_objects.ts";
 
 // Where the confirm is held while its lease runs out. (A script in plain text is read for its counts.)
@@ -47,7 +47,7 @@ const CLEANED: { what: string; clean: (its: FaultyApp) => Promise<() => Promise<
     what: "has removed it and never heard so",
     async clean({ app, hooks }) {
       hooks.after = ({ name }) => {
-        if (name === "remove") throw noAnswer();
+        if (name === "remove") throw noResponse();
       };
       await app.cleaner.runOnce();
       return async () => {};
@@ -162,15 +162,15 @@ test("an upload that expires before its confirm has reserved anything is gone, a
 
 // The store's response to the copy decides whether the final key is removed once or twice.
 for (const { what, isDone, hook } of [
-  { what: "without an answer, undone", isDone: false, hook: "before" },
-  { what: "without an answer, done", isDone: true, hook: "after" },
+  { what: "without a response, undone", isDone: false, hook: "before" },
+  { what: "without a response, done", isDone: true, hook: "after" },
 ] as const) {
   test(`a copy ${what}, fails the confirm and is removed at once and once more a day later`, async (t) => {
     const its = await startFaultyApp(t);
     const { app, hooks, confirm, clock, staged } = its;
     const { id } = await staged("some text");
     hooks[hook] = ({ name }) => {
-      if (name === "promote") throw noAnswer();
+      if (name === "promote") throw noResponse();
     };
     assert.equal((await confirm(id)).status, 503);
     assert.equal(its.statusOf(id), "pending");
@@ -222,9 +222,9 @@ test("a confirm whose upload was confirmed by another hand meanwhile returns the
       )
       .run(byHand, etag, owner.workspaceId, id);
   };
-  const answer = await confirm(id);
-  assert.equal(answer.status, 200);
-  assert.equal(answer.json.data.status, "uploaded");
+  const response = await confirm(id);
+  assert.equal(response.status, 200);
+  assert.equal(response.json.data.status, "uploaded");
   assert.equal(its.usedBytes(), 9);
   its.check();
   await its.checkEnd();

@@ -2,15 +2,15 @@
 // Method: the embedded store, whose cleaner runs only when a test says so; every way in which an upload can go.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { type Answer, type Json, startTestApp, type TestApp } from "../help/app.ts";
+import { type ApiResponse, type Json, startTestApp, type TestApp } from "../help/app.ts";
 import { rawCopy } from "../help/raw_objects.ts";
 import { EMBEDDED_ONLY } from "../help/test_store.ts";
 
 const UPLOADS = "/api/v1/uploads";
 
-function assertGone(answer: Answer): void {
-  assert.equal(answer.status, 404, answer.text);
-  assert.equal(answer.json.error.code, "NOT_FOUND");
+function assertGone(response: ApiResponse): void {
+  assert.equal(response.status, 404, response.text);
+  assert.equal(response.json.error.code, "NOT_FOUND");
 }
 
 /** Kinds of URL of a deleted upload: all of them were valid a moment before. */

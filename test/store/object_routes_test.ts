@@ -250,9 +250,9 @@ test("a PUT that says the checksum of its bytes is refused if they have another"
     [stated, right.toString("base64"), "hellO"],
     [stated, undefined, "hellO"],
   ] as const) {
-    const answer = await put(url, header, body);
-    assert.equal(answer.statusCode, 400, `${header} ${body}`);
-    assert.equal(await code(answer), "BAD_REQUEST");
+    const response = await put(url, header, body);
+    assert.equal(response.statusCode, 400, `${header} ${body}`);
+    assert.equal(await code(response), "BAD_REQUEST");
     assert.deepEqual(s.everything(), []);
   }
   for (const [url, header] of [

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { type TestContext, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { type ListedObject, StoreError } from "../../lib/store/objects.ts";
-import { answerOf, S3AnswerError, toStoreError } from "../../lib/store/s3/errors.ts";
+import { responseOf, S3ResponseError, toStoreError } from "../../lib/store/s3/errors.ts";
 import { createS3Store, type S3Store, type S3StoreOptions } from "../../lib/store/s3/objects_s3.ts";
 import { type FaultKind, type FaultMatch, type FaultProxy, startFaultProxy } from "../help/fault_proxy.ts";
 import { collectLog, type LoggedEvent, openS3Store, useS3Server } from "../help/s3_servers.ts";
@@ -86,7 +86,7 @@ test("every call that gets no response ends in time, also one that waits for a c
   for (const failed of await Promise.all(calls.map((call) => failureOf(call())))) {
     assert.equal(failed.failure, "unavailable");
     assert.equal(failed.isRefusal, false);
-    assert.match(failed.message, /no answer within \d+ ms/);
+    assert.match(failed.message, /no response within \d+ ms/);
   }
 });
 
@@ -97,7 +97,7 @@ test("a call that waits for a connection does not wait for longer than its own t
   const hung = proxy.setFault({ kind: "hang" });
   const listing = failureOf(listed(store, "final/i/"));
   await hung.seen;
-  assert.match((await failureOf(store.stat(STAGING))).message, /no answer within 200 ms/);
+  assert.match((await failureOf(store.stat(STAGING))).message, /no response within 200 ms/);
   await proxy.heal();
   proxy.disconnect();
   await listing;
@@ -132,7 +132,7 @@ test("503s and hung calls cost no connection: the next call works, and nothing i
   const { store, proxy, events } = rig;
   for (const status of [408, 429, 499, 500, 502, 503, 504, 520]) {
     const body = "<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>";
-    const fault = proxy.setFault({ kind: "answer", status, body, times: 6 });
+    const fault = proxy.setFault({ kind: "response", status, body, times: 6 });
     const failures = await Promise.all(Array.from({ length: 6 }, () => failureOf(store.probe())));
     for (const failed of failures) {
       assert.equal(failed.failure, "unavailable");
@@ -155,10 +155,10 @@ test("an error with a body without end costs no connection either", async (t) =>
   const rig = await openRig(t, { socketsMax: 1 });
   if (!rig) return;
   const { store, proxy } = rig;
-  proxy.setFault({ kind: "answer", status: 500, body: "x".repeat(1024 * 1024), times: 2 });
+  proxy.setFault({ kind: "response", status: 500, body: "x".repeat(1024 * 1024), times: 2 });
   for (let i = 0; i < 2; i++) assert.match((await failureOf(store.probe())).message, /answered 500/);
-  proxy.setFault({ kind: "answer", status: 503, body: "<Error>", headers: { "content-length": "100" }, times: 1 });
-  assert.match((await failureOf(store.probe())).message, /answered 503|no answer within/);
+  proxy.setFault({ kind: "response", status: 503, body: "<Error>", headers: { "content-length": "100" }, times: 1 });
+  assert.match((await failureOf(store.probe())).message, /answered 503|no response within/);
   await store.probe();
 });
 
@@ -215,7 +215,7 @@ for (const [name, body] of Object.entries(BODIES)) {
     const { store, direct, proxy } = rig;
     const options = await stage(rig);
     await direct.put(FINAL, "x", "text/plain");
-    proxy.setFault({ kind: "answer", status: 200, body });
+    proxy.setFault({ kind: "response", status: 200, body });
     for (const [call, work] of Object.entries({
       stat: () => store.stat(STAGING),
       promote: () => store.promote(STAGING, "final/i/u/s", options),
@@ -239,7 +239,7 @@ test("a 404 that is not the store's own is neither absent nor removed", async (t
   if (!rig) return;
   const { store, direct, proxy } = rig;
   await direct.put(FINAL, "x", "text/plain");
-  proxy.setFault({ kind: "answer", status: 404, body: BODIES.html });
+  proxy.setFault({ kind: "response", status: 404, body: BODIES.html });
   for (const [call, work] of Object.entries({
     stat: () => store.stat(FINAL),
     read: () => store.read(FINAL),
@@ -250,7 +250,7 @@ test("a 404 that is not the store's own is neither absent nor removed", async (t
   }
   // Even if only HEAD is answered so, the listing knows better.
   await proxy.heal();
-  proxy.setFault({ kind: "answer", status: 404, match: { method: "HEAD" } });
+  proxy.setFault({ kind: "response", status: 404, match: { method: "HEAD" } });
   assert.equal((await failureOf(store.stat(FINAL))).failure, "unavailable");
   assert.equal(await store.stat("final/i/u/absent"), null);
 });
@@ -260,7 +260,7 @@ test("an object that appears between the two checks is found", async (t) => {
   if (!rig) return;
   const { store, direct, proxy } = rig;
   await direct.put(FINAL, "x", "text/plain");
-  proxy.setFault({ kind: "answer", status: 404, match: { method: "HEAD" }, times: 1 });
+  proxy.setFault({ kind: "response", status: 404, match: { method: "HEAD" }, times: 1 });
   assert.equal((await store.stat(FINAL))?.sizeBytes, 1);
 });
 
@@ -268,21 +268,21 @@ test("a removal that the store refuses with NoSuchKey is done, with anything els
   const rig = await openRig(t);
   if (!rig) return;
   const { store, proxy } = rig;
-  const answer = (status: number, code: string) => {
+  const respond = (status: number, code: string) => {
     const body = `<?xml version="1.0"?><Error><Code>${code}</Code><Message>m</Message></Error>`;
-    proxy.setFault({ kind: "answer", match: { method: "DELETE" }, status, body, times: 1 });
+    proxy.setFault({ kind: "response", match: { method: "DELETE" }, status, body, times: 1 });
   };
-  answer(404, "NoSuchKey");
+  respond(404, "NoSuchKey");
   assert.deepEqual(await store.remove([FINAL]), new Map());
-  answer(404, "NoSuchBucket");
+  respond(404, "NoSuchBucket");
   assert.equal((await failureOf(store.remove([FINAL]))).failure, "bucket_missing");
-  answer(404, "NoSuchUpload");
+  respond(404, "NoSuchUpload");
   assert.equal((await failureOf(store.remove([FINAL]))).failure, "unavailable");
-  answer(503, "SlowDown");
+  respond(503, "SlowDown");
   assert.equal((await failureOf(store.remove([FINAL]))).failure, "unavailable");
-  answer(403, "AccessDenied");
+  respond(403, "AccessDenied");
   assert.match((await store.remove([FINAL])).get(FINAL) ?? "", /403 AccessDenied/);
-  answer(403, "RequestTimeTooSkewed");
+  respond(403, "RequestTimeTooSkewed");
   assert.equal((await failureOf(store.remove([FINAL]))).failure, "denied", "it is not about this object");
 });
 
@@ -294,7 +294,7 @@ test("a multi-object delete whose response is cut short removed nothing that cou
   const whole =
     '<?xml version="1.0"?>\n<DeleteResult xmlns="u"><Error><Key>final/i/u/r</Key><Code>AccessDenied</Code></Error></DeleteResult>';
   for (let length = 22; length < whole.length; length += 5) {
-    proxy.setFault({ kind: "answer", match, status: 200, body: whole.slice(0, length), times: 1 });
+    proxy.setFault({ kind: "response", match, status: 200, body: whole.slice(0, length), times: 1 });
     assert.equal((await failureOf(store.remove([FINAL, STAGING]))).failure, "unavailable", whole.slice(0, length));
   }
 });
@@ -306,19 +306,19 @@ test("each error entry of a multi-object delete fails its own key, and no other"
   const keys = ["final/i/u/1", "00123", "final/i/u/3", "final/i/u/4"];
   const entry = (key: string, code: string) =>
     `<Error><Key>${key}</Key><Code>${code}</Code><Message>m</Message></Error>`;
-  const answer = (entries: string) =>
+  const respond = (entries: string) =>
     proxy.setFault({
-      ...{ kind: "answer", match: { method: "POST", query: /^delete/ }, status: 200, times: 1 },
+      ...{ kind: "response", match: { method: "POST", query: /^delete/ }, status: 200, times: 1 },
       body: `<DeleteResult>${entries}</DeleteResult>`,
     });
   // Keys may be listed although the request asked for quiet mode, as versitygw does.
   const named = "<Deleted><Key>final/i/u/1</Key></Deleted>";
-  answer(named + entry("00123", "InternalError") + entry("final/i/u/3", "NoSuchKey") + entry("final/i/u/4", ""));
+  respond(named + entry("00123", "InternalError") + entry("final/i/u/3", "NoSuchKey") + entry("final/i/u/4", ""));
   const failed = await store.remove(keys);
   assert.deepEqual([...failed.keys()], ["00123", "final/i/u/4"]);
   assert.match(failed.get("00123") ?? "", /InternalError \(m\)/);
   // An entry that is about none of ours could be about any of them.
-  answer(entry("final/i/u/other", "InternalError"));
+  respond(entry("final/i/u/other", "InternalError"));
   assert.equal((await failureOf(store.remove(keys))).failure, "unavailable");
 });
 
@@ -332,7 +332,7 @@ for (const { status, code } of [
     if (!rig) return;
     const { store, direct, proxy, events } = rig;
     const body = `<Error><Code>${code}</Code><Message>A header you provided implies functionality</Message></Error>`;
-    const fault = proxy.setFault({ kind: "answer", match: { method: "POST", query: /^delete/ }, status, body });
+    const fault = proxy.setFault({ kind: "response", match: { method: "POST", query: /^delete/ }, status, body });
     const keys = await putMany(direct, 20);
     assert.deepEqual(await store.remove(keys.slice(0, 10)), new Map());
     assert.deepEqual(await store.remove(keys.slice(10)), new Map());
@@ -351,7 +351,7 @@ test("a refused multi-object delete is not taken for one that the server does no
   if (!rig) return;
   const { store, proxy, events } = rig;
   const body = "<Error><Code>AccessDenied</Code><Message>m</Message></Error>";
-  proxy.setFault({ kind: "answer", match: { method: "POST" }, status: 403, body });
+  proxy.setFault({ kind: "response", match: { method: "POST" }, status: 403, body });
   assert.equal((await failureOf(store.remove([FINAL, STAGING]))).failure, "denied");
   assert.deepEqual(
     proxy.requests.map(({ method }) => method),
@@ -375,7 +375,7 @@ test("at most four multi-object deletes are in flight, and after one that failed
 
   // The first is answered, the second fails while two more are on their way: the rest is not tried.
   proxy.requests.length = 0;
-  proxy.setFault({ kind: "answer", status: 503, body: "", skip: 1 });
+  proxy.setFault({ kind: "response", status: 503, body: "", skip: 1 });
   const failed = await store.remove(keys);
   assert.equal(failed.size, 8_500);
   assert.ok(proxy.requests.length <= 5, `${proxy.requests.length} requests`);
@@ -410,7 +410,7 @@ test("a copy whose response is lost may have happened", async (t) => {
     { kind: "drop_response", connection: "open" },
     { kind: "reset", afterBytes: 100 },
     { kind: "slow", byteEveryMs: 50 },
-    { kind: "rewrite", change: (answer) => ({ ...answer, body: answer.body.subarray(0, -5) }) },
+    { kind: "rewrite", change: (response) => ({ ...response, body: response.body.subarray(0, -5) }) },
   ];
   for (const [index, fault] of faults.entries()) {
     const finalKey = `final/i/u/${index}`;
@@ -430,7 +430,7 @@ test("after any failure of a copy the staged object is looked at", async (t) => 
   const options = await stage(rig);
   const promoteAfter = async (status: number, code: string) => {
     const body = `<Error><Code>${code}</Code><Message>m</Message></Error>`;
-    proxy.setFault({ kind: "answer", match: COPY, status, body, times: 1 });
+    proxy.setFault({ kind: "response", match: COPY, status, body, times: 1 });
     const { failure, isRefusal } = await failureOf(store.promote(STAGING, FINAL, options));
     return { failure, isRefusal };
   };
@@ -468,7 +468,7 @@ test("a copy that was done and then cannot be found is no refusal", async (t) =>
     }),
   });
   const headers = { "x-minio-error-code": "NoSuchKey" };
-  proxy.setFault({ kind: "answer", match: { method: "HEAD" }, status: 404, headers });
+  proxy.setFault({ kind: "response", match: { method: "HEAD" }, status: 404, headers });
   const failed = await failureOf(store.promote(STAGING, FINAL, options));
   assert.deepEqual([failed.failure, failed.isRefusal], ["absent", false]);
 });
@@ -491,7 +491,7 @@ test("a listing that is cut short, leaves its prefix or does not end is no listi
   for (const [name, change] of Object.entries(changes)) {
     proxy.setFault({
       ...{ kind: "rewrite", match },
-      change: (answer) => ({ ...answer, body: Buffer.from(change(answer.body.toString())) }),
+      change: (response) => ({ ...response, body: Buffer.from(change(response.body.toString())) }),
     });
     assert.equal((await failureOf(listed(store, "final/i/"))).failure, "unavailable", name);
     await proxy.heal();
@@ -500,10 +500,10 @@ test("a listing that is cut short, leaves its prefix or does not end is no listi
 
   // A second page that fails is not the end, and the same page for ever is not either.
   const page = `<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken></ListBucketResult>`;
-  proxy.setFault({ kind: "answer", match, status: 200, body: page, times: 1 });
-  proxy.setFault({ kind: "answer", match, status: 500, times: 1 });
+  proxy.setFault({ kind: "response", match, status: 200, body: page, times: 1 });
+  proxy.setFault({ kind: "response", match, status: 500, times: 1 });
   assert.match((await failureOf(listed(store, "final/i/"))).message, /answered 500/);
-  const endless = proxy.setFault({ kind: "answer", match, status: 200, body: page });
+  const endless = proxy.setFault({ kind: "response", match, status: 200, body: page });
   assert.match((await failureOf(listed(store, "final/i/"))).message, /again and again/);
   assert.equal(endless.hits(), 2);
 });
@@ -517,8 +517,8 @@ test("an object that breaks off, or stops coming, while it is read is an error o
   const headers = { "content-length": "5000", etag: '"e"' };
   const faults: FaultKind[] = [
     { kind: "reset", afterBytes: 1_500 },
-    { kind: "answer", status: 200, body: "x", headers },
-    { kind: "answer", status: 200, body: "", headers },
+    { kind: "response", status: 200, body: "x", headers },
+    { kind: "response", status: 200, body: "", headers },
   ];
   for (const fault of faults) {
     proxy.setFault({ ...fault, match: { method: "GET" } });
@@ -565,9 +565,9 @@ test("the store's clock is known from its responses, and a refusal for it says s
   assert.ok(Math.abs(store.clockSkewMs() ?? Number.NaN) < 2_000);
   proxy.setFault({
     kind: "rewrite",
-    change: (answer) => ({
-      ...answer,
-      headers: { ...answer.headers, date: new Date(Date.now() + 600_000).toUTCString() },
+    change: (response) => ({
+      ...response,
+      headers: { ...response.headers, date: new Date(Date.now() + 600_000).toUTCString() },
     }),
   });
   await store.probe();
@@ -575,7 +575,7 @@ test("the store's clock is known from its responses, and a refusal for it says s
   await proxy.heal();
 
   const body = "<Error><Code>RequestTimeTooSkewed</Code><Message>The difference is too large.</Message></Error>";
-  proxy.setFault({ kind: "answer", status: 403, body });
+  proxy.setFault({ kind: "response", status: 403, body });
   const failed = await failureOf(store.probe());
   assert.equal(failed.failure, "denied");
   assert.match(failed.message, /clock/);
@@ -598,11 +598,11 @@ test("whatever is thrown becomes a store's failure, in one place", () => {
   // The client library rejects with a plain object if status 200 brought an error document.
   assert.equal(failureFor({ Code: "NoSuchBucket", Message: "m" }), "bucket_missing");
   assert.equal(failureFor({ Code: "AccessDenied" }), "denied");
-  assert.equal(failureFor(new S3AnswerError(403, "", "")), "denied");
-  assert.equal(failureFor(new S3AnswerError(412, "", "")), "changed");
-  assert.equal(failureFor(new S3AnswerError(404, "", "")), "unavailable");
-  assert.equal(failureFor(new S3AnswerError(404, "NoSuchKey", "")), "absent");
-  assert.equal(failureFor(new S3AnswerError(503, "SlowDown", "")), "unavailable");
+  assert.equal(failureFor(new S3ResponseError(403, "", "")), "denied");
+  assert.equal(failureFor(new S3ResponseError(412, "", "")), "changed");
+  assert.equal(failureFor(new S3ResponseError(404, "", "")), "unavailable");
+  assert.equal(failureFor(new S3ResponseError(404, "NoSuchKey", "")), "absent");
+  assert.equal(failureFor(new S3ResponseError(503, "SlowDown", "")), "unavailable");
   for (const thrown of [
     undefined,
     null,
@@ -616,7 +616,7 @@ test("whatever is thrown becomes a store's failure, in one place", () => {
   }
   const kept = new StoreError("absent", "m");
   assert.equal(toStoreError("do it", kept), kept);
-  assert.equal(answerOf(toStoreError("do it", new S3AnswerError(501, "NotImplemented", "")))?.status, 501);
-  const long = toStoreError("do it", new S3AnswerError(500, "InternalError", `a\n\u0007b${"x".repeat(5_000)}`));
+  assert.equal(responseOf(toStoreError("do it", new S3ResponseError(501, "NotImplemented", "")))?.status, 501);
+  const long = toStoreError("do it", new S3ResponseError(500, "InternalError", `a\n\u0007b${"x".repeat(5_000)}`));
   assert.ok(long.message.length < 500 && !/[\n\u0007]/.test(long.message));
 });

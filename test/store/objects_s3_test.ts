@@ -165,7 +165,7 @@ for (const make of S3_MAKES) {
     assert.equal(error.failure, "denied");
     // Garage says no more than that the signature is invalid.
     if (make !== "garage") assert.match(error.message, /STOWAGE_S3_SECRET_KEY/);
-    // Garage's answer might be about that one object, so it is told of that object. The others name our key: that is
+    // Garage's response might be about that one object, so it is told of that object. The others name our key: that is
     // about every object, and no attempt is counted.
     if (make === "garage") assert.match((await key.remove(["final/i/u/r"])).get("final/i/u/r") ?? "", /403/);
     else assert.equal((await failureOf(key.remove(["final/i/u/r"]))).failure, "denied");
@@ -375,7 +375,7 @@ test("a bucket that may not be made is told with the command that makes it", asy
   const proxy = await startFaultProxy(t, server.endpoint);
   const bucket = server.newBucketName();
   const body = "<Error><Code>AccessDenied</Code><Message>Access Denied.</Message></Error>";
-  proxy.setFault({ kind: "answer", match: { method: "PUT" }, status: 403, body });
+  proxy.setFault({ kind: "response", match: { method: "PUT" }, status: 403, body });
   const options = {
     ...server,
     endpoint: proxy.url,

@@ -174,12 +174,12 @@ for (const make of S3_MAKES) {
     const ranged = await fetch(url, { headers: { range: "bytes=2-4" } });
     assert.equal(ranged.status, 206);
     assert.equal(await ranged.text(), "234");
-    const answer = await fetch(url);
-    assert.equal(answer.status, 200);
-    assert.equal(await answer.text(), "0123456789");
-    assert.equal(answer.headers.get("content-type"), "text/plain; charset=utf-8");
-    assert.equal(answer.headers.get("cache-control"), "private, no-store");
-    const disposition = answer.headers.get("content-disposition") ?? "";
+    const response = await fetch(url);
+    assert.equal(response.status, 200);
+    assert.equal(await response.text(), "0123456789");
+    assert.equal(response.headers.get("content-type"), "text/plain; charset=utf-8");
+    assert.equal(response.headers.get("cache-control"), "private, no-store");
+    const disposition = response.headers.get("content-disposition") ?? "";
     assert.match(disposition, /^attachment; /);
     const encoded = /filename\*=UTF-8''([^;]+)/.exec(disposition)?.[1] ?? "";
     assert.equal(decodeURIComponent(encoded), filename);
@@ -195,7 +195,7 @@ for (const make of S3_MAKES) {
         path: req.url?.slice("/store".length),
         headers: req.headers,
       });
-      onward.on("response", (answer) => answer.pipe(res.writeHead(answer.statusCode ?? 0, answer.headers)));
+      onward.on("response", (response) => response.pipe(res.writeHead(response.statusCode ?? 0, response.headers)));
       req.pipe(onward);
     });
     await new Promise<void>((resolve) => proxy.listen(0, "127.0.0.1", resolve));

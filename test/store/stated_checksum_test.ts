@@ -49,8 +49,8 @@ async function checkKept({ raw }: TestApp, sizes: readonly number[]): Promise<vo
 
 /** The whole file goes by the same URL, and is the one that is charged. */
 async function finish(app: TestApp, { id, url, headers }: Created): Promise<void> {
-  const answer = await app.put(url, FILE, headers);
-  assert.equal(answer.status, 200, answer.text);
+  const response = await app.put(url, FILE, headers);
+  assert.equal(response.status, 200, response.text);
   const confirmed = await app.confirm(id);
   assert.equal(confirmed.status, 200, confirmed.text);
   assert.equal(confirmed.json.data.size_bytes, FILE.length);
@@ -66,11 +66,11 @@ async function finish(app: TestApp, { id, url, headers }: Created): Promise<void
 
 /** Nothing that can be confirmed came of it. */
 async function checkRefused(app: TestApp, { id }: Created, message: RegExp): Promise<void> {
-  const answer = await app.confirm(id);
-  assert.equal(answer.status, 422, answer.text);
-  assert.equal(answer.json.error.code, "VALIDATION_ERROR");
-  assert.equal(answer.json.error.details[0].field, "upload_id");
-  assert.match(answer.json.error.message, message);
+  const response = await app.confirm(id);
+  assert.equal(response.status, 422, response.text);
+  assert.equal(response.json.error.code, "VALIDATION_ERROR");
+  assert.equal(response.json.error.details[0].field, "upload_id");
+  assert.match(response.json.error.message, message);
   assert.equal((await app.call("GET", `${UPLOADS}/${id}`)).json.data.status, "pending");
   assert.equal(usedBytes(app), 0);
   assert.equal(app.sql.prepare("SELECT count(*) FROM object_removals").pluck().get(), 0, "no lease was taken");
@@ -147,9 +147,9 @@ test("versitygw: a whole file that a cut PUT replaces while it is confirmed is n
   };
   assert.equal((await app.confirm(upload.id)).status, 503);
   hooks.before = undefined;
-  const answer = await app.confirm(upload.id);
-  assert.equal(answer.status, 422, answer.text);
-  assert.match(answer.json.error.message, new RegExp(`${HALF.length} of ${FILE.length} bytes arrived`));
+  const response = await app.confirm(upload.id);
+  assert.equal(response.status, 422, response.text);
+  assert.match(response.json.error.message, new RegExp(`${HALF.length} of ${FILE.length} bytes arrived`));
   assert.equal(usedBytes(app), 0);
   await finish(app, upload);
 });
@@ -175,9 +175,9 @@ test("a checksum is shown wherever the upload is, in lower case; without one the
   assert.equal(ofWorkflow.json.data[0].checksum_sha256, hex);
 
   for (const stated of [{}, { checksum_sha256: null }, { size_bytes: 5 }]) {
-    const answer = await app.call("POST", UPLOADS, { body: { filename: "a", category: "file", ...stated } });
-    assert.deepEqual(Object.keys(answer.json.data), ["upload", "upload_url"]);
-    assert.deepEqual(await shownOf(answer.json.data.upload.id), [null, null]);
+    const response = await app.call("POST", UPLOADS, { body: { filename: "a", category: "file", ...stated } });
+    assert.deepEqual(Object.keys(response.json.data), ["upload", "upload_url"]);
+    assert.deepEqual(await shownOf(response.json.data.upload.id), [null, null]);
   }
 });
 
@@ -214,7 +214,7 @@ test("a create that is repeated with its key gets the same URL and header, also 
       headers: { "Idempotency-Key": "one" },
     });
   const first = (await stated(hex)).json.data;
-  const wantedUrl = (answer: Json) => [answer.upload.id, answer.upload_url, answer.upload_headers];
+  const wantedUrl = (response: Json) => [response.upload.id, response.upload_url, response.upload_headers];
   assert.deepEqual(wantedUrl((await stated(hex)).json.data), wantedUrl(first));
   assert.equal((await app.put(first.upload_url, FILE, first.upload_headers)).status, 200);
   assert.equal((await app.confirm(first.upload.id)).status, 200);

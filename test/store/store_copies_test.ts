@@ -182,7 +182,7 @@ test("minio: a store that refuses conditions gets its marker without", async (t)
   const proxy = await startFaultProxy(t, server.endpoint);
   const body = "<Error><Code>NotImplemented</Code><Message>no conditions</Message></Error>";
   for (const name of ["if-match", "if-none-match"]) {
-    proxy.setFault({ kind: "answer", status: 501, body, match: { header: [name, /./] } });
+    proxy.setFault({ kind: "response", status: 501, body, match: { header: [name, /./] } });
     const store = await openS3Store(t, server, { url: proxy.url });
     const key = "final/0123456789abcdef/ledger-marker";
     let replaces: string | null = null;
@@ -202,7 +202,7 @@ interface Shared {
   /** Runs once, just before the next marker is written. */
   beforeWrite: (() => Promise<void>) | null;
   /** The response to the next write is lost, before or after its work. */
-  losesAnswer: "before" | "after" | null;
+  losesResponse: "before" | "after" | null;
   knowsConditions: boolean;
 }
 
@@ -245,14 +245,14 @@ function startGuard(
         const before = shared.beforeWrite;
         shared.beforeWrite = null;
         await before?.();
-        const lost = shared.losesAnswer;
-        shared.losesAnswer = null;
-        if (lost === "before") throw new StoreError("unavailable", "no answer");
+        const lost = shared.losesResponse;
+        shared.losesResponse = null;
+        if (lost === "before") throw new StoreError("unavailable", "no response");
         const present = shared.knowsConditions
           ? options.replaces
           : ((await shared.objects.readMarker(key))?.etag ?? null);
         await shared.objects.writeMarker(key, text, { replaces: present });
-        if (lost === "after") throw new StoreError("unavailable", "no answer");
+        if (lost === "after") throw new StoreError("unavailable", "no response");
       },
     },
   });
@@ -274,7 +274,7 @@ async function openCopies(t: TestContext, make: "disk" | S3Make) {
   const db = new Database(join(one, DATABASE_FILE));
   const objects = await openShared(t, make, installationOf(db));
   if (objects === null) return null;
-  const shared: Shared = { objects, beforeWrite: null, losesAnswer: null, knowsConditions: true };
+  const shared: Shared = { objects, beforeWrite: null, losesResponse: null, knowsConditions: true };
   const { guard, books } = startGuard(t, one, shared);
   assert.equal(await guard.isCurrent(), true);
   await books.close();
@@ -301,7 +301,7 @@ for (const make of ["disk", "minio", "versitygw"] as const) {
     if (copies === null) return;
     const { one, shared } = copies;
     for (const lost of ["before", "after", null] as const) {
-      shared.losesAnswer = lost;
+      shared.losesResponse = lost;
       const { guard, books } = startGuard(t, one, shared);
       if (lost === null) assert.equal(await guard.isCurrent(), true);
       else await assert.rejects(guard.isCurrent(), StoreError);

@@ -23,7 +23,7 @@ test("minio: an upload that is created before the store has ever answered keeps 
     wrapStore: (objects) => ({
       ...objects,
       async probe() {
-        if (isDown) throw new StoreError("unavailable", "no answer");
+        if (isDown) throw new StoreError("unavailable", "no response");
         await objects.probe();
       },
     }),

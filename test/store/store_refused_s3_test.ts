@@ -29,7 +29,7 @@ for (const [code, hint] of [
     if (s3 === null) return;
     const proxy = await startFaultProxy(t, s3.endpoint);
     const body = `<Error><Code>${code}</Code><Message>no</Message></Error>`;
-    proxy.setFault({ kind: "answer", status: 403, body });
+    proxy.setFault({ kind: "response", status: 403, body });
     const { dataDir, made } = await initProgram(t);
     const server = await serveProgram(t, dataDir, { env: s3Env(s3, s3.newBucketName(), proxy.url) });
     const key = made.api_key;
@@ -58,7 +58,7 @@ test("a store that is asked in vain is asked after longer and longer pauses, and
   const s3 = await useS3Server(t, "minio");
   if (s3 === null) return;
   const proxy = await startFaultProxy(t, s3.endpoint);
-  proxy.setFault({ kind: "answer", status: 403, body: "<Error><Code>AccessDenied</Code></Error>" });
+  proxy.setFault({ kind: "response", status: 403, body: "<Error><Code>AccessDenied</Code></Error>" });
   const { dataDir } = await initProgram(t);
   const server = await serveProgram(t, dataDir, { env: s3Env(s3, s3.newBucketName(), proxy.url) });
   const asked = () =>

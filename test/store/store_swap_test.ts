@@ -207,7 +207,7 @@ for (const make of S3_MAKES) {
     const settings = { STOWAGE_DATA_DIR: site.dataDir, ...env };
 
     const declined = await runProgram(t, ["doctor", "--accept-store"], settings);
-    assert.equal(declined.exitCode, 1, "nobody answered, so the answer is no");
+    assert.equal(declined.exitCode, 1, "nobody answered, so the response is no");
     assert.match(declined.stdout, /^This is not the store that holds the objects: /);
     assert.match(declined.stdout, /^ {2}1 confirmed upload \(4 bytes\) whose object is not in it: lost, unless/m);
     assert.match(declined.stdout, /Not accepted/);

@@ -6,7 +6,7 @@ import { CHECKSUM_HEADER } from "../../store/checksum.ts";
 import type { ObjectStore } from "../../store/objects.ts";
 import { CLOCK_SKEW_MS_MAX, describeSkew } from "../objects.ts";
 import type { Report } from "../report.ts";
-import { allows, allowsPut, describeAnswer, describeNoAnswer, type Got, sendRequest } from "./request.ts";
+import { allows, allowsPut, describeNoResponse, describeResponse, type Got, sendRequest } from "./request.ts";
 
 /** How long the URLs, and the upload that they are for, live: whatever becomes of this process, it then expires. */
 const LIFE_MS = 10 * 60_000;
@@ -46,7 +46,7 @@ export async function checkDiskStorage(report: Report, options: DiskCheckOptions
     try {
       got = await put(putUrl(), CONTENT);
     } catch (error) {
-      report.problem("upload", `clients cannot reach ${publicUrl}: ${describeNoAnswer(error)}`, {
+      report.problem("upload", `clients cannot reach ${publicUrl}: ${describeNoResponse(error)}`, {
         advice: "set STOWAGE_PUBLIC_URL to what clients see, and see that it can be reached from here too",
       });
       return;
@@ -74,7 +74,7 @@ export async function checkDiskStorage(report: Report, options: DiskCheckOptions
   async function checkPut(got: Got): Promise<boolean> {
     const check = "upload";
     if (got.status !== 200) {
-      report.problem(check, `a PUT to a signed URL is answered ${describeAnswer(got)}`, {
+      report.problem(check, `a PUT to a signed URL is answered ${describeResponse(got)}`, {
         advice: putAdvice(got.status),
       });
       return false;
@@ -96,12 +96,12 @@ export async function checkDiskStorage(report: Report, options: DiskCheckOptions
     const part = await sendRequest(url, { method: "GET", headers: { Range: "bytes=4-6" } });
     const isAttachment = /^attachment\b/i.test(whole.headers["content-disposition"] ?? "");
     if (whole.status !== 200 || whole.body !== CONTENT || !isAttachment) {
-      return report.problem(check, `a GET of a signed URL is answered ${describeAnswer(whole)}, not with the file`, {
+      return report.problem(check, `a GET of a signed URL is answered ${describeResponse(whole)}, not with the file`, {
         advice: "a proxy must pass query parameters, status, headers and body on unchanged",
       });
     }
     if (part.status !== 206 || part.body !== CONTENT.slice(4, 7)) {
-      return report.problem(check, `a GET of a range is answered ${describeAnswer(part)}`, {
+      return report.problem(check, `a GET of a range is answered ${describeResponse(part)}`, {
         advice: "downloads cannot be resumed: see whether a proxy drops the Range header",
       });
     }
@@ -116,9 +116,9 @@ export async function checkDiskStorage(report: Report, options: DiskCheckOptions
       ["forged URL", await put(forged, CONTENT)],
     ] as const;
     for (const [check, got] of trials) {
-      if (got.status >= 400) report.ok(check, `refused (${describeAnswer(got)})`);
+      if (got.status >= 400) report.ok(check, `refused (${describeResponse(got)})`);
       else {
-        report.problem(check, `a PUT that must be refused is answered ${describeAnswer(got)}`, {
+        report.problem(check, `a PUT that must be refused is answered ${describeResponse(got)}`, {
           advice:
             "a proxy answers in the server's place, or changes what it passes on: it must do neither below /objects/",
         });

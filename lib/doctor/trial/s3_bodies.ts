@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
 import { CHECKSUM_HEADER, checksumHeaderOf } from "../../store/checksum.ts";
-import { describeAnswer, sendCut } from "./request.ts";
+import { describeResponse, sendCut } from "./request.ts";
 import { CONTENT, type Trial } from "./trial.ts";
 
 /** Some servers read nothing of a body that is far shorter; a proxy may take no more than 1 MiB. */
@@ -45,9 +45,13 @@ export async function checkChecksum({ report, ...trial }: Trial): Promise<void> 
   const headers = { [CHECKSUM_HEADER]: checksumHeaderOf(checksumSha256) };
   const right = await trial.put(url, { body: CONTENT, headers });
   if (right.status !== 200) {
-    return report.problem(check, `a PUT of the bytes whose checksum was signed is answered ${describeAnswer(right)}`, {
-      advice: `a proxy must pass the header ${CHECKSUM_HEADER} on; if the store does not know it, clients must not state checksum_sha256`,
-    });
+    return report.problem(
+      check,
+      `a PUT of the bytes whose checksum was signed is answered ${describeResponse(right)}`,
+      {
+        advice: `a proxy must pass the header ${CHECKSUM_HEADER} on; if the store does not know it, clients must not state checksum_sha256`,
+      },
+    );
   }
   const damaged = CONTENT.toUpperCase();
   for (const sent of [headers, {}]) await trial.put(url, { body: damaged, headers: sent });

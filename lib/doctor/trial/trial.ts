@@ -7,7 +7,7 @@ import { makeOf, type ServerMake } from "../../store/s3/make.ts";
 import type { S3Store } from "../../store/s3/objects_s3.ts";
 import { adviceOn } from "../objects.ts";
 import type { Report } from "../report.ts";
-import { describeNoAnswer, type Got, type Sent, sendRequest } from "./request.ts";
+import { describeNoResponse, type Got, type Sent, sendRequest } from "./request.ts";
 
 /** How long the URLs live that doctor makes and uses at once. */
 const URL_LIFE_MS = 5 * 60_000;
@@ -70,7 +70,7 @@ export function createTrial(report: Report, options: TrialOptions) {
   async function put(url: string, sent: Omit<Sent, "method">): Promise<Got> {
     const headers = { "Content-Type": CONTENT_TYPE, ...sent.headers };
     const got = await sendRequest(url, { method: "PUT", ...sent, headers });
-    // By the first answer that tells: what refuses a request may be a proxy.
+    // By the first response that tells: what refuses a request may be a proxy.
     if (make === "another") make = makeOf([got.headers.server].flat()[0], config.s3Region);
     return got;
   }
@@ -93,7 +93,7 @@ export function createTrial(report: Report, options: TrialOptions) {
       await work();
     } catch (error) {
       const isOfStore = error instanceof StoreError;
-      report.problem(check, isOfStore ? error.message : describeNoAnswer(error), {
+      report.problem(check, isOfStore ? error.message : describeNoResponse(error), {
         advice: isOfStore ? adviceOn(error) : "see that clients can reach the public endpoint",
       });
     }

@@ -1,7 +1,7 @@
 import { CHECKSUM_HEADER } from "../../store/checksum.ts";
 import { CLOCK_SKEW_MS_MAX } from "../objects.ts";
 import { corsAdvice, publicAdvice, separateKeysAdvice } from "./advice.ts";
-import { allows, allowsPut, codeOf, describeAnswer, describeNoAnswer, type Got, sendRequest } from "./request.ts";
+import { allows, allowsPut, codeOf, describeNoResponse, describeResponse, type Got, sendRequest } from "./request.ts";
 import { CONTENT, CONTENT_TYPE, SECRET, type Trial } from "./trial.ts";
 
 /** Longer ago than clocks may differ. */
@@ -17,13 +17,13 @@ export async function checkUpload({ report, config, ...trial }: Trial, key: stri
   try {
     got = await trial.put(url, { body: CONTENT });
   } catch (error) {
-    return report.problem(check, `clients cannot reach ${origin}: ${describeNoAnswer(error)}`, {
+    return report.problem(check, `clients cannot reach ${origin}: ${describeNoResponse(error)}`, {
       advice:
         "set STOWAGE_S3_PUBLIC_ENDPOINT to the store's URL as clients see it, and see that it can be reached from here too",
     });
   }
   if (got.status !== 200) {
-    return report.problem(check, `a PUT to a signed URL is answered ${describeAnswer(got)}`, {
+    return report.problem(check, `a PUT to a signed URL is answered ${describeResponse(got)}`, {
       advice: uploadAdvice(got, config.s3Bucket),
     });
   }
@@ -52,7 +52,7 @@ export async function checkLength({ report, ...trial }: Trial): Promise<void> {
   const url = (): string => trial.putUrl(key, { sizeBytes: CONTENT.length });
   const exact = await trial.put(url(), { body: CONTENT });
   if (exact.status !== 200) {
-    return report.problem(check, `a PUT of exactly the signed length is answered ${describeAnswer(exact)}`, {
+    return report.problem(check, `a PUT of exactly the signed length is answered ${describeResponse(exact)}`, {
       advice:
         "a proxy must pass Content-Length on, and not send the body on in chunks (nginx: proxy_request_buffering on)",
     });
@@ -72,7 +72,7 @@ export async function checkExpired({ report, ...trial }: Trial): Promise<void> {
   const key = trial.stagingKey();
   const got = await trial.put(trial.putUrl(key, { lifeMs: -EXPIRED_AGO_MS }), { body: CONTENT });
   if (got.status >= 400 && (await trial.sizeOf(key)) === null) {
-    return report.ok(check, `refused (${describeAnswer(got)})`);
+    return report.ok(check, `refused (${describeResponse(got)})`);
   }
   report.problem(check, "the store takes an upload with a URL that has expired", {
     advice: "set the store's clock; if it is right, the store does not enforce X-Amz-Expires: use another",
@@ -86,7 +86,7 @@ export async function checkDownload({ report, config, ...trial }: Trial, final: 
   const whole = await sendRequest(url, { method: "GET" });
   if (whole.status !== 200 || whole.body !== SECRET) {
     const otherwise = whole.status === 200 ? " with other bytes" : "";
-    return report.problem(check, `a GET of a signed URL is answered ${describeAnswer(whole)}${otherwise}`, {
+    return report.problem(check, `a GET of a signed URL is answered ${describeResponse(whole)}${otherwise}`, {
       advice:
         whole.status === 403
           ? `the key that signs download URLs needs s3:GetObject on ${config.s3Bucket}/final/*; its secret must be right`
@@ -96,7 +96,7 @@ export async function checkDownload({ report, config, ...trial }: Trial, final: 
   const part = await sendRequest(url, { method: "GET", headers: { Range: "bytes=5-8" } });
   const hasRange = part.status === 206 && part.body === SECRET.slice(5, 9);
   if (!hasRange) {
-    report.problem(check, `a GET of a range is answered ${describeAnswer(part)}`, {
+    report.problem(check, `a GET of a range is answered ${describeResponse(part)}`, {
       advice: "downloads cannot be resumed, and media not be sought: see whether a proxy drops the Range header",
     });
   }
@@ -115,7 +115,7 @@ export async function checkDownload({ report, config, ...trial }: Trial, final: 
 export async function checkUnsigned({ report, config, ...trial }: Trial, final: string): Promise<void> {
   const check = "unsigned request";
   const got = await sendRequest(trial.getUrl(final, FILENAME).replace(/\?.*/, ""), { method: "GET" });
-  if (got.body !== SECRET) return report.ok(check, `refused (${describeAnswer(got)})`);
+  if (got.body !== SECRET) return report.ok(check, `refused (${describeResponse(got)})`);
   report.problem(check, "everyone may read the bucket, without a signature", {
     advice: publicAdvice(trial.make(), config),
   });
@@ -136,7 +136,7 @@ export async function checkSmuggled({ report, config, ...trial }: Trial, final: 
       { advice },
     );
   }
-  report.ok(check, got.status < 300 ? "not made" : `refused (${describeAnswer(got)})`);
+  report.ok(check, got.status < 300 ? "not made" : `refused (${describeResponse(got)})`);
   if (config.s3UploadAccessKey === null && trial.make() === "MinIO") {
     report.note(check, "upload URLs are signed with the main key, and something before MinIO refuses the copy", {
       advice,
@@ -160,7 +160,7 @@ export async function checkCors({ report, config, ...trial }: Trial): Promise<vo
         "Access-Control-Request-Headers": `content-type,${CHECKSUM_HEADER}`,
       },
     });
-    // Garage agrees to every preflight, and then sends an answer that the page may not read.
+    // Garage agrees to every preflight, and then sends a response that the page may not read.
     const actual = await trial.put(url, { body: CONTENT, headers: { Origin: asked } });
     if (!allowsPut(preflight, asked) || !allows(actual, asked)) refused.push(origin);
   }

@@ -31,7 +31,7 @@ export interface ObjectRoutesOptions {
 export type ObjectHandler = (req: IncomingMessage, res: ServerResponse, target: RequestTarget) => Promise<void>;
 
 export interface ObjectRoutes {
-  /** Stores the body. Answers as S3 does: 200 with the ETag and no body. */
+  /** Stores the body. ApiResponses as S3 does: 200 with the ETag and no body. */
   putObject: ObjectHandler;
   /** Sends an object, or part of it; for HEAD the headers alone. Resolves when all is sent or the client is gone. */
   getObject: ObjectHandler;
@@ -183,7 +183,7 @@ function rangeApplies(req: IncomingMessage, etag: string): boolean {
 }
 
 /**
- * The one range that is asked for. Null means the whole file, which HTTP allows as the answer to any Range: here to
+ * The one range that is asked for. Null means the whole file, which HTTP allows as the response to any Range: here to
  * several ranges, to what is no range, and for an empty file.
  */
 function parseRange(

@@ -55,7 +55,7 @@ export interface SignedUrls {
   presignPut: (objectKey: string, options: PutUrlOptions) => string;
   presignGet: (objectKey: string, options: GetUrlOptions) => string;
   /**
-   * What the holder of this URL may do. A URL for GET serves HEAD as well: the same answer without the body. Throws
+   * What the holder of this URL may do. A URL for GET serves HEAD as well: the same response without the body. Throws
    * `forbidden` where the URL was not made by us for this method, was altered in any way, or has expired.
    */
   verify: (method: string, path: string, search: string, nowMs: number) => UrlGrant;

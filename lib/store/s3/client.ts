@@ -2,12 +2,12 @@ import { createHash } from "node:crypto";
 import type { IncomingMessage } from "node:http";
 import { Client } from "minio";
 import type { ListedObject, ObjectStat, StoreCall, StoreFailure } from "../objects.ts";
-import { answerOf, S3AnswerError, S3NoAnswerError, toStoreError } from "./errors.ts";
+import { responseOf, S3NoResponseError, S3ResponseError, toStoreError } from "./errors.ts";
 import { escapePath } from "./signing.ts";
 import { createS3Transport, readText } from "./transport.ts";
 import { childText, escapeXml, parseXml, type XmlElement } from "./xml.ts";
 
-/** The longest XML answer: a page of 1,000 keys of 1,024 bytes, each byte escaped, has below 5 MB. */
+/** The longest XML response: a page of 1,000 keys of 1,024 bytes, each byte escaped, has below 5 MB. */
 const XML_BYTES_MAX = 16 * 1024 * 1024;
 
 /** How long the calls may take, each as a whole. */
@@ -31,7 +31,7 @@ export interface S3ClientOptions {
   timeouts: S3Timeouts;
   socketsMax?: number | undefined;
   copySocketsMax?: number | undefined;
-  onAnswer: (askedAtMs: number, date: string | undefined) => void;
+  onResponse: (askedAtMs: number, date: string | undefined) => void;
   onCall: (call: StoreCall) => void;
   now: () => number;
 }
@@ -46,7 +46,7 @@ export interface CopyOptions {
   source: ObjectStat;
   contentType: string;
   timeoutMs: number;
-  /** A first attempt was sent and had no answer; it is being made again. */
+  /** A first attempt was sent and had no response; it is being made again. */
   onRepeat: () => void;
 }
 
@@ -56,8 +56,8 @@ export type S3Client = ReturnType<typeof createS3Client>;
  * The S3 calls that the store needs, one request each, on the `minio` client: it signs and addresses, the transport
  * limits, and the answers that decide something are read here. Every call rejects with a `StoreError`.
  *
- * Where an answer's headers or body decide something, the call goes through the client's `makeRequestAsync`, which is
- * marked internal (its version is pinned for that): the client itself takes an empty or foreign answer to a multi-object
+ * Where a response's headers or body decide something, the call goes through the client's `makeRequestAsync`, which is
+ * marked internal (its version is pinned for that): the client itself takes an empty or foreign response to a multi-object
  * delete for "all removed", reads a listing that was cut short as if it were whole, and drops the ETag of a copy where
  * only the body has it.
  */
@@ -105,29 +105,29 @@ export function createS3Client(options: S3ClientOptions) {
     }
   }
 
-  /** Null where the answer is 404 without a reason, as most servers answer HEAD: the object, or the bucket, is missing. */
+  /** Null where the response is 404 without a reason, as most servers answer HEAD: the object, or the bucket, is missing. */
   function head(objectKey: string): Promise<ObjectStat | null> {
     return run({ operation: "stat", doing: "look at the object" }, async () => {
       try {
         const { size, etag } = await client.statObject(bucket, objectKey);
         return checkedStat(size, etag);
       } catch (error) {
-        const answer = answerOf(error);
-        if (answer?.status === 404 && answer.code === "") return null;
+        const response = responseOf(error);
+        if (response?.status === 404 && response.code === "") return null;
         throw error;
       }
     });
   }
 
-  /** The object's bytes, once the answer has begun. `isBulk` if there may be many. */
+  /** The object's bytes, once the response has begun. `isBulk` if there may be many. */
   function get(objectKey: string, { isBulk }: { isBulk: boolean }): Promise<IncomingMessage> {
     return run({ operation: "read", doing: "read the object", streams: true, isBulk }, async () => {
-      const answer = await client.makeRequestAsync({ method: "GET", bucketName: bucket, objectName: objectKey });
-      if (answer.headers.etag === undefined) {
-        answer.destroy();
-        throw new S3NoAnswerError("the answer has no ETag, so it is not the object");
+      const response = await client.makeRequestAsync({ method: "GET", bucketName: bucket, objectName: objectKey });
+      if (response.headers.etag === undefined) {
+        response.destroy();
+        throw new S3NoResponseError("the response has no ETag, so it is not the object");
       }
-      return answer;
+      return response;
     });
   }
 
@@ -145,7 +145,7 @@ export function createS3Client(options: S3ClientOptions) {
     { contentType, replaces }: { contentType: string; replaces: string | null },
   ): Promise<void> {
     return run({ operation: "put", doing: "store the object" }, async () => {
-      const answer = await client.makeRequestAsync(
+      const response = await client.makeRequestAsync(
         {
           method: "PUT",
           bucketName: bucket,
@@ -157,15 +157,16 @@ export function createS3Client(options: S3ClientOptions) {
         },
         body,
       );
-      await readText(answer, XML_BYTES_MAX);
-      if (answer.headers.etag === undefined) throw new S3NoAnswerError("the answer does not say the object's ETag");
+      await readText(response, XML_BYTES_MAX);
+      if (response.headers.etag === undefined)
+        throw new S3NoResponseError("the response does not say the object's ETag");
     });
   }
 
   /** Copies inside the store if the source still is what was stat'ed. Resolves with the ETag, empty where none is named. */
   function copy(sourceKey: string, targetKey: string, { source, contentType, ...call }: CopyOptions): Promise<string> {
     return run({ operation: "copy", doing: "copy the object", isBulk: true, ...call }, async () => {
-      const answer = await client.makeRequestAsync({
+      const response = await client.makeRequestAsync({
         method: "PUT",
         bucketName: bucket,
         objectName: targetKey,
@@ -177,8 +178,8 @@ export function createS3Client(options: S3ClientOptions) {
           "content-type": contentType,
         },
       });
-      const result = await readXml(answer, "CopyObjectResult");
-      return quoted(childText(result, "ETag") ?? answer.headers.etag ?? "");
+      const result = await readXml(response, "CopyObjectResult");
+      return quoted(childText(result, "ETag") ?? response.headers.etag ?? "");
     });
   }
 
@@ -197,7 +198,7 @@ export function createS3Client(options: S3ClientOptions) {
       const body = Buffer.from(
         `<Delete xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Quiet>true</Quiet>${entries}</Delete>`,
       );
-      const answer = await client.makeRequestAsync(
+      const response = await client.makeRequestAsync(
         {
           method: "POST",
           bucketName: bucket,
@@ -209,7 +210,7 @@ export function createS3Client(options: S3ClientOptions) {
         },
         body,
       );
-      return failedKeys(await readXml(answer, "DeleteResult"), objectKeys);
+      return failedKeys(await readXml(response, "DeleteResult"), objectKeys);
     });
   }
 
@@ -230,7 +231,7 @@ export function createS3Client(options: S3ClientOptions) {
       );
       // A store that ignores the prefix would show other installations' objects as ours.
       if (page.objects.some(({ objectKey }) => !objectKey.startsWith(prefix))) {
-        throw new S3NoAnswerError("the listing has keys that were not asked for");
+        throw new S3NoResponseError("the listing has keys that were not asked for");
       }
       return page;
     });
@@ -245,20 +246,20 @@ export function createS3Client(options: S3ClientOptions) {
   /** `Enabled`, `Suspended`, or empty where versions were never kept. */
   function versioning(): Promise<string> {
     return run({ operation: "versioning", doing: "ask for the bucket's versioning" }, async () => {
-      const answer = await client.makeRequestAsync({ method: "GET", bucketName: bucket, query: "versioning" });
-      return childText(await readXml(answer, "VersioningConfiguration"), "Status") ?? "";
+      const response = await client.makeRequestAsync({ method: "GET", bucketName: bucket, query: "versioning" });
+      return childText(await readXml(response, "VersioningConfiguration"), "Status") ?? "";
     });
   }
 
   return { head, get, put, putIf, copy, remove, removeMany, listPage, makeBucket, versioning, close: transport.close };
 }
 
-async function readXml(answer: IncomingMessage, rootName: string): Promise<XmlElement> {
-  const root = parseXml((await readText(answer, XML_BYTES_MAX)).trimStart());
+async function readXml(response: IncomingMessage, rootName: string): Promise<XmlElement> {
+  const root = parseXml((await readText(response, XML_BYTES_MAX)).trimStart());
   if (root.name === rootName) return root;
   // Status 200 goes out before the work is done, so an error may follow it.
   if (root.name === "Error") throw errorIn(root);
-  throw new S3NoAnswerError(`the answer is a "${root.name}" document instead of "${rootName}"`);
+  throw new S3NoResponseError(`the response is a "${root.name}" document instead of "${rootName}"`);
 }
 
 function parsePage(root: XmlElement): ListPage {
@@ -271,7 +272,7 @@ function parsePage(root: XmlElement): ListPage {
     const stat = checkedStat(Number(childText(element, "Size") ?? "NaN"), childText(element, "ETag") ?? "");
     const modifiedAtMs = Date.parse(childText(element, "LastModified") ?? "");
     if (objectKey === "" || Number.isNaN(modifiedAtMs))
-      throw new S3NoAnswerError("the listing has an incomplete entry");
+      throw new S3NoResponseError("the listing has an incomplete entry");
     objects.push({ objectKey, modifiedAtMs, ...stat });
   }
   const isTruncated = childText(root, "IsTruncated");
@@ -279,7 +280,7 @@ function parsePage(root: XmlElement): ListPage {
   if (isTruncated === "false") return { objects, nextToken: null };
   // Taken for the last page, a page that does not say so would make every object after it look lost.
   if (isTruncated !== "true" || nextToken === null || nextToken === "") {
-    throw new S3NoAnswerError("the listing does not say whether it goes on");
+    throw new S3NoResponseError("the listing does not say whether it goes on");
   }
   return { objects, nextToken };
 }
@@ -299,13 +300,13 @@ function failedKeys(result: XmlElement, objectKeys: readonly string[]): Map<stri
   return failed;
 }
 
-function errorIn(element: XmlElement): S3AnswerError {
-  return new S3AnswerError(200, childText(element, "Code") ?? "", childText(element, "Message") ?? "");
+function errorIn(element: XmlElement): S3ResponseError {
+  return new S3ResponseError(200, childText(element, "Code") ?? "", childText(element, "Message") ?? "");
 }
 
 function checkedStat(sizeBytes: number, etag: string): ObjectStat {
   if (!Number.isSafeInteger(sizeBytes) || sizeBytes < 0 || etag === "") {
-    throw new S3NoAnswerError("the answer does not say the object's size and ETag");
+    throw new S3NoResponseError("the response does not say the object's size and ETag");
   }
   return { sizeBytes, etag: quoted(etag) };
 }

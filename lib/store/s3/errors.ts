@@ -3,11 +3,11 @@ import { StoreError, type StoreFailure } from "../objects.ts";
 /** As much of a foreign message as is worth keeping: `last_error` is a column, and a log line must stay one. */
 const MESSAGE_CHARS_MAX = 300;
 
-/** An answer of the store that is not the one which was asked for. */
-export class S3AnswerError extends Error {
-  override readonly name = "S3AnswerError";
+/** A response of the store that is not the one which was asked for. */
+export class S3ResponseError extends Error {
+  override readonly name = "S3ResponseError";
   readonly status: number;
-  /** S3's own code, such as `NoSuchKey`; empty where the answer did not come from an S3 server, or had no body. */
+  /** S3's own code, such as `NoSuchKey`; empty where the response did not come from an S3 server, or had no body. */
   readonly code: string;
   constructor(status: number, code: string, detail: string) {
     super(`the store answered ${status}${code === "" ? "" : ` ${code}`}${detail === "" ? "" : ` (${clip(detail)})`}`);
@@ -16,14 +16,14 @@ export class S3AnswerError extends Error {
   }
 }
 
-/** No answer, or none that can be read: the store may or may not have done what was asked. */
-export class S3NoAnswerError extends Error {
-  override readonly name = "S3NoAnswerError";
+/** No response, or none that can be read: the store may or may not have done what was asked. */
+export class S3NoResponseError extends Error {
+  override readonly name = "S3NoResponseError";
 }
 
 /**
  * We know what the matter is, but not whether the store did what was asked: an earlier attempt of the same call had no
- * answer, or the answer says nothing. Such a call may still take effect, long after.
+ * response, or the response says nothing. Such a call may still take effect, long after.
  */
 export class UncertainStoreError extends StoreError {
   override get isRefusal(): boolean {
@@ -80,35 +80,35 @@ const HINT_BY_NETWORK_CODE: Record<string, string> = {
  */
 export function toStoreError(doing: string, error: unknown): StoreError {
   if (error instanceof StoreError) return error;
-  const answer = answerOf(error);
-  const reason = answer === null ? reasonOf(error) : answer.message;
-  const hint = answer === null ? HINT_BY_NETWORK_CODE[textOf(error, "code")] : HINT_BY_CODE[answer.code];
+  const response = responseOf(error);
+  const reason = response === null ? reasonOf(error) : response.message;
+  const hint = response === null ? HINT_BY_NETWORK_CODE[textOf(error, "code")] : HINT_BY_CODE[response.code];
   const message = `Cannot ${doing}: ${reason}${hint === undefined ? "" : `; ${hint}`}`;
-  return new StoreError(answer === null ? "unavailable" : failureOf(answer), message, error);
+  return new StoreError(response === null ? "unavailable" : failureOf(response), message, error);
 }
 
-/** The store's answer behind an error, or null where there was none. */
-export function answerOf(error: unknown): S3AnswerError | null {
-  if (error instanceof S3AnswerError) return error;
-  if (error instanceof StoreError) return answerOf(error.cause);
+/** The store's response behind an error, or null where there was none. */
+export function responseOf(error: unknown): S3ResponseError | null {
+  if (error instanceof S3ResponseError) return error;
+  if (error instanceof StoreError) return responseOf(error.cause);
   // The client library rejects with the plain contents of an <Error> document that came with status 200.
   const code = textOf(error, "Code");
-  return code === "" ? null : new S3AnswerError(200, code, textOf(error, "Message"));
+  return code === "" ? null : new S3ResponseError(200, code, textOf(error, "Message"));
 }
 
-function failureOf(answer: S3AnswerError): StoreFailure {
-  const failure = FAILURE_BY_CODE[answer.code];
+function failureOf(response: S3ResponseError): StoreFailure {
+  const failure = FAILURE_BY_CODE[response.code];
   if (failure !== undefined) return failure;
   // HEAD has no body, and so no code. A 404 without one is not `absent`: it may be the bucket, or a proxy's own page.
-  if (answer.status === 401 || answer.status === 403) return "denied";
-  if (answer.status === 412) return "changed";
+  if (response.status === 401 || response.status === 403) return "denied";
+  if (response.status === 412) return "changed";
   return "unavailable";
 }
 
 function reasonOf(error: unknown): string {
   const code = textOf(error, "code");
   const message = clip(error instanceof Error ? error.message : String(error));
-  if (message === "") return code === "" ? "no answer" : code;
+  if (message === "") return code === "" ? "no response" : code;
   return code === "" || message.includes(code) ? message : `${code} (${message})`;
 }
 

@@ -14,7 +14,7 @@ import {
   type StoreFailure,
 } from "../objects.ts";
 import { createS3Client, type S3Client, type S3ClientOptions, type S3Timeouts } from "./client.ts";
-import { answerOf, S3NoAnswerError, toStoreError, UncertainStoreError } from "./errors.ts";
+import { responseOf, S3NoResponseError, toStoreError, UncertainStoreError } from "./errors.ts";
 import { watchedBody } from "./reading.ts";
 import { createRemove } from "./removal.ts";
 import { createPresigner, usesVirtualHost } from "./signing.ts";
@@ -27,7 +27,7 @@ const LOOKS_MAX = 2;
 /** Far more than the marker has; what is longer is not ours. */
 const MARKER_BYTES_MAX = 64 * 1024;
 const MARKER_TYPE = "application/json";
-/** The store keeps an answer's date in whole seconds; on average it was half a second later. */
+/** The store keeps a response's date in whole seconds; on average it was half a second later. */
 const DATE_ROUNDING_MS = 500;
 
 /** Measured: MinIO copies 1 GiB in 3 s, versitygw in 4.4 s. A tenth of that speed is still in time. */
@@ -102,7 +102,7 @@ export function createS3Store(options: S3StoreOptions): S3Store {
     socketsMax: options.socketsMax,
     copySocketsMax,
     onCall: options.onCall ?? (() => {}),
-    onAnswer(askedAtMs, date) {
+    onResponse(askedAtMs, date) {
       const dateMs = Date.parse(date ?? "");
       if (!Number.isNaN(dateMs)) clockSkewMs = dateMs + DATE_ROUNDING_MS - (askedAtMs + now()) / 2;
     },
@@ -149,7 +149,7 @@ export function createS3Store(options: S3StoreOptions): S3Store {
       mayHaveHappened = true;
       if (etag !== "") return { sizeBytes: source.sizeBytes, etag };
       const copied = await client.head(finalKey);
-      if (copied?.sizeBytes !== source.sizeBytes) throw new S3NoAnswerError("the copy is not there, or not whole");
+      if (copied?.sizeBytes !== source.sizeBytes) throw new S3NoResponseError("the copy is not there, or not whole");
       return copied;
     } catch (error) {
       const failed = toStoreError("copy the object", error);
@@ -165,7 +165,7 @@ export function createS3Store(options: S3StoreOptions): S3Store {
     if (failed.failure === "denied" || failed.failure === "bucket_missing") return failed.failure;
     try {
       const staged = await orAfter(timeouts.callMs, stat(stagingKey), () => {
-        throw new S3NoAnswerError(`no answer within ${timeouts.callMs} ms`);
+        throw new S3NoResponseError(`no response within ${timeouts.callMs} ms`);
       });
       if (staged === null) return "absent";
       return staged.etag === source.etag ? "unavailable" : "changed";
@@ -189,9 +189,9 @@ export function createS3Store(options: S3StoreOptions): S3Store {
 
   async function readMarker(markerKey: string): Promise<StoredMarker | null> {
     try {
-      const answer = await client.get(markerKey, { isBulk: false });
-      const text = await readText(watchedBody(answer, timeouts.readIdleMs), MARKER_BYTES_MAX);
-      return { text, etag: answer.headers.etag ?? "" };
+      const response = await client.get(markerKey, { isBulk: false });
+      const text = await readText(watchedBody(response, timeouts.readIdleMs), MARKER_BYTES_MAX);
+      return { text, etag: response.headers.etag ?? "" };
     } catch (error) {
       const failed = toStoreError("read the ledger's marker", error);
       if (failed.failure === "absent") return null;
@@ -213,7 +213,7 @@ export function createS3Store(options: S3StoreOptions): S3Store {
         const failed = toStoreError("write the ledger's marker", error);
         // Gone is another than the one that was read, too.
         if (failed.failure === "absent") throw new StoreError("changed", failed.message, failed);
-        if (answerOf(failed)?.status !== 501) throw failed;
+        if (responseOf(failed)?.status !== 501) throw failed;
         // What was read just before is all that is known then.
         knowsConditions = false;
       }
@@ -221,7 +221,7 @@ export function createS3Store(options: S3StoreOptions): S3Store {
     await client.put(markerKey, body, MARKER_TYPE);
   }
 
-  /** A listing, because its answer has a reason where it fails: HEAD says the same for a wrong secret and a wrong clock. */
+  /** A listing, because its response has a reason where it fails: HEAD says the same for a wrong secret and a wrong clock. */
   async function probe(): Promise<void> {
     await client.listPage(placePrefix("staging"), null, 1);
   }
@@ -250,8 +250,8 @@ export function createS3Store(options: S3StoreOptions): S3Store {
       // Another process may have made it meanwhile: what counts is whether it can be used.
       if (await isUsable()) return;
       const failed = toStoreError("create the bucket", error);
-      const answer = answerOf(failed);
-      if (answer === null || answer.status >= 500) throw failed;
+      const response = responseOf(failed);
+      if (response === null || response.status >= 500) throw failed;
       const failure = failed.failure === "denied" ? "denied" : "bucket_missing";
       const command = `aws s3 mb s3://${bucket} --region ${region} --endpoint-url ${endpoint.origin}`;
       throw new StoreError(failure, `${failed.message}. Create it yourself: ${command}`, failed);
@@ -294,7 +294,7 @@ export function createS3Store(options: S3StoreOptions): S3Store {
       }),
     stat,
     promote,
-    // The copy, a look at it where its answer had no ETag, and one at the source where either failed.
+    // The copy, a look at it where its response had no ETag, and one at the source where either failed.
     promotesAtOnceMax: copySocketsMax,
     promoteMsMax: (sizeBytes) => copyMsMax(sizeBytes) + 2 * timeouts.callMs,
     read: async (objectKey) => watchedBody(await client.get(objectKey, { isBulk: true }), timeouts.readIdleMs),

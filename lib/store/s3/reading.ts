@@ -1,18 +1,18 @@
 import type { IncomingMessage } from "node:http";
 import { Readable } from "node:stream";
-import { S3NoAnswerError, toStoreError } from "./errors.ts";
+import { S3NoResponseError, toStoreError } from "./errors.ts";
 
 /** An object's bytes as they come, destroyed where none comes for too long. What goes wrong on the way is a `StoreError`. */
-export function watchedBody(answer: IncomingMessage, idleMsMax: number): Readable {
+export function watchedBody(response: IncomingMessage, idleMsMax: number): Readable {
   async function* bytes(): AsyncGenerator<Buffer> {
     let timer: NodeJS.Timeout | undefined;
     // Runs only while we wait for the store: a reader may take its time.
     const arm = () => {
-      timer = setTimeout(() => answer.destroy(new S3NoAnswerError(`no byte within ${idleMsMax} ms`)), idleMsMax);
+      timer = setTimeout(() => response.destroy(new S3NoResponseError(`no byte within ${idleMsMax} ms`)), idleMsMax);
     };
     try {
       arm();
-      for await (const chunk of answer) {
+      for await (const chunk of response) {
         clearTimeout(timer);
         yield chunk;
         arm();
@@ -25,6 +25,6 @@ export function watchedBody(answer: IncomingMessage, idleMsMax: number): Readabl
   }
   const stream = Readable.from(bytes(), { objectMode: false });
   // A generator that was never begun runs no `finally`: the connection would be held for good.
-  stream.once("close", () => answer.destroy());
+  stream.once("close", () => response.destroy());
   return stream;
 }

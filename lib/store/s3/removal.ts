@@ -1,7 +1,7 @@
 import type { Log } from "../../log.ts";
 import type { StoreError } from "../objects.ts";
 import type { S3Client } from "./client.ts";
-import { answerOf, toStoreError } from "./errors.ts";
+import { responseOf, toStoreError } from "./errors.ts";
 
 /** S3 takes at most this many keys in one multi-object delete. */
 const BATCH_KEYS_MAX = 1_000;
@@ -28,7 +28,7 @@ type Failures = Map<string, string>;
 
 /**
  * Makes the store's `remove`. It rejects only where the store as a whole failed and nothing at all was removed; from the
- * first answer on, what failed is in its result, key by key, so that what worked is settled.
+ * first response on, what failed is in its result, key by key, so that what worked is settled.
  */
 export function createRemove({ client, log }: { client: S3Client; log: Log }) {
   let knowsMany = true;
@@ -46,11 +46,11 @@ export function createRemove({ client, log }: { client: S3Client; log: Log }) {
     try {
       return await client.removeMany(keys);
     } catch (error) {
-      const answer = answerOf(error);
-      if (answer === null || !(UNSUPPORTED_STATUSES.has(answer.status) || UNSUPPORTED_CODES.has(answer.code)))
+      const response = responseOf(error);
+      if (response === null || !(UNSUPPORTED_STATUSES.has(response.status) || UNSUPPORTED_CODES.has(response.code)))
         throw error;
       if (knowsMany)
-        log.warn("multi_delete_unsupported", { answer: answer.message, hint: "removing objects one by one" });
+        log.warn("multi_delete_unsupported", { response: response.message, hint: "removing objects one by one" });
       knowsMany = false;
       return await removeSingly(keys);
     }
@@ -71,7 +71,7 @@ export function createRemove({ client, log }: { client: S3Client; log: Log }) {
       const { failure, message } = toStoreError("remove the object", error);
       // A refusal may be about this object alone: one that is locked must not keep the others. Where it is about our key
       // or our clock it is about all, and the store as a whole counts as down: no attempt is burnt.
-      const code = answerOf(error)?.code ?? "";
+      const code = responseOf(error)?.code ?? "";
       const isOfThisObject = failure === "changed" || (failure === "denied" && !CODES_ABOUT_ALL.has(code));
       if (isOfThisObject) return new Map([[key, message]]);
       if (failure !== "absent") throw error;
@@ -92,14 +92,14 @@ async function inLanes(
   const failures: Failures = new Map();
   const waiting = batches.values();
   let stoppedBy: StoreError | null = null;
-  let hasAnswer = false;
+  let hasResponse = false;
 
   async function lane(): Promise<void> {
     for (const keys of waiting) {
       try {
         if (stoppedBy === null) {
           for (const [key, reason] of await work(keys)) failures.set(key, reason);
-          hasAnswer = true;
+          hasResponse = true;
           continue;
         }
       } catch (error) {
@@ -110,6 +110,6 @@ async function inLanes(
   }
 
   await Promise.all(Array.from({ length: Math.min(lanesMax, batches.length) }, lane));
-  if (stoppedBy !== null && !hasAnswer) throw stoppedBy;
+  if (stoppedBy !== null && !hasResponse) throw stoppedBy;
   return failures;
 }

@@ -2,7 +2,7 @@ import { AsyncLocalStorage } from "node:async_hooks";
 import http from "node:http";
 import https from "node:https";
 import type { Readable } from "node:stream";
-import { S3AnswerError, S3NoAnswerError } from "./errors.ts";
+import { S3NoResponseError, S3ResponseError } from "./errors.ts";
 import { childText, parseXml } from "./xml.ts";
 
 /** Connections for calls that move no data. The client library's own default opens one for each call. */
@@ -11,19 +11,19 @@ const SOCKETS_MAX = 16;
 export const COPY_SOCKETS_MAX = 32;
 /** An idle connection is closed after this time, before the server closes it (MinIO: 30 s) while we write to it. */
 const SOCKET_IDLE_MS = 15_000;
-/** As much of an answer that is an error as is read. S3's are below 1 KiB, a proxy's page may be anything. */
+/** As much of a response that is an error as is read. S3's are below 1 KiB, a proxy's page may be anything. */
 const ERROR_BODY_BYTES_MAX = 64 * 1024;
 
 export interface CallOptions {
-  /** For all of it: waiting for a connection, sending, and reading the answer. */
+  /** For all of it: waiting for a connection, sending, and reading the response. */
   timeoutMs: number;
-  /** The only status that counts as success; any other rejects with its `S3AnswerError`. */
+  /** The only status that counts as success; any other rejects with its `S3ResponseError`. */
   status: number;
-  /** The time ends with the answer's headers: who reads the body watches over it. */
+  /** The time ends with the response's headers: who reads the body watches over it. */
   streams?: boolean;
   /** May take long for the size of its object: it goes by connections that no other call needs. */
   isBulk?: boolean;
-  /** Told that a first attempt was sent and had no answer, before it is sent again. */
+  /** Told that a first attempt was sent and had no response, before it is sent again. */
   onRepeat?: () => void;
 }
 
@@ -34,7 +34,10 @@ interface CallState extends CallOptions {
 }
 
 /** The part of `node:http` that the client library calls, and in the one form in which it calls it. */
-type Request = (options: http.RequestOptions, onAnswer?: (answer: http.IncomingMessage) => void) => http.ClientRequest;
+type Request = (
+  options: http.RequestOptions,
+  onResponse?: (response: http.IncomingMessage) => void,
+) => http.ClientRequest;
 
 export interface S3Transport {
   /** For the client library, in place of `node:http`. */
@@ -49,22 +52,22 @@ export interface S3TransportOptions {
   secure: boolean;
   socketsMax?: number | undefined;
   copySocketsMax?: number | undefined;
-  /** Told of each answer that came: when it was asked for and what its `Date` header says. */
-  onAnswer: (askedAtMs: number, date: string | undefined) => void;
+  /** Told of each response that came: when it was asked for and what its `Date` header says. */
+  onResponse: (askedAtMs: number, date: string | undefined) => void;
   now: () => number;
 }
 
 /**
  * Connections, time limits and error answers for the client library, which by itself has no time-out, opens any number
- * of connections, and never reads an answer of 408, 429 or 5xx, so that its connection is lost for good: two such
- * answers on two connections stop it for ever. Here every answer that is no success is read to its end, or its
+ * of connections, and never reads a response of 408, 429 or 5xx, so that its connection is lost for good: two such
+ * answers on two connections stop it for ever. Here every response that is no success is read to its end, or its
  * connection destroyed, before the library hears of it.
  */
 export function createS3Transport({
   secure,
   socketsMax = SOCKETS_MAX,
   copySocketsMax = COPY_SOCKETS_MAX,
-  onAnswer,
+  onResponse,
   now,
 }: S3TransportOptions): S3Transport {
   const module = secure ? https : http;
@@ -80,7 +83,7 @@ export function createS3Transport({
     };
   }
 
-  function request(options: http.RequestOptions, onSuccess?: (answer: http.IncomingMessage) => void) {
+  function request(options: http.RequestOptions, onSuccess?: (response: http.IncomingMessage) => void) {
     const call = calls.getStore();
     if (!call) throw new Error("A request to the store must be made inside of transport.call()");
     const askedAtMs = now();
@@ -89,7 +92,7 @@ export function createS3Transport({
     let answered = false;
 
     const timer = setTimeout(() => {
-      const error = new S3NoAnswerError(`no answer within ${Math.round(call.timeoutMs)} ms`);
+      const error = new S3NoResponseError(`no response within ${Math.round(call.timeoutMs)} ms`);
       req.destroy(error);
       // A request that still waits for a connection would say so only once it gets one.
       if (!req.socket) req.emit("error", error);
@@ -99,18 +102,18 @@ export function createS3Transport({
       clearTimeout(timer);
       call.wasStale = req.reusedSocket && !answered && (error.code === "ECONNRESET" || error.code === "EPIPE");
     });
-    req.on("response", (answer) => {
+    req.on("response", (response) => {
       answered = true;
-      onAnswer(askedAtMs, answer.headers.date);
-      if (answer.statusCode === call.status) {
+      onResponse(askedAtMs, response.headers.date);
+      if (response.statusCode === call.status) {
         if (call.streams) clearTimeout(timer);
-        onSuccess?.(answer);
+        onSuccess?.(response);
         return;
       }
       // Where its body cannot be read, the status still says something.
-      readText(answer, ERROR_BODY_BYTES_MAX).then(
-        (body) => req.emit("error", answerError(answer, body)),
-        () => req.emit("error", answerError(answer, "")),
+      readText(response, ERROR_BODY_BYTES_MAX).then(
+        (body) => req.emit("error", responseError(response, body)),
+        () => req.emit("error", responseError(response, "")),
       );
     });
     return req;
@@ -151,22 +154,22 @@ export async function readText(stream: Readable, bytesMax: number): Promise<stri
   for await (const chunk of stream) {
     bytes += chunk.length;
     // Leaving the loop destroys the stream, and with it the connection: no one waits for the rest.
-    if (bytes > bytesMax) throw new S3NoAnswerError(`the answer is longer than ${bytesMax} bytes`);
+    if (bytes > bytesMax) throw new S3NoResponseError(`the response is longer than ${bytesMax} bytes`);
     chunks.push(chunk);
   }
   return Buffer.concat(chunks).toString();
 }
 
-function answerError(answer: http.IncomingMessage, body: string): S3AnswerError {
-  const status = answer.statusCode ?? 0;
+function responseError(response: http.IncomingMessage, body: string): S3ResponseError {
+  const status = response.statusCode ?? 0;
   try {
     const root = parseXml(body);
     if (root.name === "Error") {
-      return new S3AnswerError(status, childText(root, "Code") ?? "", childText(root, "Message") ?? "");
+      return new S3ResponseError(status, childText(root, "Code") ?? "", childText(root, "Message") ?? "");
     }
   } catch {
-    // Not S3's: a proxy's page, or the empty answer to HEAD. MinIO names the code in a header then.
+    // Not S3's: a proxy's page, or the empty response to HEAD. MinIO names the code in a header then.
   }
-  const code = answer.headers["x-minio-error-code"];
-  return new S3AnswerError(status, typeof code === "string" ? code : "", "");
+  const code = response.headers["x-minio-error-code"];
+  return new S3ResponseError(status, typeof code === "string" ? code : "", "");
 }

@@ -1,4 +1,4 @@
-/** An element of an XML answer: S3's answers have no attributes that matter and no mixed content. */
+/** An element of an XML response: S3's answers have no attributes that matter and no mixed content. */
 export interface XmlElement {
   name: string;
   /** What stands directly in the element, entities resolved. */
@@ -6,7 +6,7 @@ export interface XmlElement {
   children: XmlElement[];
 }
 
-/** Deeper than any S3 answer (four levels), shallow enough to stay a bounded amount of work. */
+/** Deeper than any S3 response (four levels), shallow enough to stay a bounded amount of work. */
 const DEPTH_MAX = 16;
 
 /** No S3 name comes near it. Bounds the one pattern that a name meets. */
@@ -19,7 +19,7 @@ const ENTITIES: Record<string, string> = { lt: "<", gt: ">", amp: "&", quot: '"'
 
 /**
  * Reads a whole XML document and returns its root. Throws where the document is not complete, closed and well formed:
- * an answer that was cut short, or a proxy's page in its place, must never count as an answer. A library's parser is
+ * a response that was cut short, or a proxy's page in its place, must never count as a response. A library's parser is
  * made to accept such text, which is why this one is our own. Namespaces are dropped; a DTD is refused.
  *
  * Each character is passed a fixed number of times, whatever the text: it comes from outside, and the event loop waits.

@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { createWorkflows } from "../../../lib/books/sqlite/workflows.ts";
 import { createWorkspaceRows } from "../../../lib/books/sqlite/workspace_rows.ts";
 import { DATABASE_FILE } from "../../../lib/data_dir/layout.ts";
-import { type Answer, startTestApp, type TestApp } from "../../help/app.ts";
+import { type ApiResponse, startTestApp, type TestApp } from "../../help/app.ts";
 import { stillClock } from "../../help/faulty_app.ts";
 import { FILE, startKeyedApp, UPLOADS } from "../../help/keyed_app.ts";
 import { type Person, startPeopleApp, uploadAs } from "../../help/people.ts";
@@ -17,13 +17,13 @@ const WORKFLOWS = "/api/v1/workflows";
 /** More than any disk has. */
 const ENORMOUS = String(Number.MAX_SAFE_INTEGER);
 
-function assertError(answer: Answer, status: number, code: string, message: RegExp): void {
-  assert.equal(answer.status, status, answer.text);
-  assert.equal(answer.json.error.code, code);
-  assert.match(answer.json.error.message, message);
+function assertError(response: ApiResponse, status: number, code: string, message: RegExp): void {
+  assert.equal(response.status, status, response.text);
+  assert.equal(response.json.error.code, code);
+  assert.match(response.json.error.message, message);
 }
 
-const makeWorkflow = ({ call }: TestApp, key?: string): Promise<Answer> =>
+const makeWorkflow = ({ call }: TestApp, key?: string): Promise<ApiResponse> =>
   call("POST", WORKFLOWS, { body: {}, ...(key === undefined ? {} : { key }) });
 
 const rowsOf = ({ sql }: TestApp, table: string): unknown => sql.prepare(`SELECT count(*) FROM ${table}`).pluck().get();

@@ -7,20 +7,20 @@ import { join } from "node:path";
 import { test } from "node:test";
 import Database from "better-sqlite3";
 import { DATABASE_FILE } from "../../../lib/data_dir/layout.ts";
-import { type Answer, startTestApp, type TestApp } from "../../help/app.ts";
+import { type ApiResponse, startTestApp, type TestApp } from "../../help/app.ts";
 import { confirmUploads } from "../../help/operator.ts";
 import { initProgram, serveProgram } from "../../help/process.ts";
 import { until } from "../../help/until.ts";
 
-function assertUnavailable(answer: Answer, why: RegExp): void {
-  assert.equal(answer.status, 503, answer.text);
-  assert.equal(answer.json.error.code, "STORAGE_UNAVAILABLE");
-  assert.match(answer.json.error.message, why);
-  assert.doesNotMatch(answer.json.error.message, /\/tmp|stowage\.db/, "no path is told to strangers");
+function assertUnavailable(response: ApiResponse, why: RegExp): void {
+  assert.equal(response.status, 503, response.text);
+  assert.equal(response.json.error.code, "STORAGE_UNAVAILABLE");
+  assert.match(response.json.error.message, why);
+  assert.doesNotMatch(response.json.error.message, /\/tmp|stowage\.db/, "no path is told to strangers");
 }
 
 /** Everything that writes, tried. */
-async function writes(its: TestApp, id: string): Promise<Answer[]> {
+async function writes(its: TestApp, id: string): Promise<ApiResponse[]> {
   const file = { filename: "a.bin", category: "file" };
   return [
     await its.call("POST", "/api/v1/uploads", { body: file }),
@@ -35,7 +35,7 @@ test("a database that is read-only is 503 with the cause in /ready, and goes on 
   const { id, uploadUrl } = await its.createUpload();
   await its.put(uploadUrl, "12345");
   its.app.books.db.prepare("PRAGMA query_only = ON").run();
-  for (const answer of await writes(its, id)) assert.equal(answer.status, 503, answer.text);
+  for (const response of await writes(its, id)) assert.equal(response.status, 503, response.text);
   assertUnavailable(
     await its.call("GET", "/ready"),
     /cannot be written at the moment: it cannot be written: its file, its folder or its disk is read-only/,

@@ -64,9 +64,9 @@ test("while the folder of the objects is away a download and a PUT are 503, and 
   await drained(site);
   const { download_url: url } = (await client.show(id)).json.data;
   const bringBack = await site.vanish();
-  for (const answer of [await server.call("GET", url), await server.call("PUT", putUrl, { body: "x" })]) {
-    assert.equal(answer.status, 503, answer.text);
-    assert.doesNotMatch(answer.text, /deleted/);
+  for (const response of [await server.call("GET", url), await server.call("PUT", putUrl, { body: "x" })]) {
+    assert.equal(response.status, 503, response.text);
+    assert.doesNotMatch(response.text, /deleted/);
   }
   await bringBack();
   assert.equal((await server.call("GET", url)).text, "keep");

@@ -125,7 +125,7 @@ export async function finish(cell: Cell): Promise<void> {
     if (endsWithinMs !== null) await delay(UNREAD_MS);
     client.resume();
   }
-  if (plan.answer === "must") {
+  if (plan.response === "must") {
     const count = before(cell) + (plan.isRefused ? 2 : 1);
     await client.responded(count, endsWithinMs ?? ANSWERED_WITHIN_MS);
   }
@@ -166,7 +166,7 @@ export function checkClient(cell: Cell, { dataDir }: World): void {
   for (const response of client.responses) problems.push(...problemsOf(response));
   if (own !== undefined) problems.push(...breachesOf(cell, own));
   if (client.garbled() !== "") problems.push(`no HTTP: ${JSON.stringify(client.garbled())}`);
-  if (plan.answer === "must" && own === undefined) problems.push("no response");
+  if (plan.response === "must" && own === undefined) problems.push("no response");
   if (own !== undefined && !plan.statuses.includes(own.status))
     problems.push(`answered with ${own.status}: ${own.text}`);
   const refusal = client.responses[before(cell) + 1];

@@ -93,7 +93,7 @@ export async function startRun(t: TestContext, { dataDir, env, haste }: ProgramO
 
   const call: Run["call"] = async (method, path, { token, body, workspace } = {}) => {
     const isRaw = Buffer.isBuffer(body);
-    const answer = await request(path.startsWith("http") ? path : url + path, {
+    const response = await request(path.startsWith("http") ? path : url + path, {
       method,
       dispatcher: agent,
       body: body === undefined ? null : isRaw ? body : JSON.stringify(body),
@@ -103,11 +103,11 @@ export async function startRun(t: TestContext, { dataDir, env, haste }: ProgramO
         ...(body === undefined || isRaw ? {} : { "Content-Type": "application/json" }),
       },
     });
-    const text = await answer.body.text();
-    controlIds.add(String(answer.headers["x-request-id"]));
-    const contentType = String(answer.headers["content-type"]);
-    checkResponse({ method, target: path, status: answer.statusCode, contentType, text });
-    return { status: answer.statusCode, text, json: text.startsWith("{") ? JSON.parse(text) : undefined };
+    const text = await response.body.text();
+    controlIds.add(String(response.headers["x-request-id"]));
+    const contentType = String(response.headers["content-type"]);
+    checkResponse({ method, target: path, status: response.statusCode, contentType, text });
+    return { status: response.statusCode, text, json: text.startsWith("{") ? JSON.parse(text) : undefined };
   };
 
   function holdStore(): ReturnType<Run["holdStore"]> {

@@ -43,7 +43,7 @@ export interface Plan {
   /** Statuses that log and metrics may show. */
   statuses: readonly number[];
   /** True if the client must get to see the response. */
-  answer: "must" | "may";
+  response: "must" | "may";
   /** True if another response follows, which refuses what came after the request. */
   isRefused: boolean;
   /** Within what time the server must end the connection; null: it need not. */
@@ -76,7 +76,7 @@ export function planOf(lane: Lane, moment: Moment, action: Action): Plan | null 
   const usual: Omit<Plan, "framing" | "sent"> = {
     isAnswered: isAnswered && isSmall,
     statuses: [lane.usual],
-    answer: "must",
+    response: "must",
     isRefused: false,
     endsWithinMs: SOON_MS,
   };
@@ -84,22 +84,22 @@ export function planOf(lane: Lane, moment: Moment, action: Action): Plan | null 
     switch (action) {
       case "close":
       case "reset": {
-        const gone = { answer: "may", endsWithinMs: null } as const;
+        const gone = { response: "may", endsWithinMs: null } as const;
         if (isCut && lane.reads !== null) return { ...gone, statuses: action === "reset" ? [GONE] : CUT_BY_FIN };
         if (usual.isAnswered) return gone;
         // A close cannot be told from a half-close before something is sent; a reset can, unless both come at once.
         return { ...gone, statuses: action === "reset" && hold !== null ? [GONE] : [lane.usual, GONE] };
       }
       case "half-close":
-        return isCut && lane.reads !== null ? { statuses: CUT_BY_FIN, answer: "may" } : {};
+        return isCut && lane.reads !== null ? { statuses: CUT_BY_FIN, response: "may" } : {};
       case "malformed chunk":
         if (lane.reads !== null) return { statuses: [400] };
-        if (!isSmall) return { statuses: [lane.usual, 400, GONE], answer: "may" };
+        if (!isSmall) return { statuses: [lane.usual, 400, GONE], response: "may" };
         return usual.isAnswered ? {} : { statuses: [lane.usual, 400] };
       case "too many bytes":
         return { isRefused: true };
       case "silence":
-        if (!isSmall) return { statuses: [lane.usual, 408, GONE], answer: "may", endsWithinMs: LONG_MS };
+        if (!isSmall) return { statuses: [lane.usual, 408, GONE], response: "may", endsWithinMs: LONG_MS };
         if (!isCut) return { endsWithinMs: null };
         return slow(lane);
       case "drip":
@@ -114,7 +114,7 @@ export function planOf(lane: Lane, moment: Moment, action: Action): Plan | null 
 function slow({ reads }: Lane): Partial<Plan> {
   if (reads === null) return {};
   if (reads === "json") return { statuses: [408], endsWithinMs: LONG_MS };
-  return { statuses: TOO_SLOW, answer: "may", endsWithinMs: LONG_MS };
+  return { statuses: TOO_SLOW, response: "may", endsWithinMs: LONG_MS };
 }
 
 function framingOf({ reads }: Lane, moment: Moment, action: Action, mustBeWhole: boolean): Plan["framing"] {

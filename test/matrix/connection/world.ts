@@ -101,7 +101,7 @@ export async function made201(run: Run, path: string, token: string, body: unkno
   return expectStatus(201, await run.call("POST", path, { token, body })).json.data;
 }
 
-function expectStatus(status: number, answer: CallResult): CallResult {
-  if (answer.status !== status) throw new Error(`Expected ${status}, not ${answer.status}: ${answer.text}`);
-  return answer;
+function expectStatus(status: number, response: CallResult): CallResult {
+  if (response.status !== status) throw new Error(`Expected ${status}, not ${response.status}: ${response.text}`);
+  return response;
 }

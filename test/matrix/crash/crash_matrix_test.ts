@@ -102,9 +102,9 @@ function dueEntries({ its }: Rig): unknown {
 }
 
 /** A confirm is done or not done, and its response says which. */
-function checkConfirm(rig: Rig, { confirmId = "" }: Scene, answer: string): void {
-  assert.ok(answer === "200" || answer === "503", `a confirm was answered with ${answer}`);
-  assert.equal(rig.statusOf(confirmId), answer === "200" ? "uploaded" : "pending");
+function checkConfirm(rig: Rig, { confirmId = "" }: Scene, response: string): void {
+  assert.ok(response === "200" || response === "503", `a confirm was answered with ${response}`);
+  assert.equal(rig.statusOf(confirmId), response === "200" ? "uploaded" : "pending");
 }
 
 /** Asks again, lets the days go by, and checks that everything has come to its end. */
@@ -222,9 +222,9 @@ async function ask(url: string, { owner }: Site, { action }: Step, scene: Scene)
       ...(body === null ? {} : { "Content-Type": "application/json" }),
     };
     try {
-      const answer = await request(`${url}/api/v1/uploads/${id}`, { method, body, headers });
-      await answer.body.dump();
-      return answer.statusCode;
+      const response = await request(`${url}/api/v1/uploads/${id}`, { method, body, headers });
+      await response.body.dump();
+      return response.statusCode;
     } catch {
       return 0;
     }

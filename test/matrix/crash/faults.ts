@@ -4,8 +4,8 @@ import { join } from "node:path";
 import type { TestContext } from "node:test";
 import { StoreError } from "../../../lib/store/objects.ts";
 import type { S3StoreTimeouts } from "../../../lib/store/s3/objects_s3.ts";
-import type { CannedAnswer, FaultKind } from "../../help/fault_proxy.ts";
-import { noAnswer } from "../../help/faulty_store.ts";
+import type { CannedResponse, FaultKind } from "../../help/fault_proxy.ts";
+import { noResponse } from "../../help/faulty_store.ts";
 import type { CallName } from "./hooks.ts";
 import { type Rig, soon } from "./rig.ts";
 import type { Scene, Step } from "./steps.ts";
@@ -62,9 +62,9 @@ function onRequests(fault: FaultKind): Begin {
   };
 }
 
-function errorAnswer(status: number, code: string): Begin {
+function errorResponse(status: number, code: string): Begin {
   const body = `<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>${code}</Code><Message>injected</Message></Error>`;
-  return onRequests({ kind: "answer", status, body, headers: { "content-type": "application/xml" } });
+  return onRequests({ kind: "response", status, body, headers: { "content-type": "application/xml" } });
 }
 
 /** Runs `begin` when the step's call begins; on deletes, which make no call, at once. */
@@ -91,8 +91,8 @@ function onCall(point: "before" | "after", failure: () => StoreError): Begin {
   };
 }
 
-function cutShort(answer: CannedAnswer): CannedAnswer {
-  return { ...answer, body: answer.body.subarray(0, Math.floor(answer.body.length / 2)) };
+function cutShort(response: CannedResponse): CannedResponse {
+  return { ...response, body: response.body.subarray(0, Math.floor(response.body.length / 2)) };
 }
 
 export const FAULTS: readonly Fault[] = [
@@ -109,18 +109,18 @@ export const FAULTS: readonly Fault[] = [
   { name: "no response", timeouts: SHORT, s3: onRequests({ kind: "hang" }) },
   { name: "1 byte a second", timeouts: SHORT, s3: onRequests({ kind: "slow" }) },
   { name: "reset after 50 bytes", s3: onRequests({ kind: "reset", afterBytes: 50 }) },
-  { name: "done, response lost", s3: onRequests({ kind: "drop_response" }), disk: onCall("after", noAnswer) },
-  { name: "503 SlowDown", s3: errorAnswer(503, "SlowDown") },
-  { name: "500", s3: errorAnswer(500, "InternalError"), disk: onCall("before", noAnswer) },
+  { name: "done, response lost", s3: onRequests({ kind: "drop_response" }), disk: onCall("after", noResponse) },
+  { name: "503 SlowDown", s3: errorResponse(503, "SlowDown") },
+  { name: "500", s3: errorResponse(500, "InternalError"), disk: onCall("before", noResponse) },
   {
-    ...{ name: "403", s3: errorAnswer(403, "AccessDenied") },
+    ...{ name: "403", s3: errorResponse(403, "AccessDenied") },
     disk: onCall("before", () => new StoreError("denied", "The store refused")),
   },
-  { name: "200, empty", s3: onRequests({ kind: "answer", status: 200, body: "" }) },
+  { name: "200, empty", s3: onRequests({ kind: "response", status: 200, body: "" }) },
   {
     name: "200, HTML",
     s3: onRequests({
-      ...{ kind: "answer", status: 200, body: "<html><body><h1>It works</h1></body></html>" },
+      ...{ kind: "response", status: 200, body: "<html><body><h1>It works</h1></body></html>" },
       headers: { "content-type": "text/html" },
     }),
   },
@@ -136,7 +136,7 @@ export const FAULTS: readonly Fault[] = [
       for (const key of others) await bucket.remove(key);
       const entry = `<Error><Key>${kept}</Key><Code>InternalError</Code><Message>injected</Message></Error>`;
       const { hits } = proxy.setFault({
-        ...{ kind: "answer", match: parts.step.match, status: 200, body: `<DeleteResult>${entry}</DeleteResult>` },
+        ...{ kind: "response", match: parts.step.match, status: 200, body: `<DeleteResult>${entry}</DeleteResult>` },
       });
       return { hits, heal: proxy.heal };
     },
@@ -166,7 +166,7 @@ export const FAULTS: readonly Fault[] = [
       const { proxy } = proxied(rig);
       // The first page comes, the second does not.
       const match = { ...step.match, query: /continuation-token=.*list-type=2/ };
-      const { hits } = proxy.setFault({ kind: "answer", status: 500, match });
+      const { hits } = proxy.setFault({ kind: "response", status: 500, match });
       return { hits, heal: proxy.heal };
     },
   },

@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { describeRoutes } from "../../../lib/api/table.ts";
 import { startDevIssuer } from "../../../lib/auth/dev_issuer.ts";
 import { SCOPES } from "../../../lib/books/principals.ts";
-import { type Answer, temporaryFolder, testConfig } from "../../help/app.ts";
+import { type ApiResponse, temporaryFolder, testConfig } from "../../help/app.ts";
 import { type PeopleApp, type Person, startPeopleApp } from "../../help/people.ts";
 import {
   HELD_BACK,
@@ -142,25 +142,29 @@ test("every route responds to every caller as the matrix says", async (t) => {
   for (const row of SECURITY_MATRIX) {
     await t.test(row.route, async () => {
       const scene = await makeScene(cast);
-      const ask = (headers: Headers): Promise<Answer> =>
+      const ask = (headers: Headers): Promise<ApiResponse> =>
         its.call(row.route.split(" ")[0] ?? "", row.path(scene), { key: "", body: row.body?.(scene), headers });
       const secrets = [scene.workspace, scene.upload, scene.deletedUpload, scene.workflow, scene.member];
-      const leaks = (answer: Answer): boolean => secrets.some((secret) => answer.text.includes(secret));
+      const leaks = (response: ApiResponse): boolean => secrets.some((secret) => response.text.includes(secret));
 
       for (const who of REFUSED) {
-        const answer = await ask(refused[who]);
-        assert.equal(answer.status, 401, `${who}: ${answer.text}`);
-        assert.equal(answer.headers["www-authenticate"], "Bearer", who);
+        const response = await ask(refused[who]);
+        assert.equal(response.status, 401, `${who}: ${response.text}`);
+        assert.equal(response.headers["www-authenticate"], "Bearer", who);
         const code = who.startsWith("session") ? "UNAUTHORIZED" : "INVALID_API_KEY";
-        assert.equal(answer.json.error.code, code, who);
-        assert.ok(!leaks(answer), who);
+        assert.equal(response.json.error.code, code, who);
+        assert.ok(!leaks(response), who);
       }
       const held = await heldBackHeaders(cast, row, scene);
       for (const who of HELD_BACK) {
         const expected = row.expected[who];
-        const answer = await ask(held[who]);
-        assert.equal(answer.status, expected === "own" ? row.expected["who may"] : expected, `${who}: ${answer.text}`);
-        if (expected === "own" || answer.status >= 400) assert.ok(!leaks(answer), `${who}: ${answer.text}`);
+        const response = await ask(held[who]);
+        assert.equal(
+          response.status,
+          expected === "own" ? row.expected["who may"] : expected,
+          `${who}: ${response.text}`,
+        );
+        if (expected === "own" || response.status >= 400) assert.ok(!leaks(response), `${who}: ${response.text}`);
       }
     });
   }
@@ -175,21 +179,21 @@ test("routes that ask for no credential treat everyone alike", async (t) => {
   for (const [route, expected] of Object.entries(PUBLIC_ROUTES)) {
     const [method = "", pattern = ""] = route.split(" ");
     for (const headers of [...Object.values(refused), bearer(its.owner.key)]) {
-      const answer = await its.call(method, pattern.endsWith("*") ? pathname : pattern, { key: "", headers });
-      assert.equal(answer.status, expected, `${route}: ${answer.text}`);
+      const response = await its.call(method, pattern.endsWith("*") ? pathname : pattern, { key: "", headers });
+      assert.equal(response.status, expected, `${route}: ${response.text}`);
     }
   }
 });
 
 /** All of a response but what names the request itself. */
-function sameness({ status, headers, json }: Answer): unknown {
+function sameness({ status, headers, json }: ApiResponse): unknown {
   const { "x-request-id": _id, date: _date, ...rest } = headers;
   return { status, headers: rest, json: { ...json, meta: null } };
 }
 
 const UNKNOWN = "01890a5d-ac96-774b-bcce-b302099a8057";
 
-test("NO-LEAK: a foreign id, a deleted one and one that never was get the same answer from every route", async (t) => {
+test("NO-LEAK: a foreign id, a deleted one and one that never was get the same response from every route", async (t) => {
   const its = await startPeopleApp(t, { cleansInBackground: false });
   const cast = await castPeople(its);
   const { stranger, founder } = cast;
@@ -222,7 +226,7 @@ test("NO-LEAK: a foreign id, a deleted one and one that never was get the same a
         // Workflows are asked for in a workspace: without the header the response is 400, whatever the id.
         if (row.route.includes("/workflows/") && who === "session") continue;
         const method = row.route.split(" ")[0] ?? "";
-        const ask = (scene: MatrixScene): Promise<Answer> =>
+        const ask = (scene: MatrixScene): Promise<ApiResponse> =>
           its.call(method, row.path(scene), { key: "", body: row.body?.(foreign), headers });
         const expected = await ask(unknown);
         assert.equal(expected.status, 404, `${who}: ${expected.text}`);
@@ -235,7 +239,7 @@ test("NO-LEAK: a foreign id, a deleted one and one that never was get the same a
     const own = await its.createUpload();
     await its.put(own.uploadUrl, "bytes");
     const asSession = (workspace: string) => stranger.call("GET", "/api/v1/uploads", { workspace });
-    const asks: ((scene: MatrixScene) => Promise<Answer>)[] = [
+    const asks: ((scene: MatrixScene) => Promise<ApiResponse>)[] = [
       ({ workspace }) => asSession(workspace),
       ({ workflow }) => its.call("GET", `/api/v1/uploads?context_id=${workflow}`),
       ({ upload }) => its.call("GET", `/api/v1/usage/storage-events?upload_id=${upload}`),
@@ -257,7 +261,7 @@ test("NO-LEAK: a foreign id, a deleted one and one that never was get the same a
   await t.test("as a member of one's own workspace", async () => {
     const workspace = await its.makeWorkspace(stranger);
     for (const method of ["PATCH", "DELETE"]) {
-      const ask = (id: string): Promise<Answer> =>
+      const ask = (id: string): Promise<ApiResponse> =>
         stranger.call(method, `/api/v1/workspaces/${workspace}/members/${id}`, { body: { role: "viewer" } });
       const expected = await ask(UNKNOWN);
       assert.equal(expected.status, 404);
