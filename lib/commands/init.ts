@@ -23,8 +23,8 @@ async function init(args: Arguments, terminal: Terminal): Promise<void> {
   const config = readConfig(terminal.env);
   const storageBytesQuota = quota ?? config.defaultQuotaBytes;
   await makeDataFolder(config.dataDir);
-  checkHoldsNoObjects(config.dataDir);
   const isThere = hasDatabase(config.dataDir);
+  if (!isThere) checkHoldsNoObjects(config.dataDir);
   const lock = await lockToInit(config, isThere);
   try {
     // Opened without an upgrade or a repair: a directory that is refused is left as it is.
