@@ -189,7 +189,7 @@ test("without url_signing.key serve makes a new one and says that older URLs are
   assert.equal(existsSync(key), false, "doctor changes nothing");
 
   const second = await serveProgram(t, dataDir);
-  assert.match(second.stderr(), /"msg":"signing_key_made".*URLs that were given out before are void/);
+  assert.match(second.stderr(), /"msg":"signing_key_made".*URLs given out before are void/);
   const { pathname, search } = new URL(old);
   assert.equal((await second.call("GET", `${pathname}${search}`)).status, 403);
   const { download_url: url } = (await second.call("GET", `/api/v1/uploads/${id}`, owner)).json.data;
