@@ -5,12 +5,13 @@ import { createAuth } from "./auth/auth.ts";
 import { createKeyUses, type KeyUses } from "./auth/key_uses.ts";
 import { createRateLimit } from "./auth/rate_limit.ts";
 import { createSessions, type Sessions } from "./auth/sessions.ts";
+import type { Books } from "./books/books.ts";
 import { installationPrefix } from "./books/object_keys.ts";
 import type { Permission } from "./books/permissions.ts";
 import type { Principal } from "./books/principals.ts";
 import { createReserve } from "./books/sqlite/db/reserve.ts";
 import { takeServeLock } from "./books/sqlite/db/serve_lock.ts";
-import { type Books, openBooks } from "./books/sqlite/open_books.ts";
+import { openBooks } from "./books/sqlite/open_books.ts";
 import type { Config } from "./config/config.ts";
 import { checkInitialised } from "./data_dir/data_dir.ts";
 import { directoryIdOf } from "./data_dir/directory_id.ts";
@@ -38,6 +39,8 @@ export interface AppOptions {
   onFatal: (error: unknown) => void;
   /** False: the cleaner runs only when it is told to, pass by pass. */
   cleansInBackground?: boolean;
+  /** Opens the books, for tests that reach into their engine. */
+  openBooks?: typeof openBooks;
   /** Wraps the store, for tests that make it fail. */
   wrapStore?: (objects: ObjectStore) => ObjectStore;
   /** How long a confirm may take; by default from the store's own time-outs. */
@@ -90,7 +93,7 @@ export async function openApp(options: AppOptions): Promise<App> {
     const { createMetrics } = await import("./metrics/metrics.ts");
     const metrics = createMetrics({ store: config.store, now });
     closers.push(metrics.close);
-    const books = openBooks({
+    const books = (options.openBooks ?? openBooks)({
       config,
       log,
       now,

@@ -1,5 +1,6 @@
 import { createInterface } from "node:readline/promises";
-import { type Books, type BooksOptions, openBooks } from "../books/sqlite/open_books.ts";
+import type { Books } from "../books/books.ts";
+import { type BooksOptions, openBooks } from "../books/sqlite/open_books.ts";
 import { type Config, readConfig } from "../config/config.ts";
 import { checkInitialised } from "../data_dir/data_dir.ts";
 import { createLog, type Log, logTo } from "../log.ts";

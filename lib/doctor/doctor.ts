@@ -1,5 +1,6 @@
+import type { Books } from "../books/books.ts";
 import { findServer } from "../books/sqlite/db/serve_lock.ts";
-import { type Books, openBooks } from "../books/sqlite/open_books.ts";
+import { openBooks } from "../books/sqlite/open_books.ts";
 import type { StorePlace } from "../books/stores.ts";
 import type { Config } from "../config/config.ts";
 import { checkInitialised } from "../data_dir/data_dir.ts";

@@ -4,6 +4,7 @@ import { type TestContext, test } from "node:test";
 import { createIdempotency, createIdempotencyMemory } from "../../lib/books/sqlite/idempotency.ts";
 import { DATABASE_FILE } from "../../lib/data_dir/layout.ts";
 import type { TestApp } from "../help/app.ts";
+import { engineOf } from "../help/engine.ts";
 import { noResponse } from "../help/faulty_store.ts";
 import { assertKeyRefused, FILE, OTHER_REQUEST, startKeyedApp, UPLOADS } from "../help/keyed_app.ts";
 import { startPeopleApp } from "../help/people.ts";
@@ -301,7 +302,8 @@ test("for 24 hours, and no longer: then the key is as good as new", async (t) =>
 
 test("the cleaner removes expired keys, in steps, and only them; not while the clock is in doubt", async (t) => {
   const its = await startKeyedApp(t);
-  const { idempotency, db } = its.app.books;
+  const { idempotency } = its.app.books;
+  const { db } = engineOf(its.app);
   const memory = createIdempotencyMemory(db, { now: its.clock.now, keysMax: 10_000 });
   const request = { callerId: "c", requestSha256: "0".repeat(64) };
   const fill = (count: number, name: string) =>

@@ -4,6 +4,7 @@ import { test } from "node:test";
 import { createLedger } from "../../lib/books/sqlite/ledger.ts";
 import { DATABASE_FILE } from "../../lib/data_dir/layout.ts";
 import { type Json, startTestApp, type TestApp } from "../help/app.ts";
+import { engineOf } from "../help/engine.ts";
 import { queryPlans } from "../help/query_plans.ts";
 
 const EVENTS = "/api/v1/usage/storage-events";
@@ -137,7 +138,7 @@ test("the search for one kind finds the same in steps of any length", async (t) 
   }
   const { workspaceId } = app.owner;
   for (const stepRows of [1, 2, 3, 4, 1_000]) {
-    const ledger = createLedger(app.app.books.db, { stepRows });
+    const ledger = createLedger(engineOf(app.app).db, { stepRows });
     const seqs = async (kind: "charge" | "release" | "adjust", limit: number, beforeSeq?: number) =>
       (await ledger.list(workspaceId, { kind, limit, beforeSeq })).map(({ seq }) => seq);
     assert.deepEqual(await seqs("charge", 10), [9, 6, 4, 1]);

@@ -1,8 +1,12 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { test } from "node:test";
+import { createContexts } from "../../lib/books/sqlite/contexts.ts";
+import { createIdempotencyMemory } from "../../lib/books/sqlite/idempotency.ts";
+import { createKeyRows } from "../../lib/books/sqlite/key_rows.ts";
 import { createMembershipRows } from "../../lib/books/sqlite/membership_rows.ts";
 import { createRemovalEntries } from "../../lib/books/sqlite/removals.ts";
+import { createRights } from "../../lib/books/sqlite/rights.ts";
 import { createUploadRows } from "../../lib/books/sqlite/upload_rows.ts";
 import { createUploadViews } from "../../lib/books/sqlite/upload_views.ts";
 import { createUploads } from "../../lib/books/sqlite/uploads.ts";
@@ -11,6 +15,7 @@ import { createWorkspaceRows } from "../../lib/books/sqlite/workspace_rows.ts";
 import { DATABASE_FILE } from "../../lib/data_dir/layout.ts";
 import { newId } from "../../lib/ids.ts";
 import type { ApiResponse, Json } from "../help/app.ts";
+import { engineOf } from "../help/engine.ts";
 import { type PeopleApp, type Person, startPeopleApp, wordsOf } from "../help/people.ts";
 import { initProgram, runProgram } from "../help/process.ts";
 import { queryPlans } from "../help/query_plans.ts";
@@ -218,7 +223,11 @@ test("a workspace has so many members and no more", async (t) => {
 
 test("finding someone by address, a person's workspaces, or what is to be emptied, walks no table", async (t) => {
   const app = await startPeopleApp(t);
-  const { rights, contexts, unconfirmed, memory } = app.app.books;
+  const { db: own, unconfirmed } = engineOf(app.app);
+  const memberships = createMembershipRows(own);
+  const rights = createRights({ keys: createKeyRows(own, Date.now), memberships, now: Date.now });
+  const contexts = createContexts(own, { memberships });
+  const memory = createIdempotencyMemory(own, { now: Date.now, keysMax: 1 });
   const options = { uploadUrlTtlMs: 1, pendingTtlMs: 1 };
   const plans = queryPlans(join(app.dataDir, DATABASE_FILE), (db) => {
     createUserRows(db);

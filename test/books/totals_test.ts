@@ -3,6 +3,7 @@ import { test } from "node:test";
 import { createOutboxReader } from "../../lib/books/sqlite/outbox.ts";
 import { createTotals } from "../../lib/books/sqlite/totals.ts";
 import { DATABASE_FILE } from "../../lib/data_dir/layout.ts";
+import { engineOf } from "../help/engine.ts";
 import { startFaultyApp } from "../help/faulty_app.ts";
 import { queryPlans } from "../help/query_plans.ts";
 
@@ -43,8 +44,8 @@ test("the totals are those of plain SQL, however short the steps", async (t) => 
   assert.deepEqual(plain, { bytesUsed: 6, uploadsPending: 15, bytesPendingStated: 3_610 });
   for (const stepRows of [1, 2, 3, 1_000]) {
     const steps = { stepRows, keptFactor: 0 };
-    const reader = createOutboxReader(app.books.db, steps);
-    const totals = await createTotals(app.books.db, { outbox: reader, ...steps }).read(nowMs);
+    const reader = createOutboxReader(engineOf(app).db, steps);
+    const totals = await createTotals(engineOf(app).db, { outbox: reader, ...steps }).read(nowMs);
     const outbox = { due: 1, failing: 1, waiting: 1, oldestDueSinceMs: nowMs - 5_000, deletedOverdue: 0 };
     assert.deepEqual(totals, { ...plain, outbox }, `${stepRows} rows a step`);
   }
@@ -57,9 +58,9 @@ test("those who ask at once share one reading; a long one is kept, a short one i
   const { outbox } = app.books;
   const [one, other] = [outbox.read(0), outbox.read(0)];
   assert.equal(one, other);
-  const short = createTotals(app.books.db, { outbox });
+  const short = createTotals(engineOf(app).db, { outbox });
   assert.equal((await short.read(0)).bytesUsed, 1);
-  const long = createTotals(app.books.db, { outbox, stepRows: 1, keptFactor: 1e6 });
+  const long = createTotals(engineOf(app).db, { outbox, stepRows: 1, keptFactor: 1e6 });
   // Each takes a step of its own.
   for (let i = 0; i < 10; i++) await its.addOwner();
   for (let i = 0; i < 10; i++) await confirmedUpload("2");

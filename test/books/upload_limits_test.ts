@@ -10,6 +10,7 @@ import { createUploadRows } from "../../lib/books/sqlite/upload_rows.ts";
 import { DATABASE_FILE } from "../../lib/data_dir/layout.ts";
 import { silentLog, startTestApp, type TestApp } from "../help/app.ts";
 import { afterwards } from "../help/db.ts";
+import { engineOf } from "../help/engine.ts";
 import { startPeopleApp } from "../help/people.ts";
 import { queryPlans } from "../help/query_plans.ts";
 import { EMBEDDED_ONLY, IS_S3 } from "../help/test_store.ts";
@@ -124,8 +125,7 @@ test("a workspace has 64 PUTs in flight at most, and another's are taken meanwhi
 });
 
 const UPLOADS = "/api/v1/uploads";
-const staged = (app: TestApp, ownerId = app.owner.workspaceId) =>
-  app.app.books.unconfirmed.figuresOf(ownerId).stagedBytes;
+const staged = (app: TestApp, ownerId = app.owner.workspaceId) => app.app.books.staging.stagedBytes(ownerId);
 
 /** PUTs so many bytes without announcing how many, and returns the status. */
 function putChunked(url: string, bytes: number): Promise<number> {
@@ -229,12 +229,15 @@ test("a PUT that is sent again while the first ones still hang counts once", EMB
 
 test("when a transaction fails, what was counted inside it is counted again", async (t) => {
   const app = await startTestApp(t, { env: { STOWAGE_PENDING_UPLOADS_MAX: "20" } });
-  const { db, uploads, unconfirmed } = app.app.books;
+  const { db, books, unconfirmed } = engineOf(app.app);
   const ids = await Promise.all(Array.from({ length: 20 }, async () => (await app.createUpload()).id));
   unconfirmed.forget(app.owner);
   // An upload is deleted, its owner's are counted, and then the transaction is undone, as a full disk would undo it.
   const failed = await Promise.allSettled([
-    uploads.remove({ ...app.owner, authKind: "api_key", scopes: [], checkedAtMs: performance.now() }, ids[0] ?? ""),
+    books.uploads.remove(
+      { ...app.owner, authKind: "api_key", scopes: [], checkedAtMs: performance.now() },
+      ids[0] ?? "",
+    ),
     db.write(() => unconfirmed.figuresOf(app.owner.workspaceId).uploads),
     db.write(() => void db.prepare("ROLLBACK").run()),
   ]);
@@ -273,7 +276,7 @@ test(
     assert.equal((await second.put(again.uploadUrl, "x".repeat(31))).status, 429);
     assert.equal((await second.put(again.uploadUrl, "x".repeat(30))).status, 200);
     // As if neither note had been written in time.
-    await second.app.books.unconfirmed.flushNotes();
+    await second.app.books.staging.flush();
     second.sql.prepare("UPDATE uploads SET staged_size_bytes = NULL").run();
     await second.close();
 
@@ -283,7 +286,7 @@ test(
     assert.equal(staged(third), 100);
     const { uploadUrl: url } = await third.createUpload();
     assert.equal((await third.put(url, "x")).status, 429);
-    await third.app.books.unconfirmed.flushNotes();
+    await third.app.books.staging.flush();
     const row = third.sql.prepare("SELECT staged_size_bytes FROM uploads WHERE id = ?").pluck().get(id);
     assert.equal(row, 70);
   },

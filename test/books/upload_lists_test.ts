@@ -7,6 +7,7 @@ import { createUploadLists } from "../../lib/books/sqlite/upload_lists.ts";
 import type { UploadFilter } from "../../lib/books/uploads.ts";
 import { DATABASE_FILE } from "../../lib/data_dir/layout.ts";
 import { type Json, startTestApp, type TestApp } from "../help/app.ts";
+import { engineOf } from "../help/engine.ts";
 import { queryPlans } from "../help/query_plans.ts";
 import { insertUploads, type UploadRow } from "../help/upload_rows.ts";
 
@@ -80,7 +81,7 @@ test("every page and total is that of plain SQL, however short the steps", async
          AND (:contextId IS NULL OR context_id = :contextId) ORDER BY created_at_ms DESC, id DESC`)
     .pluck();
   for (const stepRows of [1, 2, 3, 7, 16, 1_000]) {
-    const lists = createUploadLists(app.app.books.db, { stepRows });
+    const lists = createUploadLists(engineOf(app.app).db, { stepRows });
     for (const principal of [key, person]) {
       for (const filter of filters) {
         const { workspaceId, userId } = principal;
@@ -112,7 +113,7 @@ test("a workflow's uploads are in one order, bound or named, however short the s
     .pluck()
     .all(app.owner.workspaceId);
   for (const stepRows of [1, 2, 9, 20, 1_000]) {
-    const lists = createUploadLists(app.app.books.db, { stepRows });
+    const lists = createUploadLists(engineOf(app.app).db, { stepRows });
     for (const limit of [1, 4, 100]) {
       for (const offset of [0, 1, 5, 17, 100]) {
         const page = await lists.listOfWorkflow(key, { workflowId: workflow, definitionJson }, { offset, limit });
@@ -150,7 +151,7 @@ test("no statement reads more entries than a step has, and between steps others 
     .pluck();
   let [statements, together, mostTogether] = [0, 0, 0];
   const lists = createUploadLists(
-    watched(app.app.books.db, (sql, params) => {
+    watched(engineOf(app.app).db, (sql, params) => {
       if (!/:beforeId/.test(sql)) return;
       statements++;
       // A read that is woken goes on in a tick of its own.
@@ -219,7 +220,7 @@ test("a context of another workspace takes the same work as one that is not ther
   const workflow = app.sql.prepare("SELECT id FROM contexts WHERE workspace_id = ?").pluck().get(other.workspaceId);
   const ran: string[] = [];
   const lists = createUploadLists(
-    watched(app.app.books.db, (sql) => void ran.push(sql)),
+    watched(engineOf(app.app).db, (sql) => void ran.push(sql)),
     { stepRows: 2 },
   );
   const work = async (contextId: string): Promise<string[]> => {
@@ -298,7 +299,7 @@ test("those who list at once share a long count; a long one is kept, a short one
   let counts = 0;
   const lists = (stepRows: number) =>
     createUploadLists(
-      watched(app.app.books.db, (sql) => {
+      watched(engineOf(app.app).db, (sql) => {
         if (/count\(\*\)/.test(sql)) counts++;
       }),
       { stepRows, keptFactor: 1e9 },

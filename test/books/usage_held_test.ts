@@ -42,7 +42,7 @@ async function start(t: TestContext, store: "disk" | "minio"): Promise<Watched |
     figures,
     async scanned() {
       await cleaner.scanStaging();
-      await books.unconfirmed.flushNotes();
+      await books.staging.flush();
       const shown = await figures();
       const { bytes_used = 0, bytes_pending_stored = 0, bytes_awaiting_removal = 0 } = shown;
       const objects = await raw.objects();

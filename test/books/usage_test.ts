@@ -6,6 +6,7 @@ import { createUsage } from "../../lib/books/sqlite/usage.ts";
 import type { Usage } from "../../lib/books/usage.ts";
 import { DATABASE_FILE } from "../../lib/data_dir/layout.ts";
 import { type Json, startTestApp, type TestApp, type TestClock, testClock } from "../help/app.ts";
+import { engineOf } from "../help/engine.ts";
 import { queryPlans } from "../help/query_plans.ts";
 import { IS_S3 } from "../help/test_store.ts";
 
@@ -381,7 +382,7 @@ test("figures are the same in steps of any length", async (t) => {
     { startMs: dayMs - 10 * DAY_MS, endMs: dayMs - 9 * DAY_MS },
   ];
   for (const stepRows of [1, 2, 3, 4, 5, 1_000]) {
-    const usage = createUsage(app.app.books.db, { stepRows });
+    const usage = createUsage(engineOf(app.app).db, { stepRows });
     assert.deepEqual(await usage.scriptFigures(workspaceId, spans), [
       { characters: 6 + 7 + 8, lines: 3 },
       { characters: 9 + 10 + 11 + 12, lines: 4 },
@@ -404,9 +405,9 @@ test("a long outbox is not read anew for each request, a short one is", async (t
   const ids = [(await app.confirmedUpload("1")).id, (await app.confirmedUpload("22")).id];
   const removeNext = () => app.sql.prepare("DELETE FROM uploads WHERE id = ?").run(ids.shift());
   const awaiting = async (usage: Usage) => (await usage.storageFigures(app.owner.workspaceId)).bytesAwaitingRemoval;
-  const inOneStep = createUsage(app.app.books.db, { outboxKeptFactor: 10_000 });
-  const kept = createUsage(app.app.books.db, { stepRows: 1, outboxKeptFactor: 10_000 });
-  const forgotten = createUsage(app.app.books.db, { stepRows: 1, outboxKeptFactor: 0 });
+  const inOneStep = createUsage(engineOf(app.app).db, { outboxKeptFactor: 10_000 });
+  const kept = createUsage(engineOf(app.app).db, { stepRows: 1, outboxKeptFactor: 10_000 });
+  const forgotten = createUsage(engineOf(app.app).db, { stepRows: 1, outboxKeptFactor: 0 });
   removeNext();
   for (const usage of [inOneStep, kept, forgotten]) assert.equal(await awaiting(usage), 1);
   removeNext();

@@ -5,6 +5,7 @@ import { createWorkflowList } from "../../lib/books/sqlite/workflow_list.ts";
 import type { WorkflowFilter } from "../../lib/books/workflows.ts";
 import { DATABASE_FILE } from "../../lib/data_dir/layout.ts";
 import { startTestApp, type TestApp } from "../help/app.ts";
+import { engineOf } from "../help/engine.ts";
 import { queryPlans } from "../help/query_plans.ts";
 
 type Order = WorkflowFilter["order"];
@@ -38,7 +39,7 @@ test("workflows are in the order of plain SQL, however short the steps", async (
     ],
   ];
   for (const stepRows of [1, 2, 5, 22, 1_000]) {
-    const list = createWorkflowList(app.app.books.db, { stepRows });
+    const list = createWorkflowList(engineOf(app.app).db, { stepRows });
     for (const [order, orderBy] of orders) {
       for (const search of [undefined, "B", "c 1", "none"]) {
         const wanted = app.sql
@@ -64,7 +65,7 @@ test("workflows are in the order of plain SQL, however short the steps", async (
 test("a workflow that changes while the list is read is on it once", async (t) => {
   const app = await startTestApp(t);
   insertWorkflows(app, 6);
-  const list = createWorkflowList(app.app.books.db, { stepRows: 1 });
+  const list = createWorkflowList(engineOf(app.app).db, { stepRows: 1 });
   const order: Order = [{ by: "updated_at", direction: "desc" }];
   const reading = list(app.owner.workspaceId, { ...everything, order });
   // The first step has been made: what it read moves behind all others.

@@ -48,7 +48,7 @@ test("the README's lines for a checksum work as pasted after its walk-through", 
   assert.equal(stderr, "");
   const { data } = JSON.parse(stdout.trim().split("\n").at(-1) ?? "");
   assert.deepEqual(Object.keys(data.upload_headers), ["x-amz-checksum-sha256"]);
-  await app.books.unconfirmed.flushNotes();
+  await app.books.staging.flush();
   const stored = sql.prepare("SELECT staged_size_bytes FROM uploads WHERE id = ?").pluck().get(data.upload.id);
   assert.equal(stored, 19, "its bytes were taken");
 });

@@ -12,6 +12,7 @@ import { DATABASE_FILE } from "../../lib/data_dir/layout.ts";
 import { createLog, type Log } from "../../lib/log.ts";
 import type { ObjectStore } from "../../lib/store/objects.ts";
 import { afterwards } from "./db.ts";
+import { openTestBooks } from "./engine.ts";
 import { type RawStore, rawDiskStore } from "./raw_store.ts";
 import { createResponseCheck } from "./response_check.ts";
 import { isFolderRace, testBucket } from "./test_store.ts";
@@ -152,6 +153,7 @@ export async function startTestApp(t: TestContext, options: TestAppOptions = {})
     onFatal: (error) => {
       throw error;
     },
+    openBooks: openTestBooks,
     ...time,
     ...appOptions,
     wrapStore: (objects) => wrapStore(wrapPresigning(objects)),

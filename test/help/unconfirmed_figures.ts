@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import type Database from "better-sqlite3";
 import type { App } from "../../lib/app.ts";
+import { engineOf } from "./engine.ts";
 
 /** An owner's figures from the tables, by plain SQL and independent of the service's own counting. */
 function tableFigures(sql: Database.Database, ownerId: string) {
@@ -21,12 +22,12 @@ function tableFigures(sql: Database.Database, ownerId: string) {
 
 /** Asserts that what the service remembers of an owner is what lies in the tables. */
 export async function checkUnconfirmed(
-  { books }: App,
+  app: App,
   sql: Database.Database,
   { ownerId, onS3 }: { ownerId: string; onS3: boolean },
 ): Promise<void> {
-  await books.unconfirmed.flushNotes();
-  const { uploads, bytes, stagedBytes, heldUploads, heldBytes } = books.unconfirmed.figuresOf(ownerId);
+  await app.books.staging.flush();
+  const { uploads, bytes, stagedBytes, heldUploads, heldBytes } = engineOf(app).unconfirmed.figuresOf(ownerId);
   const tables = tableFigures(sql, ownerId);
   const remembered = { uploads, bytes, stagedBytes, heldUploads, heldBytes };
   // The embedded store refuses a PUT whose upload is gone: nothing is held.

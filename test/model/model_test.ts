@@ -139,7 +139,7 @@ test(`the books are the model's after each of ${STEPS} random steps`, async (t) 
   async function checkFigures(workspace: ModelWorkspace): Promise<void> {
     const { workspaceId: ownerId } = workspace.owner;
     // Counted at once, before any note of it is written.
-    if (!IS_S3) assert.equal(its.app.books.unconfirmed.figuresOf(ownerId).stagedBytes, model.stagedBytes(workspace));
+    if (!IS_S3) assert.equal(its.app.books.staging.stagedBytes(ownerId), model.stagedBytes(workspace));
     await checkUnconfirmed(its.app, its.sql, { ownerId, onS3: IS_S3 });
   }
 

@@ -6,6 +6,7 @@ import { refuseUnsound } from "../../lib/books/sqlite/db/soundness.ts";
 import { DATABASE_FILE } from "../../lib/data_dir/layout.ts";
 import { silentLog } from "../help/app.ts";
 import { checkBooks } from "../help/books.ts";
+import { engineOf } from "../help/engine.ts";
 import type { FaultyApp } from "../help/faulty_app.ts";
 import { fillDisk } from "../help/operator.ts";
 import type { Random } from "../help/random.ts";
@@ -88,12 +89,12 @@ export function createBooksOperator({ its, whileStopped, model, random, disk }: 
   /** Writes more than is left in the log while nothing else is written, so that the service copies it and begins another. */
   async function writeUntilCopied(): Promise<void> {
     const { app, sql } = its();
-    const rename = app.books.db.prepare<[string]>("UPDATE users SET name = ?");
+    const rename = engineOf(app).db.prepare<[string]>("UPDATE users SET name = ?");
     const started = sql.prepare<[], string>("SELECT log_start_json FROM installation").pluck();
     const before = started.get();
-    await app.books.db.writeStatement(() => rename.run("x".repeat(LOG_BYTES)));
+    await engineOf(app).db.writeStatement(() => rename.run("x".repeat(LOG_BYTES)));
     await until(() => started.get() !== before, "another log is begun");
-    await app.books.db.writeStatement(() => rename.run("user"));
+    await engineOf(app).db.writeStatement(() => rename.run("user"));
   }
 
   /** The disk is filled to its end, also over a restart: reads and deletes go on, and nothing is lost or half done. */

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import type { ApiResponse } from "../help/app.ts";
+import { engineOf } from "../help/engine.ts";
 import { type FaultyApp, LEASE_MS } from "../help/faulty_app.ts";
 import { noResponse, type StoreCall } from "../help/faulty_store.ts";
 import type { Random } from "../help/random.ts";
@@ -141,7 +142,7 @@ export function createWorld(parts: WorldParts) {
 
   /** Another process has written to the database: what the service remembers of the workspace may be too much. */
   function countAnew({ owner }: ModelWorkspace): void {
-    its.app.books.unconfirmed.forget(owner);
+    engineOf(its.app).unconfirmed.forget(owner);
   }
 
   return {

@@ -1,9 +1,9 @@
 import type { Config } from "../../config/config.ts";
 import type { Log } from "../../log.ts";
-import type { Books as Contract } from "../books.ts";
+import type { Books } from "../books.ts";
 import { createAudit } from "./audit.ts";
 import { createContexts } from "./contexts.ts";
-import { type DbOptions, openDb } from "./db/db.ts";
+import { type Db, type DbOptions, openDb } from "./db/db.ts";
 import { measuredDb } from "./db/measured_db.ts";
 import { createDeletions } from "./deletions.ts";
 import { createIdempotency, createIdempotencyMemory } from "./idempotency.ts";
@@ -19,7 +19,7 @@ import { createRemovedObjects } from "./removed_objects.ts";
 import { createRights } from "./rights.ts";
 import { createStaging } from "./staging.ts";
 import { createTotals } from "./totals.ts";
-import { createUnconfirmed } from "./unconfirmed.ts";
+import { createUnconfirmed, type Unconfirmed } from "./unconfirmed.ts";
 import { createUploadRows } from "./upload_rows.ts";
 import { createUploadViews } from "./upload_views.ts";
 import { createUploads } from "./uploads.ts";
@@ -41,15 +41,27 @@ export interface BooksOptions {
   onFatal: (error: unknown) => void;
   /** Called when a write finds the disk full. */
   onFull?: DbOptions["onFull"];
-  /** Told of every group of writes, for metrics. */
+  /** Called after each group of writes, for metrics. */
   onGroup?: DbOptions["onGroup"];
 }
 
-/** The contract, and what callers still use beside it. */
-export type Books = ReturnType<typeof openBooks>;
+/** The books, and the parts of their engine that tests break and inspect. */
+export interface Engine {
+  books: Books;
+  db: Db;
+  unconfirmed: Unconfirmed;
+}
 
-/** Opens the database and everything that stands on it alone: what `serve` and the commands share. */
-export function openBooks({ config, log, now, migrate, holdsLock, onFatal, onFull, onGroup }: BooksOptions) {
+/**
+ * Opens the database of a data directory. Throws `storage_unavailable` if the file cannot be used, and an `AppError` that
+ * says what to do if it is newer than the program, or older and `migrate` is false.
+ */
+export function openBooks(options: BooksOptions): Books {
+  return openEngine(options).books;
+}
+
+/** Opens the same books as `openBooks`, for tests that need the engine's parts too. */
+export function openEngine({ config, log, now, migrate, holdsLock, onFatal, onFull, onGroup }: BooksOptions): Engine {
   const db = openDb({
     ...{ dataDir: config.dataDir, minFreeBytes: config.minFreeBytes, log, migrate, holdsLock, onFatal, onFull },
     onGroup(group) {
@@ -57,9 +69,9 @@ export function openBooks({ config, log, now, migrate, holdsLock, onFatal, onFul
       onGroup?.(group);
     },
   });
-  // The embedded store looks for the row before it keeps a PUT.
+  // The embedded store checks for the row before it keeps a PUT.
   const urlsOutliveUploads = config.store !== "disk";
-  // What goes on in the background steps aside for requests in proportion to what it has used itself.
+  // Background work steps aside for requests in proportion to the time that it has used itself.
   const background = measuredDb(db);
   const installation = createInstallation(db, now);
   const installationId = installation.id;
@@ -84,7 +96,7 @@ export function openBooks({ config, log, now, migrate, holdsLock, onFatal, onFul
   const memory = createIdempotencyMemory(db, { now, keysMax: config.idempotencyKeysMax });
   const contexts = createContexts(db, { memberships });
   const outbox = createOutboxReader(db);
-  const books: Contract = {
+  const books: Books = {
     installationId,
     uploads: createUploads(db, {
       ...{ background, rows, views, entries, memory, unconfirmed, rights, contexts, workspaces, memberships },
@@ -118,6 +130,5 @@ export function openBooks({ config, log, now, migrate, holdsLock, onFatal, onFul
     checkWritable: installation.checkWritable,
     close: db.close,
   };
-  // The engine's own parts are for tests that break them.
-  return { ...books, db, rights, memory, contexts, memberships, unconfirmed };
+  return { books, db, unconfirmed };
 }

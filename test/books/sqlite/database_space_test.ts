@@ -1,10 +1,14 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { test } from "node:test";
+import { createKeyRows } from "../../../lib/books/sqlite/key_rows.ts";
+import { createMembershipRows } from "../../../lib/books/sqlite/membership_rows.ts";
+import { createRights } from "../../../lib/books/sqlite/rights.ts";
 import { createWorkflows } from "../../../lib/books/sqlite/workflows.ts";
 import { createWorkspaceRows } from "../../../lib/books/sqlite/workspace_rows.ts";
 import { DATABASE_FILE } from "../../../lib/data_dir/layout.ts";
 import { type ApiResponse, startTestApp, type TestApp } from "../../help/app.ts";
+import { engineOf } from "../../help/engine.ts";
 import { stillClock } from "../../help/faulty_app.ts";
 import { FILE, startKeyedApp, UPLOADS } from "../../help/keyed_app.ts";
 import { type Person, startPeopleApp, uploadAs } from "../../help/people.ts";
@@ -80,7 +84,9 @@ test("a deleted workflow leaves no row; its uploads stay, charged, with its id",
 
 test("workflows, and the workspaces that someone owns, are counted by index alone", async (t) => {
   const app = await startTestApp(t);
-  const { rights } = app.app.books;
+  const { db: own } = engineOf(app.app);
+  const parts = { keys: createKeyRows(own, Date.now), memberships: createMembershipRows(own) };
+  const rights = createRights({ ...parts, now: Date.now });
   const plans = queryPlans(join(app.dataDir, DATABASE_FILE), (db) => {
     createWorkflows(db, { rights, now: Date.now, workflowsMax: 1 });
     createWorkspaceRows(db);

@@ -8,6 +8,7 @@ import { test } from "node:test";
 import Database from "better-sqlite3";
 import { DATABASE_FILE } from "../../../lib/data_dir/layout.ts";
 import { type ApiResponse, startTestApp, type TestApp } from "../../help/app.ts";
+import { engineOf } from "../../help/engine.ts";
 import { confirmUploads } from "../../help/operator.ts";
 import { initProgram, serveProgram } from "../../help/process.ts";
 import { until } from "../../help/until.ts";
@@ -34,14 +35,14 @@ test("a database that is read-only is 503 with the cause in /ready, and goes on 
   const its = await startTestApp(t);
   const { id, uploadUrl } = await its.createUpload();
   await its.put(uploadUrl, "12345");
-  its.app.books.db.prepare("PRAGMA query_only = ON").run();
+  engineOf(its.app).db.prepare("PRAGMA query_only = ON").run();
   for (const response of await writes(its, id)) assert.equal(response.status, 503, response.text);
   assertUnavailable(
     await its.call("GET", "/ready"),
     /cannot be written at the moment: it cannot be written: its file, its folder or its disk is read-only/,
   );
   assert.equal((await its.call("GET", `/api/v1/uploads/${id}`)).status, 200, "reads go on");
-  its.app.books.db.prepare("PRAGMA query_only = OFF").run();
+  engineOf(its.app).db.prepare("PRAGMA query_only = OFF").run();
   await until(async () => (await its.call("GET", "/ready")).status === 200, "it is ready again");
   assert.equal((await its.confirm(id)).status, 200);
 });
