@@ -134,14 +134,66 @@ function* circles(files: ReadonlyMap<string, SourceFile>): Generator<string> {
   for (const path of files.keys()) yield* visit(path, []);
 }
 
+/** Each table has one file of an engine that writes it, but for these: [table, file, why]. */
+const MORE_WRITERS: readonly (readonly [string, string, string])[] = [
+  ["installation", "lib/books/sqlite/db/log_start.ts", "the log's beginning is written before any book is opened"],
+];
+
+const WRITE = /\b(?:INSERT (?:OR \w+ )?INTO|UPDATE|DELETE FROM) (\w+)/g;
+
+/** Tables that more than one file of an engine writes. The schema's triggers do not count. */
+function* tablesWithSeveralWriters(engine: string, sources: readonly SourceFile[]): Generator<string> {
+  const tables = [...readFileSync("schema.sql", "utf8").matchAll(/^CREATE TABLE (\w+)/gm)].map(
+    ([, table]) => table ?? "",
+  );
+  for (const table of tables) {
+    const writers = sources
+      .filter(
+        ({ path, text }) => path.startsWith(engine) && [...text.matchAll(WRITE)].some((match) => match[1] === table),
+      )
+      .map(({ path }) => path)
+      .filter((path) => !MORE_WRITERS.some(([of, writer]) => of === table && writer === path));
+    if (writers.length > 1) yield `the table ${table} has more than one writer: ${writers.join(", ")}`;
+  }
+}
+
+const INTERFACE = /^export interface (\w+)[^{]*\{\n(.*?)^\}/gms;
+/** A method, or a property that is a function. */
+const METHOD = /^ {2}(\w+)(?:: )?(?:<[^>]*>)?\(/;
+
+/** Methods of the books' interfaces that nobody has documented: hovering over a call would show nothing. */
+function* undocumented({ path, text }: SourceFile): Generator<string> {
+  for (const [, name, body = ""] of text.matchAll(INTERFACE)) {
+    const lines = body.split("\n");
+    for (const [i, line] of lines.entries()) {
+      const method = METHOD.exec(line)?.[1];
+      if (method !== undefined && !lines[i - 1]?.endsWith("*/")) yield `${path}: ${name}.${method} has no docstring`;
+    }
+  }
+}
+
+/** Nouns of the books that an engine does not implement in the file of the same name. */
+function* unimplemented(engine: string, sources: ReadonlyMap<string, SourceFile>): Generator<string> {
+  for (const { path } of sources.get("lib/books/books.ts")?.imports ?? []) {
+    const file = `${engine}${path.slice("lib/books/".length)}`;
+    const isImplemented = sources.get(file)?.imports.some((imported) => imported.path === path);
+    if (!isImplemented) yield `${path} must be implemented in ${file}`;
+  }
+}
+
 /** Folders of tests that drive the whole program. The others are named like the folder of `lib` whose promises they hold. */
 const WHOLE_PROGRAM = ["crash", "matrix", "model"];
+/** Folders of tests that run over every implementation of an interface. */
+const CONTRACTS = ["books/contract"];
 
 /** Tests in a folder whose name says neither what they test nor that it is everything. */
 function* misplacedTests(): Generator<string> {
   for (const path of readdirSync("test", { recursive: true, encoding: "utf8" })) {
     const folder = dirname(path);
-    const isPlaced = existsSync(join("lib", folder)) || WHOLE_PROGRAM.includes(folder.split("/")[0] ?? "");
+    const isPlaced =
+      existsSync(join("lib", folder)) ||
+      WHOLE_PROGRAM.includes(folder.split("/")[0] ?? "") ||
+      CONTRACTS.includes(folder);
     if (path.endsWith("_test.ts") && !isPlaced) yield `test/${path}: there is no folder lib/${folder}`;
   }
 }
@@ -153,8 +205,18 @@ const paths = [
     .map((path) => `lib/${path}`),
 ];
 const files = new Map(paths.map((path) => [path, readSource(path)]));
+const books = [...files.values()].filter(({ path }) => dirname(path) === "lib/books");
+/** An engine is a folder in `lib/books`. */
+const engines = readdirSync("lib/books", { withFileTypes: true })
+  .filter((entry) => entry.isDirectory())
+  .map(({ name }) => `lib/books/${name}/`);
 const breaches = [
   ...[...files.values()].flatMap((file) => [...wrongWays(file), ...banned(file)]),
+  ...books.flatMap((file) => [...undocumented(file)]),
+  ...engines.flatMap((engine) => [
+    ...tablesWithSeveralWriters(engine, [...files.values()]),
+    ...unimplemented(engine, files),
+  ]),
   ...circles(files),
   ...misplacedTests(),
 ];
