@@ -53,8 +53,8 @@ export interface Audit {
   countExpiring(nowMs: number): Promise<number>;
 
   /**
-   * Makes a pending upload that is in nobody's list and counts against no quota. Resolves with false if there is no user to
-   * make it for. Whatever becomes of the caller, it expires.
+   * Makes a pending upload of some user and of no workspace, so that it counts against no quota. Resolves with false if there
+   * is no user. It expires even if the caller ends before `removeTrial`.
    */
   createTrial(trial: TrialUpload): Promise<boolean>;
 

@@ -1,4 +1,4 @@
-/** What was known of the time when the process started. */
+/** The facts about time that the books hold when the process starts. All are milliseconds since 1970. */
 export interface TimesAtStart {
   /** When the clock was last trusted; null if that was never recorded. */
   trustedAtMs: number | null;
@@ -13,10 +13,15 @@ export interface TimesAtStart {
 
 /** Times of the installation as a whole that a restart must not forget. */
 export interface ClockRecords {
+  /** Reads what is known. To be called before this process writes anything: later the newest row would be its own. */
   read(): Promise<TimesAtStart>;
+
   /** Records that the clock is trusted, which ends any doubt. */
   recordTrusted(nowMs: number): Promise<void>;
+
+  /** Records since when the clock is doubted, by its own time. */
   recordDoubted(nowMs: number): Promise<void>;
+
   /** Records that a complete scan of staging has ended. */
   recordScanned(nowMs: number): Promise<void>;
 }

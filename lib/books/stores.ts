@@ -28,6 +28,7 @@ export interface SampledUpload {
 
 /** What the database remembers of the store that its objects are in, and what it can compare that store with. */
 export interface Stores {
+  /** Reads what is remembered; empty before the first start. */
   read(): Promise<StoreState>;
 
   /** Records which store is about to be used, before its marker is written. */

@@ -1,7 +1,8 @@
-import type { Audit, ConfirmedRow, FailingEntry, TrialUpload } from "../audit.ts";
+import type { Audit, ConfirmedRow, FailingEntry } from "../audit.ts";
 import type { Db } from "./db/db.ts";
+import type { UploadRows } from "./upload_rows.ts";
 
-export function createAudit(db: Db): Audit {
+export function createAudit(db: Db, { rows }: { rows: Pick<UploadRows, "insertTrial" | "removeTrial"> }): Audit {
   const selectWorkspaces = db.prepare<{ afterId: string; limit: number }, { workspaceId: string }>(`
     SELECT id AS workspaceId FROM workspaces WHERE id > :afterId ORDER BY id LIMIT :limit`);
   const selectConfirmed = db.prepare<{ afterId: string; throughId: string; limit: number }, ConfirmedRow>(`
@@ -23,14 +24,6 @@ export function createAudit(db: Db): Audit {
   const selectIntegrity = db.prepare<[], { integrity_check: string }>("PRAGMA integrity_check(100)");
   const selectPages = db.prepare<[], { page_count: number }>("PRAGMA page_count");
   const selectPageSize = db.prepare<[], { page_size: number }>("PRAGMA page_size");
-  // Of a user and of no workspace: it is in no one's list and counts against no quota.
-  const insertTrial = db.prepare<TrialUpload>(`
-    INSERT INTO uploads (id, user_id, filename, category, content_type, status, object_key, url_expires_at_ms, expires_at_ms,
-                         created_at_ms, updated_at_ms)
-    SELECT :uploadId, id, 'stowage doctor.txt', 'file', 'text/plain', 'pending', :objectKey, :expiresAtMs, :expiresAtMs,
-           :nowMs, :nowMs
-      FROM users LIMIT 1`);
-  const deleteTrial = db.prepare<[string]>("DELETE FROM uploads WHERE id = ? AND status = 'pending'");
 
   return {
     fileBytes: async () => (selectPages.get()?.page_count ?? 0) * (selectPageSize.get()?.page_size ?? 0),
@@ -46,7 +39,7 @@ export function createAudit(db: Db): Audit {
     isEntered: async (objectKey) => selectEntry.get(objectKey) !== undefined,
     listFailing: async (limit) => selectFailing.all({ limit }),
     countExpiring: async (nowMs) => countExpiring.get(nowMs)?.uploads ?? 0,
-    createTrial: (trial) => db.writeStatement(() => insertTrial.run(trial).changes === 1),
-    removeTrial: (uploadId) => db.writeStatement(() => void deleteTrial.run(uploadId)),
+    createTrial: (trial) => db.writeStatement(() => rows.insertTrial(trial)),
+    removeTrial: (uploadId) => db.writeStatement(() => rows.removeTrial(uploadId)),
   };
 }

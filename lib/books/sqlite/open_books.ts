@@ -2,12 +2,13 @@ import type { Config } from "../../config/config.ts";
 import type { Log } from "../../log.ts";
 import type { Books } from "../books.ts";
 import { createAudit } from "./audit.ts";
+import { createClockRecords } from "./clock.ts";
 import { createContexts } from "./contexts.ts";
 import { type Db, type DbOptions, openDb } from "./db/db.ts";
 import { measuredDb } from "./db/measured_db.ts";
 import { createDeletions } from "./deletions.ts";
 import { createIdempotency, createIdempotencyMemory } from "./idempotency.ts";
-import { createInstallation } from "./installation.ts";
+import { createInstallationRow } from "./installation_row.ts";
 import { createKeyRows } from "./key_rows.ts";
 import { createKeys } from "./keys.ts";
 import { createLedger } from "./ledger.ts";
@@ -18,6 +19,7 @@ import { createRemovalEntries, createRemovals } from "./removals.ts";
 import { createRemovedObjects } from "./removed_objects.ts";
 import { createRights } from "./rights.ts";
 import { createStaging } from "./staging.ts";
+import { createStores } from "./stores.ts";
 import { createTotals } from "./totals.ts";
 import { createUnconfirmed, type Unconfirmed } from "./unconfirmed.ts";
 import { createUploadRows } from "./upload_rows.ts";
@@ -29,6 +31,7 @@ import { createUsers } from "./users.ts";
 import { createWorkflows } from "./workflows.ts";
 import { createWorkspaceRows } from "./workspace_rows.ts";
 import { createWorkspaces } from "./workspaces.ts";
+import { createWritableCheck } from "./writable.ts";
 
 export interface BooksOptions {
   config: Config;
@@ -73,7 +76,7 @@ export function openEngine({ config, log, now, migrate, holdsLock, onFatal, onFu
   const urlsOutliveUploads = config.store !== "disk";
   // Background work steps aside for requests in proportion to the time that it has used itself.
   const background = measuredDb(db);
-  const installation = createInstallation(db, now);
+  const installation = createInstallationRow(db);
   const installationId = installation.id;
   const rows = createUploadRows(db);
   const views = createUploadViews(db);
@@ -123,11 +126,11 @@ export function openEngine({ config, log, now, migrate, holdsLock, onFatal, onFu
     usage: createUsage(db, { urlsOutliveUploads }),
     outbox,
     totals: createTotals(db, { outbox }),
-    stores: installation.stores,
-    clock: installation.clock,
-    audit: createAudit(db),
+    stores: createStores(db, { installation }),
+    clock: createClockRecords(db, { installation }),
+    audit: createAudit(db, { rows }),
     backgroundMs: background.workedMs,
-    checkWritable: installation.checkWritable,
+    checkWritable: createWritableCheck(db, { installation, now }),
     close: db.close,
   };
   return { books, db, unconfirmed };

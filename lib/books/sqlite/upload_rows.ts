@@ -1,3 +1,4 @@
+import type { TrialUpload } from "../audit.ts";
 import type { Principal } from "../principals.ts";
 import type { FinalObject, Upload } from "../uploads.ts";
 import type { Db } from "./db/db.ts";
@@ -73,6 +74,14 @@ export function createUploadRows(db: Db) {
            updated_at_ms = :nowMs
      WHERE id = :uploadId AND status = 'pending'
     RETURNING ${UPLOAD_COLUMNS}`);
+  // Of a user and of no workspace, so that it counts against no quota.
+  const insertTrial = db.prepare<TrialUpload>(`
+    INSERT INTO uploads (id, user_id, filename, category, content_type, status, object_key, url_expires_at_ms, expires_at_ms,
+                         created_at_ms, updated_at_ms)
+    SELECT :uploadId, id, 'stowage doctor.txt', 'file', 'text/plain', 'pending', :objectKey, :expiresAtMs, :expiresAtMs,
+           :nowMs, :nowMs
+      FROM users LIMIT 1`);
+  const deleteTrial = db.prepare<[string]>("DELETE FROM uploads WHERE id = ? AND status = 'pending'");
 
   return {
     insert: (upload: Upload): void => void insertPending.run(upload),
@@ -89,6 +98,9 @@ export function createUploadRows(db: Db) {
     /** Undefined if the row is no longer pending. */
     confirm: ({ counts, ...row }: ConfirmedRow): Upload | undefined =>
       confirmPending.get({ ...row, charCount: counts?.charCount ?? null, lineCount: counts?.lineCount ?? null }),
+    /** Inserts doctor's trial upload; false if there is no user to make it for. */
+    insertTrial: (trial: TrialUpload): boolean => insertTrial.run(trial).changes === 1,
+    removeTrial: (uploadId: string): void => void deleteTrial.run(uploadId),
     setStagedSize: (uploadId: string, sizeBytes: number): void => void updateStagedSize.run({ uploadId, sizeBytes }),
   };
 }

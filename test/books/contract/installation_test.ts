@@ -50,7 +50,7 @@ promise("what is known of the time survives a restart, and trust ends a doubt", 
   assert.equal((await its.books.clock.read()).newestRowAtMs, its.nowMs());
 });
 
-promise("doctor's trial upload is in no list, expires, and is deleted like any other", async (its) => {
+promise("doctor's trial upload is of no workspace, expires, and is deleted like any other", async (its) => {
   const uploadId = newId();
   const objectKey = newObjectKey("staging", its.books.installationId, uploadId);
   const trial = { uploadId, objectKey, expiresAtMs: its.nowMs() + 1, nowMs: its.nowMs() };
