@@ -91,7 +91,8 @@ function refusedPaths(dataDir: string): Refused[] {
     ...READ_FILES.map((name) => tried(join(dataDir, name), R_OK)),
   ];
   const folders = objectFolders(join(dataDir, OBJECTS_FOLDER)).map((path) => tried(path, R_OK | W_OK | X_OK));
-  return [folder, ...files, ...folders].filter((found) => found !== null);
+  // Folders first: of what lies in a closed one nothing can be said.
+  return [folder, ...folders, ...files].filter((found) => found !== null);
 }
 
 /** The first folder on the way that this user may not pass through. */

@@ -19,13 +19,14 @@ export async function confirmUploads(
   { call }: Pick<ServingProgram, "call">,
   { key, workspaceId }: { key: string; workspaceId: string },
   count: number,
+  bytesOf = (i: number) => `file ${i}`,
 ): Promise<string[]> {
   const ids: string[] = [];
   for (let i = 0; i < count; i++) {
     const created = await call("POST", "/api/v1/uploads", { key, body: { filename: `${i}.bin`, category: "file" } });
     assert.equal(created.status, 201, created.text);
     const { upload, upload_url: url } = created.json.data;
-    assert.equal((await call("PUT", url, { body: `file ${i}` })).status, 200);
+    assert.equal((await call("PUT", url, { body: bytesOf(i) })).status, 200);
     const context = { context_type: "workspace", context_id: workspaceId };
     const confirmed = await call("POST", `/api/v1/uploads/${upload.id}`, { key, body: context });
     assert.equal(confirmed.status, 200, confirmed.text);
