@@ -5,7 +5,7 @@ import { type Operation, operation } from "./operation.ts";
 import type { RouteParts } from "./parts.ts";
 import { Empty } from "./wire/common.ts";
 import { CountedPagination } from "./wire/envelope.ts";
-import { pageStart, paginateByKey } from "./wire/keyed_pages.ts";
+import { ID_KEY, pageStart, paginate, publicPath } from "./wire/pages.ts";
 import {
   ConfirmUploadBody,
   CreatedUploadOut,
@@ -16,6 +16,7 @@ import {
   UploadList,
   UploadOut,
   UploadParams,
+  uploadFilterOf,
 } from "./wire/uploads.ts";
 
 const UPLOADS = "/api/v1/uploads";
@@ -111,11 +112,12 @@ export function uploadOperations(maxUploadBytes: number): Operation[] {
       response: UploadList,
       pagination: CountedPagination,
       async handle({ principal, query, nowMs }, parts) {
-        const { status, category, context_id: contextId } = query;
-        const page = await parts.books.uploads.list(principal, { status, category, contextId }, pageStart(query));
+        const { lastKey: beforeId, ...rows } = pageStart(query);
+        const page = await parts.books.uploads.list(principal, uploadFilterOf(query), { beforeId, ...rows });
+        const { nextBeforeId: nextKey, total } = page;
         return {
           data: page.uploads.map((upload) => show(upload, nowMs, parts)),
-          pagination: paginateByKey(UPLOADS, query, page),
+          pagination: paginate(ID_KEY, publicPath(parts.config, UPLOADS), query, { nextKey, total }),
         };
       },
     }),

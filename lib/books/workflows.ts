@@ -28,11 +28,28 @@ export interface WorkflowFields {
   definition?: unknown;
 }
 
+/** The place of a workflow in every order of the list. Nothing needs to be there any more. */
+export interface WorkflowPlace {
+  workflowId: string;
+  updatedAtMs: number;
+  name: string;
+}
+
+export interface WorkflowPage {
+  workflows: Workflow[];
+  /** The number of workflows in the whole list. */
+  total: number;
+  /** Where the next page begins; null if there is none. */
+  nextAfter: WorkflowPlace | null;
+}
+
 export interface WorkflowFilter {
   /** Part of the name; ASCII letters match in either case. */
   search?: string | undefined;
   /** Columns and directions, the most important first; ties are broken by id. */
   order: readonly { by: "name" | "updated_at"; direction: "asc" | "desc" }[];
+  /** The page begins `offset` workflows after this place; by default after the beginning of the list. */
+  after?: WorkflowPlace | undefined;
   offset: number;
   limit: number;
   /** Without it each definition is `{}`: definitions are most of what there is to read. */
@@ -62,7 +79,7 @@ export interface Workflows {
    * short steps, between which other requests have their turn: a workflow that changes meanwhile is listed as it was before
    * or as it is after.
    */
-  list(principal: Principal, filter: WorkflowFilter): Promise<{ workflows: Workflow[]; total: number }>;
+  list(principal: Principal, filter: WorkflowFilter): Promise<WorkflowPage>;
 
   /**
    * Changes the given fields. Throws `not_found`, `payload_too_large` if the definition is too long, and

@@ -1,6 +1,6 @@
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from "node:http";
 import type * as z from "zod";
-import { AppError, type ErrorCode, type ErrorDetail } from "../errors.ts";
+import { AppError, type ErrorCode, type ErrorDetail, invalidField } from "../errors.ts";
 
 export type Method = "GET" | "POST" | "PUT" | "PATCH" | "DELETE";
 
@@ -156,9 +156,8 @@ export function rowOf<Permission, Params, Query, Body, Data, Page>(
   spec: RowSpec<Permission, Params, Query, Body, Data, Page>,
 ): JsonRow<Permission> {
   const { method, path, operationId, summary, access, params, query, body, response, pagination } = spec;
-  const errors = new Set<ErrorCode>([...SERVER_ERRORS, ...(spec.errors ?? [])]);
+  const errors = new Set<ErrorCode>([...SERVER_ERRORS, "validation_error", ...(spec.errors ?? [])]);
   if (body !== undefined) for (const code of BODY_ERRORS) errors.add(code);
-  if (params !== undefined || query !== undefined || body !== undefined) errors.add("validation_error");
   return {
     ...{ kind: "json", method, path, operationId, summary, access, params, query, body, response, pagination },
     ...{ status: spec.status ?? 200, errors: [...errors].sort(), isBare: false },
@@ -182,7 +181,7 @@ export function route<
       if (principal === null) throw new TypeError("A route with access control was called without a principal");
       return handle({
         params: parseWith(spec.params, params),
-        query: parseWith(spec.query, search === "" ? {} : queryOf(search)),
+        query: parseQuery(spec.query, search),
         body: parseWith(spec.body, body),
         principal,
         headers,
@@ -205,6 +204,16 @@ export function bareRoute<Data>({ handle, ...spec }: BareRouteSpec<Data>): JsonR
   return { ...bareRowOf(spec), invoke: handle };
 }
 
+/** Without a schema a request takes no parameters: one that was ignored would be a wish that nobody heard. */
+function parseQuery<T>(schema: z.ZodType<T> | undefined, search: string): T {
+  const query = search === "" ? {} : queryOf(search);
+  const [name] = Object.keys(query);
+  if (schema === undefined && name !== undefined) {
+    throw invalidField(shorten(name), "is not a query parameter of this request, which has none");
+  }
+  return parseWith(schema, query);
+}
+
 function parseWith<T>(schema: z.ZodType<T> | undefined, input: unknown): T {
   // Without a schema nothing reads the value: T is then undefined.
   if (schema === undefined) return undefined as T;
@@ -215,15 +224,25 @@ function parseWith<T>(schema: z.ZodType<T> | undefined, input: unknown): T {
 
 /** Fields that a refusal names. A small body can have thousands of wrong ones, and a response a hundred times its size. */
 const ISSUES_TOLD_MAX = 20;
+/** Characters of an unknown name that a refusal repeats. */
+const NAME_CHARS_MAX = 100;
+
+/** A name as the client sent it, or its beginning. */
+function shorten(name: string): string {
+  return name.length <= NAME_CHARS_MAX ? name : `${name.slice(0, NAME_CHARS_MAX)}…`;
+}
 
 /** Says which fields are wrong, in the message too: some clients show nothing else. */
 function validationError(error: z.ZodError): AppError {
-  const details: ErrorDetail[] = error.issues.slice(0, ISSUES_TOLD_MAX).map((issue) => ({
-    field: issue.path.join(".") || "body",
-    message: issue.message,
-  }));
+  const problems: ErrorDetail[] = error.issues.flatMap((issue) => {
+    const { message } = issue;
+    // One issue has all unknown names of an object.
+    if (issue.code === "unrecognized_keys") return issue.keys.map((key) => ({ field: shorten(key), message }));
+    return [{ field: issue.path.join(".") || "body", message }];
+  });
+  const details = problems.slice(0, ISSUES_TOLD_MAX);
   const message = details.map(({ field, message }) => `${field}: ${message}`).join("; ");
-  const untold = error.issues.length - details.length;
+  const untold = problems.length - details.length;
   return new AppError("validation_error", `Invalid ${message}${untold === 0 ? "" : `; and ${untold} more`}`, {
     details,
   });

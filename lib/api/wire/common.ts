@@ -41,6 +41,26 @@ export const oneOf = <const Values extends readonly [string, ...string[]]>(value
     error: (issue) => (issue.input === undefined ? "is required" : `must be one of ${values.join(", ")}`),
   });
 
+/**
+ * The query of an operation: these parameters and no other. A parameter that was ignored would make a filter that is
+ * misspelt match everything.
+ */
+export function queryOf<Shape extends z.ZodRawShape>(shape: Shape) {
+  const names = Object.keys(shape).sort().join(", ");
+  return z.strictObject(shape, {
+    error: ({ code }) =>
+      code === "unrecognized_keys"
+        ? `is not a query parameter of this request; the known ones are ${names}`
+        : undefined,
+  });
+}
+
+/** A moment in a query; kept as text, for links. */
+export const moment = z.iso.datetime({
+  offset: true,
+  error: "must be a time with an offset, such as 2026-05-01T00:00:00Z",
+});
+
 /** A number in a query. */
 export function queryInteger(min: number, max: number) {
   return z

@@ -1,12 +1,15 @@
 import * as z from "zod";
 import { CONTEXT_TYPES } from "../../books/contexts.ts";
-import { CATEGORIES } from "../../books/file_types.ts";
-import type { Upload } from "../../books/uploads.ts";
+import { CATEGORIES, FILENAME_CHARS_MAX } from "../../books/file_types.ts";
+import type { Upload, UploadFilter } from "../../books/uploads.ts";
 import { CHECKSUM_HEADER, checksumHeaderOf } from "../../store/checksum.ts";
 import type { ObjectStore } from "../../store/objects.ts";
 import { timestamp } from "../../timestamp.ts";
-import { bodyError, id, oneOf, required, time, uuid } from "./common.ts";
-import { BEGINS_TWICE, beginsOnce, keyedPage } from "./keyed_pages.ts";
+import { bodyError, id, moment, oneOf, queryOf, required, time, uuid } from "./common.ts";
+import { BEGINS_TWICE, beginsOnce, ID_KEY, pageQuery } from "./pages.ts";
+
+/** A character may be two units, and four of them may compose one. */
+const NAME_UNITS_MAX = FILENAME_CHARS_MAX * 8;
 
 export const UploadParams = z.object({ upload_id: uuid });
 
@@ -32,16 +35,41 @@ export function createUploadBody(sizeBytesMax: number) {
 
 export const ConfirmUploadBody = z.object({ context_type: oneOf(CONTEXT_TYPES), context_id: uuid }, bodyError);
 
-export const ListUploadsQuery = z
-  .object({
-    ...keyedPage,
-    status: oneOf(["pending", "uploaded"]).optional(),
-    category: oneOf(CATEGORIES).optional(),
-    context_id: uuid.optional(),
-  })
-  .refine(beginsOnce, BEGINS_TWICE);
+/** Compared with names as they are stored: in Unicode's composed form. */
+const nameFilter = z
+  .string("must be given once")
+  .min(1, "must not be empty")
+  .max(NAME_UNITS_MAX, `must have at most ${FILENAME_CHARS_MAX} characters`)
+  .transform((name) => name.normalize("NFC"));
 
-export const WorkflowUploadsQuery = z.object(keyedPage).refine(beginsOnce, BEGINS_TWICE);
+export const ListUploadsQuery = queryOf({
+  ...pageQuery(ID_KEY),
+  status: oneOf(["pending", "uploaded"]).optional(),
+  category: oneOf(CATEGORIES).optional(),
+  context_id: uuid.optional(),
+  filename: nameFilter.optional(),
+  filename_prefix: nameFilter.optional(),
+  /** The first moment that counts. */
+  created_after: moment.optional(),
+  /** The first moment that does not count any more. */
+  created_before: moment.optional(),
+}).refine(beginsOnce, BEGINS_TWICE);
+
+/** The uploads that a list's query asks for. */
+export function uploadFilterOf(query: z.infer<typeof ListUploadsQuery>): UploadFilter {
+  const { status, category, created_after: after, created_before: before } = query;
+  return {
+    status,
+    category,
+    contextId: query.context_id,
+    filename: query.filename,
+    filenamePrefix: query.filename_prefix,
+    createdFromMs: after === undefined ? undefined : Date.parse(after),
+    createdBeforeMs: before === undefined ? undefined : Date.parse(before),
+  };
+}
+
+export const WorkflowUploadsQuery = queryOf(pageQuery(ID_KEY)).refine(beginsOnce, BEGINS_TWICE);
 
 export const UploadOut = z.strictObject({
   id,
