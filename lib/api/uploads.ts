@@ -1,6 +1,8 @@
 import { fileType } from "../books/file_types.ts";
 import { PERMISSIONS } from "../books/permissions.ts";
 import type { Upload } from "../books/uploads.ts";
+import { invalidField } from "../errors.ts";
+import { type Disposition, isShownInline } from "../store/objects.ts";
 import { type Operation, operation } from "./operation.ts";
 import type { RouteParts } from "./parts.ts";
 import { Empty } from "./wire/common.ts";
@@ -13,6 +15,7 @@ import {
   ListUploadsQuery,
   presentCreatedUpload,
   presentUpload,
+  ShowUploadQuery,
   UploadList,
   UploadOut,
   UploadParams,
@@ -96,10 +99,13 @@ export function uploadOperations(maxUploadBytes: number): Operation[] {
       summary: "Show an upload",
       access: PERMISSIONS.readUploads,
       params: UploadParams,
+      query: ShowUploadQuery,
       response: UploadOut,
-      handle: async ({ principal, params, nowMs }, parts) => ({
-        data: show(await parts.books.uploads.find(principal, params.upload_id), nowMs, parts),
-      }),
+      async handle({ principal, params, query: { disposition }, nowMs }, parts) {
+        const upload = await parts.books.uploads.find(principal, params.upload_id);
+        if (disposition === "inline") checkIsShownInline(upload);
+        return { data: show(upload, nowMs, parts, disposition) };
+      },
     }),
 
     operation({
@@ -124,6 +130,12 @@ export function uploadOperations(maxUploadBytes: number): Operation[] {
   ];
 }
 
-function show(upload: Upload, nowMs: number, { objects, config }: RouteParts) {
-  return presentUpload(upload, objects, nowMs + config.downloadUrlTtlMs);
+function show(upload: Upload, nowMs: number, { objects, config }: RouteParts, disposition?: Disposition) {
+  return presentUpload(upload, objects, { expiresAtMs: nowMs + config.downloadUrlTtlMs, disposition });
+}
+
+function checkIsShownInline({ contentType }: Upload): void {
+  if (isShownInline(contentType)) return;
+  const message = `cannot be inline for ${contentType}: only images, audio, video, text and PDF are`;
+  throw invalidField("disposition", message);
 }

@@ -125,9 +125,9 @@ export const workflowOperations: readonly Operation[] = [
       const page = await books.uploads.listOfWorkflow(principal, workflow, { beforeId, ...rows });
       const { nextBeforeId: nextKey, total } = page;
       const path = publicPath(config, `${WORKFLOWS}/${workflow.workflowId}/uploads`);
-      const urlExpiresAtMs = nowMs + config.downloadUrlTtlMs;
+      const url = { expiresAtMs: nowMs + config.downloadUrlTtlMs };
       return {
-        data: page.uploads.map((upload) => presentUpload(upload, objects, urlExpiresAtMs)),
+        data: page.uploads.map((upload) => presentUpload(upload, objects, url)),
         pagination: paginate(ID_KEY, path, query, { nextKey, total }),
       };
     },

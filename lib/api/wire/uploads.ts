@@ -3,7 +3,7 @@ import { CONTEXT_TYPES } from "../../books/contexts.ts";
 import { CATEGORIES, FILENAME_CHARS_MAX } from "../../books/file_types.ts";
 import type { Upload, UploadFilter } from "../../books/uploads.ts";
 import { CHECKSUM_HEADER, checksumHeaderOf } from "../../store/checksum.ts";
-import type { ObjectStore } from "../../store/objects.ts";
+import type { Disposition, ObjectStore } from "../../store/objects.ts";
 import { timestamp } from "../../timestamp.ts";
 import { bodyError, id, moment, oneOf, queryOf, required, time, uuid } from "./common.ts";
 import { BEGINS_TWICE, beginsOnce, ID_KEY, pageQuery } from "./pages.ts";
@@ -34,6 +34,8 @@ export function createUploadBody(sizeBytesMax: number) {
 }
 
 export const ConfirmUploadBody = z.object({ context_type: oneOf(CONTEXT_TYPES), context_id: uuid }, bodyError);
+
+export const ShowUploadQuery = queryOf({ disposition: oneOf(["attachment", "inline"]).optional() });
 
 /** Compared with names as they are stored: in Unicode's composed form. */
 const nameFilter = z
@@ -111,8 +113,13 @@ export const CreatedUploadOut = z.strictObject({
   upload_headers: z.strictObject({ [CHECKSUM_HEADER]: z.string() }).optional(),
 });
 
-/** Presents an upload. `urlExpiresAtMs`: how long its download URL holds. Fields without a value are null, never left out. */
-export function presentUpload(upload: Upload, objects: ObjectStore, urlExpiresAtMs: number): UploadOut {
+/** Presents an upload. `url`: what its download URL is to be. Fields without a value are null, never left out. */
+export function presentUpload(
+  upload: Upload,
+  objects: ObjectStore,
+  url: { expiresAtMs: number; disposition?: Disposition | undefined },
+): UploadOut {
+  const { expiresAtMs, disposition = "attachment" } = url;
   const { objectKey, contentType, filename } = upload;
   return {
     id: upload.uploadId,
@@ -130,7 +137,7 @@ export function presentUpload(upload: Upload, objects: ObjectStore, urlExpiresAt
     detected_language: null,
     download_url:
       upload.status === "uploaded"
-        ? objects.presignGet(objectKey, { contentType, filename, expiresAtMs: urlExpiresAtMs })
+        ? objects.presignGet(objectKey, { contentType, filename, disposition, expiresAtMs })
         : null,
     context_type: upload.contextType,
     context_id: upload.contextId,
