@@ -180,6 +180,7 @@ export async function openApp(options: AppOptions): Promise<App> {
       explain: toUnavailable,
       describe: ({ apiKeyId, userId }) => (apiKeyId === null ? { user_id: userId } : { api_key_id: apiKeyId }),
       corsOrigins: config.corsOrigins,
+      jsonBytesMax: config.jsonBytesMax,
       bodyBytesPer10sMin: config.uploadBytesPer10sMin,
       connectionsPerAddressMax: config.connectionsPerAddressMax,
       isTrustedAddress: trustedAddresses(config.trustedProxies),

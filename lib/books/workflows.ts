@@ -1,8 +1,6 @@
 import { AppError } from "../errors.ts";
 import type { Principal } from "./principals.ts";
 
-/** The most characters of a workflow's definition, written as JSON. */
-export const DEFINITION_CHARS_MAX = 64 * 1024;
 /** The name of a workflow that was created without one. */
 export const PLACEHOLDER_NAME = "Untitled workflow";
 
@@ -96,14 +94,14 @@ export interface Workflows {
 
 /**
  * The text of a definition as it is stored. It may be longer than what the client sent, because `1e20` is written out.
- * Throws `payload_too_large`.
+ * Throws `payload_too_large` if it has more than `charsMax` characters.
  */
-export function definitionText(definition: unknown): string {
+export function definitionText(definition: unknown, charsMax: number): string {
   const text = JSON.stringify(definition);
-  if (text.length <= DEFINITION_CHARS_MAX) return text;
+  if (text.length <= charsMax) return text;
   throw new AppError(
     "payload_too_large",
-    `The definition has ${text.length} characters as JSON: ${DEFINITION_CHARS_MAX} are allowed. Numbers in exponent form are written out`,
+    `The definition has ${text.length} characters as JSON: ${charsMax} are allowed. Numbers in exponent form are written out`,
   );
 }
 

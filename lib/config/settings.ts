@@ -259,7 +259,14 @@ export const SETTINGS = {
     name: "WORKFLOWS_PER_WORKSPACE_MAX",
     schema: integer(1, 10_000),
     default: "1000",
-    describe: "Workflows per workspace. They count towards no quota, and each takes up to 64 KiB in the database.",
+    describe:
+      "Workflows per workspace. They count towards no quota, and each takes up to `STOWAGE_JSON_BYTES_MAX` in the database.",
+  },
+  jsonBytesMax: {
+    name: "JSON_BYTES_MAX",
+    schema: integer(64 * 1024, 1024 ** 2),
+    default: String(64 * 1024),
+    describe: "Largest JSON body accepted, and so the largest definition of a workflow.",
   },
   pendingTtlMs: {
     name: "PENDING_TTL_SECONDS",

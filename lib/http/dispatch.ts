@@ -1,7 +1,8 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { AppError } from "../errors.ts";
 import { timestamp } from "../timestamp.ts";
-import { readJson } from "./body.ts";
+import { type JsonLimits, readJson } from "./body.ts";
+import { refuseConditions } from "./conditions.ts";
 import type { Connection, Connections } from "./connections.ts";
 import { requestBody } from "./request_body.ts";
 import { createRequestTurns } from "./request_turns.ts";
@@ -22,7 +23,7 @@ export interface Exchange {
   logFields: Record<string, string>;
 }
 
-export interface DispatchOptions<Principal, Permission> {
+export interface DispatchOptions<Principal, Permission> extends JsonLimits {
   routes: readonly Route<Principal, Permission>[];
   /** Identifies the caller and checks the permission. Throws an `AppError` if the request is refused. */
   authenticate: (req: IncomingMessage, permission: Permission) => Principal | Promise<Principal>;
@@ -37,8 +38,6 @@ export interface DispatchOptions<Principal, Permission> {
   connections: Connections;
   responses: Responses;
   now: () => number;
-  /** How long a JSON body may take to arrive. */
-  bodyMs: number;
   /** How long a streamed body may stand still. */
   bodyStallMs: number;
   /** Bytes in 10 seconds that a streamed body must bring; 0: any number. */
@@ -51,7 +50,7 @@ export interface DispatchOptions<Principal, Permission> {
  * is written, raw ones possibly later.
  */
 export function createDispatch<Principal, Permission>(options: DispatchOptions<Principal, Permission>) {
-  const { authenticate, askAgain, ownerOf, describe, connections, responses, now, bodyMs } = options;
+  const { authenticate, askAgain, ownerOf, describe, connections, responses, now } = options;
   const table = routeTable(options.routes);
   const requestTurns = createRequestTurns();
   const rate = { bytesPer10sMin: options.bodyBytesPer10sMin, stallMsMax: options.bodyStallMs };
@@ -98,8 +97,9 @@ export function createDispatch<Principal, Permission>(options: DispatchOptions<P
       const known = authenticate(req, access);
       principal = known instanceof Promise ? await known : known;
       exchange.logFields = describe(principal);
+      refuseConditions(req);
     }
-    const body = takesBody ? await readJson(req, res, exchange.connection, bodyMs) : undefined;
+    const body = takesBody ? await readJson(req, res, exchange.connection, options) : undefined;
     if (takesBody && access !== "public" && principal !== null) {
       const known = askAgain(req, access, principal);
       principal = known instanceof Promise ? await known : known;

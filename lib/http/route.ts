@@ -148,6 +148,8 @@ export interface BareRouteSpec<Data> extends BareRowSpec<Data> {
 
 /** Errors of the server itself: a header that it cannot meet, a failure of ours, a shutdown in the middle of the request. */
 export const SERVER_ERRORS = ["bad_request", "internal_error", "storage_unavailable"] as const;
+/** Errors of every request for JSON: conditions that nothing can be held against, and unknown parameters. */
+const REQUEST_ERRORS = ["precondition_failed", "validation_error"] as const;
 /** Errors of a request that has a JSON body. */
 const BODY_ERRORS = ["payload_too_large", "request_timeout", "unsupported_media_type"] as const;
 
@@ -156,7 +158,7 @@ export function rowOf<Permission, Params, Query, Body, Data, Page>(
   spec: RowSpec<Permission, Params, Query, Body, Data, Page>,
 ): JsonRow<Permission> {
   const { method, path, operationId, summary, access, params, query, body, response, pagination } = spec;
-  const errors = new Set<ErrorCode>([...SERVER_ERRORS, "validation_error", ...(spec.errors ?? [])]);
+  const errors = new Set<ErrorCode>([...SERVER_ERRORS, ...REQUEST_ERRORS, ...(spec.errors ?? [])]);
   if (body !== undefined) for (const code of BODY_ERRORS) errors.add(code);
   return {
     ...{ kind: "json", method, path, operationId, summary, access, params, query, body, response, pagination },

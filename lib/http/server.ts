@@ -11,6 +11,8 @@ import { shutDown } from "./shutdown.ts";
 
 /** All headers of a request together; more gets a 431. */
 const HEADER_BYTES_MAX = 16 * 1024;
+/** Bytes of a JSON body. */
+const JSON_BYTES_MAX = 64 * 1024;
 /** How often node:http checks for late headers. */
 const HEADERS_CHECK_MS_MAX = 5_000;
 /** Connections at once; a stranger cannot use up the process's file descriptors. */
@@ -48,6 +50,8 @@ export interface HttpOptions<Principal, Permission>
   /** Makes an `AppError` of a failure that is no defect, such as a full disk; everything else passes through. */
   explain?: (error: unknown) => unknown;
   corsOrigins: readonly string[];
+  /** Bytes that a JSON body may have; by default 64 KiB. */
+  jsonBytesMax?: number;
   /** Connections at once, of everyone together; fewer in tests. */
   connectionsMax?: number;
   /** Connections at once from one address; null: any number. */
@@ -84,6 +88,7 @@ export function createHttpServer<Principal, Permission>(options: HttpOptions<Pri
   const responses = createResponses({ corsOrigins, lingerMs, isClosing: () => isClosing });
   const dispatch = createDispatch({
     ...{ ...options, connections, responses, bodyMs, bodyStallMs },
+    jsonBytesMax: options.jsonBytesMax ?? JSON_BYTES_MAX,
     onAfterFailed: ({ requestId, route }, error) =>
       log.error("after_response_failed", { request_id: requestId, route, error }),
   });

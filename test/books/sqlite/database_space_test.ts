@@ -82,7 +82,7 @@ test("workflows, and the workspaces that someone owns, are counted by index alon
   const app = await startTestApp(t);
   const { rights } = app.app.books;
   const plans = queryPlans(join(app.dataDir, DATABASE_FILE), (db) => {
-    createWorkflows(db, { rights, now: Date.now, workflowsMax: 1 });
+    createWorkflows(db, { rights, now: Date.now, workflowsMax: 1, definitionCharsMax: 65_536 });
     createWorkspaceRows(db);
   });
   for (const [pattern, index] of [
