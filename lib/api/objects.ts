@@ -7,6 +7,7 @@ const COMMON = {
   kind: "raw",
   path: `${OBJECTS_PATH}*`,
   access: "public",
+  isOpenToAnyOrigin: true,
   description: "The URL is the credential: it is signed for this method and object, and expires.",
 } as const;
 

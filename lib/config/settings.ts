@@ -38,6 +38,12 @@ const host = z
     "must be an IP address or a host name, without a port",
   );
 
+/** Whether a browser can send this as an origin, character by character: apps and extensions have schemes of their own. */
+function isOrigin(text: string): boolean {
+  if (/^https?:/i.test(text)) return URL.canParse(text) && new URL(text).origin === text && !text.includes("*");
+  return /^(?!file:)[a-z][a-z0-9+.-]*:\/\/[A-Za-z0-9._-]+(:\d{1,5})?$/.test(text);
+}
+
 const origins = z
   .string()
   .transform((text) =>
@@ -47,7 +53,7 @@ const origins = z
       .filter((origin) => origin !== ""),
   )
   .refine(
-    (list) => list.every((origin) => origin === "*" || (URL.canParse(origin) && new URL(origin).origin === origin)),
+    (list) => list.every((origin) => origin === "*" || isOrigin(origin)),
     'must be origins such as https://app.example.com, separated by commas, or "*"',
   );
 
@@ -328,13 +334,14 @@ export const SETTINGS = {
     schema: networks,
     default: "",
     describe:
-      "Addresses or networks of your reverse proxies, separated by commas. They may open any number of connections. Default: none.",
+      "Addresses or networks of your reverse proxies, separated by commas. They may open any number of connections, and the log has the client's address that they report in `X-Forwarded-For` or `Forwarded`. Default: none.",
   },
   corsOrigins: {
     name: "CORS_ORIGINS",
     schema: origins,
     default: "",
-    describe: "Origins whose pages may call the API from a browser, separated by commas, or `*`. Default: none.",
+    describe:
+      "Origins whose pages may call the API from a browser, such as `https://app.example.com` or `capacitor://localhost`, separated by commas; or `*`. Default: none. Signed URLs of the embedded store work from any page.",
   },
   logLevel: {
     name: "LOG_LEVEL",

@@ -38,6 +38,8 @@ export interface ConnectionsOptions extends RefusalsOptions {
 /** The state of one open connection. It is kept here, so that nothing has to be listening when something happens to it. */
 export interface Connection {
   readonly socket: Socket;
+  /** The address at its other end: a closed socket no longer knows it. */
+  readonly address: string;
   /** The newest request that came in, and its response. Responses leave in order, so when it has left, all have. */
   newest: ServerResponse<IncomingMessage> | null;
   /** Why the body of the newest request can never be whole, or null while it can. */
@@ -85,6 +87,7 @@ export function createConnections(options: ConnectionsOptions) {
     if (!room.enter(socket)) return refusals.refuseTooMany(socket);
     const connection: Connection = {
       socket,
+      address: socket.remoteAddress ?? "",
       newest: null,
       bodyFailure: null,
       bodyReaders: new Set(),
@@ -180,11 +183,11 @@ export function createConnections(options: ConnectionsOptions) {
       return;
     }
     connection.isRefused = true;
-    const { newest } = connection;
-    if (newest === null) refusals.send(error, socket);
+    const { newest, address } = connection;
+    if (newest === null) refusals.send(error, socket, address);
     else if (newest.req.complete) {
-      if (isAnswered(newest)) refusals.send(error, socket);
-      else newest.once("close", () => (socket.writable ? refusals.send(error, socket) : undefined));
+      if (isAnswered(newest)) refusals.send(error, socket, address);
+      else newest.once("close", () => (socket.writable ? refusals.send(error, socket, address) : undefined));
     }
     // The body of a request whose response has left: there is no more to say.
     else if (isAnswered(newest)) socket.destroy();

@@ -4,6 +4,7 @@ import { timestamp } from "../timestamp.ts";
 import { type JsonLimits, readJson } from "./body.ts";
 import { refuseConditions } from "./conditions.ts";
 import type { Connection, Connections } from "./connections.ts";
+import type { Cors } from "./cors.ts";
 import { requestBody } from "./request_body.ts";
 import { createRequestTurns } from "./request_turns.ts";
 import type { Responses } from "./responses.ts";
@@ -19,6 +20,8 @@ export interface Exchange {
   startedAtMs: number;
   /** The pattern of its route, for the log and the metrics. */
   route: string;
+  /** Whether pages of every origin may read the response. */
+  isOpen: boolean;
   /** What the log says of the caller. */
   logFields: Record<string, string>;
 }
@@ -33,10 +36,13 @@ export interface DispatchOptions<Principal, Permission> extends JsonLimits {
   ownerOf: (principal: Principal) => string;
   /** The log fields that identify a principal. */
   describe: (principal: Principal) => Record<string, string>;
+  /** Says why there is nothing at a path, if more is known of it; otherwise null. */
+  explainMissing: (path: string) => string | null;
   /** Called if a reply's `after` throws. */
   onAfterFailed: (exchange: Exchange, error: unknown) => void;
   connections: Connections;
   responses: Responses;
+  cors: Cors;
   now: () => number;
   /** How long a streamed body may stand still. */
   bodyStallMs: number;
@@ -50,7 +56,7 @@ export interface DispatchOptions<Principal, Permission> extends JsonLimits {
  * is written, raw ones possibly later.
  */
 export function createDispatch<Principal, Permission>(options: DispatchOptions<Principal, Permission>) {
-  const { authenticate, askAgain, ownerOf, describe, connections, responses, now } = options;
+  const { authenticate, askAgain, ownerOf, describe, connections, responses, cors, now } = options;
   const table = routeTable(options.routes);
   const requestTurns = createRequestTurns();
   const rate = { bytesPer10sMin: options.bodyBytesPer10sMin, stallMsMax: options.bodyStallMs };
@@ -60,14 +66,24 @@ export function createDispatch<Principal, Permission>(options: DispatchOptions<P
     if (req.url === "*" && req.method === "OPTIONS") return responses.options(req, res, exchange, ALL_METHODS);
     const target = splitTarget(req.url ?? "/");
     const match = matchRoute(table, req.method ?? "GET", target.path);
-    if (match.kind === "none") throw new AppError("not_found", "There is nothing at this path");
+    if (match.kind === "none") {
+      if (cors.isAllowedPreflight(req)) return responses.options(req, res, exchange, ALL_METHODS);
+      throw nothingAt(target.path);
+    }
     exchange.route = match.path;
+    exchange.isOpen = (match.kind === "route" ? [match.route] : match.others).some(isOpenToAnyOrigin);
     if (req.method === "OPTIONS") return responses.options(req, res, exchange, match.allow);
     if (match.kind === "other_method") throw wrongMethod(match.allow);
     const { route, params } = match;
     if (route.kind === "raw") return serveRaw(route, target, req, res, exchange);
     return serveJson(route, { params, search: target.search }, req, res, exchange);
   };
+
+  function nothingAt(path: string): AppError {
+    const isSlashTooMuch = path.endsWith("/") && matchRoute(table, "GET", path.replace(/\/+$/, "")).kind !== "none";
+    const why = isSlashTooMuch ? "leave out the slash at its end" : options.explainMissing(path);
+    return new AppError("not_found", `There is nothing at this path${why === null ? "" : `: ${why}`}`);
+  }
 
   async function serveRaw(
     route: RawRoute,
@@ -96,7 +112,7 @@ export function createDispatch<Principal, Permission>(options: DispatchOptions<P
     if (access !== "public") {
       const known = authenticate(req, access);
       principal = known instanceof Promise ? await known : known;
-      exchange.logFields = describe(principal);
+      Object.assign(exchange.logFields, describe(principal));
       refuseConditions(req);
     }
     const body = takesBody ? await readJson(req, res, exchange.connection, options) : undefined;
@@ -131,6 +147,10 @@ export function createDispatch<Principal, Permission>(options: DispatchOptions<P
 function envelopeOf({ data, pagination }: Reply<unknown, unknown>, requestId: string, nowMs: number): object {
   const meta = { request_id: requestId, timestamp: timestamp(nowMs) };
   return pagination === undefined ? { data, meta } : { data, pagination, meta };
+}
+
+function isOpenToAnyOrigin<Principal, Permission>(route: Route<Principal, Permission>): boolean {
+  return route.kind === "raw" && route.isOpenToAnyOrigin;
 }
 
 function wrongMethod(allow: string): AppError {

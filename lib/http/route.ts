@@ -51,6 +51,8 @@ export interface RawRow extends CommonRow<never> {
   access: "public";
   /** What protects it instead of a credential, or why nothing has to. */
   description: string;
+  /** Whether pages of every origin may call it and read the response. */
+  isOpenToAnyOrigin: boolean;
   /** Empty if every request is refused. */
   responses: readonly RawResponse[];
 }

@@ -2,6 +2,7 @@ import { createServer, type IncomingMessage, type Server } from "node:http";
 import { AppError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import { createConnections } from "./connections.ts";
+import { createCors } from "./cors.ts";
 import { createDispatch, type DispatchOptions } from "./dispatch.ts";
 import { createExchanges } from "./exchanges.ts";
 import { type Listeners, openListeners } from "./listeners.ts";
@@ -50,13 +51,15 @@ export interface HttpOptions<Principal, Permission>
   /** Makes an `AppError` of a failure that is no defect, such as a full disk; everything else passes through. */
   explain?: (error: unknown) => unknown;
   corsOrigins: readonly string[];
+  /** Says why there is nothing at a path, if more is known of it; otherwise null. */
+  explainMissing?: (path: string) => string | null;
   /** Bytes that a JSON body may have; by default 64 KiB. */
   jsonBytesMax?: number;
   /** Connections at once, of everyone together; fewer in tests. */
   connectionsMax?: number;
   /** Connections at once from one address; null: any number. */
   connectionsPerAddressMax: number | null;
-  /** Whether an address is a proxy's, which stands for many clients. */
+  /** Whether an address is a proxy's, which stands for many clients and says whose request it forwards. */
   isTrustedAddress: (address: string) => boolean;
   log: Log;
   /** Called for every request after its response, for metrics. */
@@ -85,15 +88,18 @@ export function createHttpServer<Principal, Permission>(options: HttpOptions<Pri
     isTrusted: options.isTrustedAddress,
     ...{ lingerMs, log, now, onAnswered },
   });
-  const responses = createResponses({ corsOrigins, lingerMs, isClosing: () => isClosing });
+  const cors = createCors({ origins: corsOrigins, log });
+  const responses = createResponses({ cors, lingerMs, isClosing: () => isClosing });
   const dispatch = createDispatch({
-    ...{ ...options, connections, responses, bodyMs, bodyStallMs },
+    ...{ ...options, connections, responses, cors, bodyMs, bodyStallMs },
+    explainMissing: options.explainMissing ?? (() => null),
     jsonBytesMax: options.jsonBytesMax ?? JSON_BYTES_MAX,
     onAfterFailed: ({ requestId, route }, error) =>
       log.error("after_response_failed", { request_id: requestId, route, error }),
   });
   const exchanges = createExchanges({
     ...{ connections, responses, dispatch, explain, isCut: () => isCut, lingerMs, log, now, onAnswered },
+    isTrusted: options.isTrustedAddress,
   });
   const server = createNodeServer(timeouts);
   server.on("timeout", connections.onSilence);

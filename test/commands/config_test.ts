@@ -73,7 +73,16 @@ const BAD_VALUES: Record<string, [rule: string, values: string[]]> = {
   MIN_FREE_BYTES: [range(0, Number.MAX_SAFE_INTEGER), ["-1", "1 GiB"]],
   CORS_ORIGINS: [
     ORIGINS_RULE,
-    ["app.example.com", "https://app.example.com/", "https://a.example.com;https://b.example.com"],
+    [
+      ...["app.example.com", "https://app.example.com/", "https://a.example.com;https://b.example.com"],
+      ...[
+        "https://App.example.com",
+        "https://app.example.com:443",
+        "http://app.example.com:80",
+        "https://*.example.com",
+      ],
+      ...["null", "file://", "file:///", "capacitor://", "capacitor://localhost/", "Capacitor://localhost", "data:"],
+    ],
   ],
   LOG_LEVEL: ["must be debug, info, warn, error or silent", ["INFO", "verbose"]],
 };

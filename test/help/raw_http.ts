@@ -134,6 +134,7 @@ export function testRawRoute(spec: NamedRow & Pick<RawRoute, "handle">): RawRout
   const { method, path } = spec;
   return {
     ...{ kind: "raw", operationId: `${method} ${path}`, summary: "", description: "", access: "public" },
+    isOpenToAnyOrigin: false,
     ...{ responses: [], errors: [] },
     ...spec,
   };

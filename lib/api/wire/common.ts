@@ -3,9 +3,17 @@ import * as z from "zod";
 /** For the schemas of JSON bodies. */
 export const bodyError = { error: "must be a JSON object" };
 
+const uuidError = "must be a UUID such as 01890a5d-ac96-774b-bcce-b302099a8057";
+
 /** Ids are compared in lower case, as they were made. */
-export const uuid = z
-  .guid("must be a UUID such as 01890a5d-ac96-774b-bcce-b302099a8057")
+export const uuid = z.guid(uuidError).transform((id) => id.toLowerCase());
+
+/** An id in a path. It is empty if the path of a list ends in a slash. */
+export const pathId = z
+  .guid({
+    error: ({ input }) =>
+      input === "" ? "must not be empty: a path without an id has no slash at its end" : uuidError,
+  })
   .transform((id) => id.toLowerCase());
 
 /** An id in a response. */

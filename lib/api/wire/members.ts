@@ -2,12 +2,12 @@ import * as z from "zod";
 import type { Member } from "../../books/members.ts";
 import { ROLES } from "../../books/principals.ts";
 import { timestamp } from "../../timestamp.ts";
-import { bodyError, id, oneOf, time, uuid } from "./common.ts";
+import { bodyError, id, oneOf, pathId, time, uuid } from "./common.ts";
 
 /** RFC 5321: the longest address. */
 const EMAIL_CHARS_MAX = 320;
 
-export const MemberParams = z.object({ workspace_id: uuid, member_id: uuid });
+export const MemberParams = z.object({ workspace_id: pathId, member_id: pathId });
 
 export const AddMemberBody = z
   .object(

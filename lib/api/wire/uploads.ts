@@ -5,13 +5,13 @@ import type { Upload, UploadFilter } from "../../books/uploads.ts";
 import { CHECKSUM_HEADER, checksumHeaderOf } from "../../store/checksum.ts";
 import type { Disposition, ObjectStore } from "../../store/objects.ts";
 import { timestamp } from "../../timestamp.ts";
-import { bodyError, id, moment, oneOf, queryOf, required, time, uuid } from "./common.ts";
+import { bodyError, id, moment, oneOf, pathId, queryOf, required, time, uuid } from "./common.ts";
 import { BEGINS_TWICE, beginsOnce, ID_KEY, pageQuery } from "./pages.ts";
 
 /** A character may be two units, and four of them may compose one. */
 const NAME_UNITS_MAX = FILENAME_CHARS_MAX * 8;
 
-export const UploadParams = z.object({ upload_id: uuid });
+export const UploadParams = z.object({ upload_id: pathId });
 
 const checksumError = "must be the SHA-256 of the file: 64 hexadecimal digits";
 const checksum = z

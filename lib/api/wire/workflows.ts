@@ -1,10 +1,10 @@
 import * as z from "zod";
 import type { Workflow, WorkflowPlace } from "../../books/workflows.ts";
 import { timestamp } from "../../timestamp.ts";
-import { bodyError, id, moment, oneOf, queryOf, text, time, uuid } from "./common.ts";
+import { bodyError, id, moment, oneOf, pathId, queryOf, text, time } from "./common.ts";
 import { BEGINS_TWICE, beginsOnce, type KeyForm, pageQuery } from "./pages.ts";
 
-export const WorkflowParams = z.object({ workflow_id: uuid });
+export const WorkflowParams = z.object({ workflow_id: pathId });
 
 /** Names the first wrong item alone: a schema for each would make an issue of every one of tens of thousands. */
 const objects = z.array(z.unknown(), "must be a list of JSON objects").superRefine((items, context) => {

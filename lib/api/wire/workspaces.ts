@@ -1,7 +1,7 @@
 import * as z from "zod";
 import { COLOR_IDX_MAX, WORKSPACE_NAME_CHARS_MAX, type Workspace } from "../../books/workspaces.ts";
 import { timestamp } from "../../timestamp.ts";
-import { bodyError, id, queryOf, text, time, uuid } from "./common.ts";
+import { bodyError, id, pathId, queryOf, text, time } from "./common.ts";
 import { BEGINS_TWICE, beginsOnce, ID_KEY, pageQuery } from "./pages.ts";
 
 const WORKSPACES_LIMIT_DEFAULT = 20;
@@ -13,7 +13,7 @@ const name = text("a name", { min: 1, max: WORKSPACE_NAME_CHARS_MAX });
 const slug = z.string("must be a string");
 const colorIdx = z.int(colorError).min(0, colorError).max(COLOR_IDX_MAX, colorError);
 
-export const WorkspaceParams = z.object({ workspace_id: uuid });
+export const WorkspaceParams = z.object({ workspace_id: pathId });
 
 export const ListWorkspacesQuery = queryOf(pageQuery(ID_KEY, { limitDefault: WORKSPACES_LIMIT_DEFAULT })).refine(
   beginsOnce,

@@ -103,13 +103,14 @@ export function createSignedUrls({ publicUrl, signingKey, maxUploadBytes }: Sign
     }
     const given = params.get("signature");
     params.delete("signature");
-    const signedMethod = method === "HEAD" ? "GET" : method;
     const names = [...params.keys()].sort();
     // The names are checked besides the signature: what is read below is there, and nothing else is.
-    const form = FORMS.find((known) => known.method === signedMethod && known.names === names.join("&"));
+    const form = FORMS.find((known) => known.names === names.join("&"));
     if (form === undefined || given === undefined || !path.startsWith(OBJECTS_PATH)) throw notSigned();
     const query = names.map((name) => `${name}=${encode(params.get(name) ?? "")}`).join("&");
-    if (!sameText(given, signature(signedMethod, path, query))) throw notSigned();
+    if (!sameText(given, signature(form.method, path, query))) throw notSigned();
+    // Only the holder of a real URL learns what it is for.
+    if (form.method !== (method === "HEAD" ? "GET" : method)) throw otherMethod(form.method, method);
 
     const expiresAtMs = Number(params.get("expires"));
     if (nowMs >= expiresAtMs) throw expired(expiresAtMs, form.whenExpired);
@@ -146,6 +147,11 @@ function notSigned(): AppError {
     "forbidden",
     "Cannot accept this URL: its signature does not fit the method, the path and the parameters. Use it exactly as it was given",
   );
+}
+
+function otherMethod(signedMethod: UrlGrant["method"], method: string): AppError {
+  const use = signedMethod === "PUT" ? "send the file with `curl -T FILE URL`" : "it downloads a file";
+  return new AppError("forbidden", `This URL is signed for ${signedMethod} and not for ${method}: ${use}`);
 }
 
 function expired(expiresAtMs: number, advice: string): AppError {
