@@ -2,9 +2,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { clientAddress } from "../../lib/http/client_address.ts";
 import { trustedAddresses } from "../../lib/http/trusted_addresses.ts";
-import { createLog } from "../../lib/log.ts";
 import { startTestApp } from "../help/app.ts";
-import { rawClient } from "../help/raw_http.ts";
+import { keptLog, rawClient } from "../help/raw_http.ts";
 import { until } from "../help/until.ts";
 
 const isTrusted = trustedAddresses(["10.0.0.0/8", "fd00::/8"]);
@@ -44,28 +43,18 @@ test("the log has the client's address with each request, refused or not, for pr
     ["", "127.0.0.1"],
     ["127.0.0.1", "198.51.100.1"],
   ] as const) {
-    let text = "";
-    const log = createLog({
-      level: "info",
-      write: (line) => {
-        text = `${text}${line}`;
-      },
-    });
+    const { log, lines, text } = keptLog();
     const { app, call } = await startTestApp(t, { env: { STOWAGE_TRUSTED_PROXIES: trusted }, log });
     const headers = { "X-Forwarded-For": "192.0.2.66, 198.51.100.1" };
     const { json } = await call("GET", "/api/v1/uploads", { key: `op_live_${"0".repeat(32)}`, headers });
-    const lineOf = (match: (line: { msg: string; request_id: string }) => boolean) => {
-      const lines = text.split("\n").filter((line) => line !== "");
-      return lines.map((line) => JSON.parse(line)).find(match);
-    };
-    await until(() => text.includes('"request"'), "the request's line");
-    const { status, address } = lineOf(({ request_id }) => request_id === json.meta.request_id);
+    await until(() => text().includes('"request"'), "the request's line");
+    const { status, address } = lines().find(({ request_id }) => request_id === json.meta.request_id);
     assert.deepEqual([status, address], [401, wanted]);
 
     const client = await rawClient(t, app.url);
     client.send("nonsense\r\n\r\n");
     assert.equal((await client.response()).status, 400);
-    await until(() => text.includes("request_refused"), "the refusal's line");
-    assert.equal(lineOf(({ msg }) => msg === "request_refused").address, "127.0.0.1");
+    await until(() => text().includes("request_refused"), "the refusal's line");
+    assert.equal(lines().find(({ msg }) => msg === "request_refused").address, "127.0.0.1");
   }
 });

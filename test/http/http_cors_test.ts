@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { createLog } from "../../lib/log.ts";
 import type { ApiResponse } from "../help/app.ts";
 import { startTestApp } from "../help/app.ts";
+import { keptLog } from "../help/raw_http.ts";
 
 const APP = "https://app.example.com";
 
@@ -160,13 +160,7 @@ test("origins are compared as text: those of apps and extensions work", async (t
 });
 
 test("a refused origin is logged once, with the setting's name; our own pages and allowed ones are not", async (t) => {
-  let text = "";
-  const log = createLog({
-    level: "warn",
-    write: (line) => {
-      text = `${text}${line}`;
-    },
-  });
+  const { log, lines, text } = keptLog();
   const { app, call, createUpload } = await startTestApp(t, {
     env: { STOWAGE_CORS_ORIGINS: APP, STOWAGE_STORE: "disk" },
     log,
@@ -177,8 +171,7 @@ test("a refused origin is logged once, with the setting's name; our own pages an
     for (const origin of [APP, app.url, ...strangers]) await call("GET", "/health", { headers: { Origin: origin } });
     await call("PUT", uploadUrl, { key: "", body: "x", headers: { Origin: "https://anyone.example.com" } });
   }
-  const lines = text.split("\n").filter((line) => line.includes("origin_refused"));
-  const told = lines.map((line) => JSON.parse(line));
+  const told = lines().filter(({ msg }) => msg === "origin_refused");
   assert.deepEqual(
     told.map(({ origin }) => origin),
     strangers,
@@ -189,7 +182,7 @@ test("a refused origin is logged once, with the setting's name; our own pages an
   }
   // However many there are, the log has a hundred at most.
   for (let i = 0; i < 150; i++) await call("GET", "/health", { headers: { Origin: `https://${i}.example.com` } });
-  assert.equal(text.split("origin_refused").length - 1, 100);
+  assert.equal(text().split("origin_refused").length - 1, 100);
 });
 
 test('"*" allows every origin', async (t) => {
