@@ -135,7 +135,7 @@ function* circles(files: ReadonlyMap<string, SourceFile>): Generator<string> {
 }
 
 /** Folders of tests that drive the whole program. The others are named like the folder of `lib` whose promises they hold. */
-const WHOLE_PROGRAM = ["crash", "matrix", "model"];
+const WHOLE_PROGRAM = ["browser", "crash", "matrix", "model"];
 
 /** Tests in a folder whose name says neither what they test nor that it is everything. */
 function* misplacedTests(): Generator<string> {
