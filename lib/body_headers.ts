@@ -93,7 +93,9 @@ export function promisedChecksums(
  */
 export function refuseCodings(headers: IncomingHttpHeaders): void {
   refuseCoding("Content-Encoding", headers["content-encoding"], "identity");
-  refuseCoding("Transfer-Encoding", headers["transfer-encoding"], "chunked");
+  // Without "chunked" at its end nobody knows where the body ends: the parser refuses that.
+  const transfer = headers["transfer-encoding"];
+  if (transfer !== undefined && /\bchunked\s*$/i.test(transfer)) refuseCoding("Transfer-Encoding", transfer, "chunked");
   for (const name of ["Trailer", "X-Amz-Trailer"]) {
     if (headers[name.toLowerCase()] === undefined) continue;
     throw new AppError("bad_request", `Cannot read trailers ("${name}"): send a checksum as a header`);

@@ -23,7 +23,11 @@ test("a slash too much at the end of a path is named", async (t) => {
     ["DELETE", undefined],
   ] as const) {
     const response = await call(method, "/api/v1/uploads/", { body });
-    check(response, 422, /^Invalid upload_id: must not be empty: a path without an id has no slash at its end/);
+    check(
+      response,
+      422,
+      /^Invalid upload_id: must be a UUID, and is empty: a path without an id has no slash at its end/,
+    );
   }
   check(await call("GET", "/nothing/"), 404, /^There is nothing at this path$/);
 });

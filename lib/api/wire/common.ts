@@ -12,7 +12,7 @@ export const uuid = z.guid(uuidError).transform((id) => id.toLowerCase());
 export const pathId = z
   .guid({
     error: ({ input }) =>
-      input === "" ? "must not be empty: a path without an id has no slash at its end" : uuidError,
+      input === "" ? "must be a UUID, and is empty: a path without an id has no slash at its end" : uuidError,
   })
   .transform((id) => id.toLowerCase());
 
