@@ -13,7 +13,7 @@ import { matchRoute, routeTable } from "./router.ts";
 
 const ALL_METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
-/** What is known of one request while it is served. */
+/** The state of one request while it is served. */
 export interface Exchange {
   connection: Connection;
   requestId: string;
@@ -22,7 +22,7 @@ export interface Exchange {
   route: string;
   /** Whether pages of every origin may read the response. */
   isOpen: boolean;
-  /** What the log says of the caller. */
+  /** Log fields that say who called. */
   logFields: Record<string, string>;
 }
 
@@ -31,7 +31,7 @@ export interface DispatchOptions<Principal, Permission> extends JsonLimits {
   /** Identifies the caller and checks the permission. Throws an `AppError` if the request is refused. */
   authenticate: (req: IncomingMessage, permission: Permission) => Principal | Promise<Principal>;
   /** Does so again, after the body was read, which may have taken long. It counts towards no limit. */
-  askAgain: (req: IncomingMessage, permission: Permission, known: Principal) => Principal | Promise<Principal>;
+  reauthenticate: (req: IncomingMessage, permission: Permission, known: Principal) => Principal | Promise<Principal>;
   /** The tenant that a principal's requests belong to: tenants take turns under load. */
   ownerOf: (principal: Principal) => string;
   /** The log fields that identify a principal. */
@@ -56,7 +56,7 @@ export interface DispatchOptions<Principal, Permission> extends JsonLimits {
  * is written, raw ones possibly later.
  */
 export function createDispatch<Principal, Permission>(options: DispatchOptions<Principal, Permission>) {
-  const { authenticate, askAgain, ownerOf, describe, connections, responses, cors, now } = options;
+  const { authenticate, reauthenticate, ownerOf, describe, connections, responses, cors, now } = options;
   const table = routeTable(options.routes);
   const requestTurns = createRequestTurns();
   const rate = { bytesPer10sMin: options.bodyBytesPer10sMin, stallMsMax: options.bodyStallMs };
@@ -117,7 +117,7 @@ export function createDispatch<Principal, Permission>(options: DispatchOptions<P
     }
     const body = takesBody ? await readJson(req, res, exchange.connection, options) : undefined;
     if (takesBody && access !== "public" && principal !== null) {
-      const known = askAgain(req, access, principal);
+      const known = reauthenticate(req, access, principal);
       principal = known instanceof Promise ? await known : known;
     }
     if (principal !== null) {

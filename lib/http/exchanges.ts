@@ -127,7 +127,9 @@ function statusOfLost({ cut }: Connection): number {
 }
 
 function cutShort(cause: unknown): AppError {
-  return new AppError("storage_unavailable", "The service has ended before the request was done: ask again", { cause });
+  return new AppError("storage_unavailable", "The service stopped before the request was done: send it again", {
+    cause,
+  });
 }
 
 function ignore(): void {}

@@ -4,10 +4,10 @@ import { AppError, type ErrorCode, type ErrorDetail, invalidField } from "../err
 
 export type Method = "GET" | "POST" | "PUT" | "PATCH" | "DELETE";
 
-/** Who may call: everyone, or callers with a credential that carries this permission. */
+/** The callers that are let in: everyone, or callers with a credential that carries this permission. */
 export type Access<Permission> = "public" | Permission;
 
-/** What the route table says of every operation, whether the server parses it or not. */
+/** The fields of every row of the route table, whether the server parses its requests or not. */
 interface CommonRow<Permission> {
   method: Method;
   /** Segments that begin with a colon are parameters. */
@@ -49,7 +49,7 @@ export interface RawResponse {
 export interface RawRow extends CommonRow<never> {
   kind: "raw";
   access: "public";
-  /** What protects it instead of a credential, or why nothing has to. */
+  /** Says what protects it instead of a credential, or why nothing needs to. */
   description: string;
   /** Whether pages of every origin may call it and read the response. */
   isOpenToAnyOrigin: boolean;
@@ -110,7 +110,7 @@ export interface RawRoute extends RawRow {
 
 export type Route<Principal, Permission> = JsonRoute<Principal, Permission> | RawRoute;
 
-/** What is written down for a JSON row. `errors` has the codes that are special to it: the others follow from the rest. */
+/** The specification of a JSON row. `errors` has only the codes that are special to it; the others follow from the rest. */
 export interface RowSpec<Permission, Params, Query, Body, Data, Page> {
   method: Method;
   path: string;
@@ -135,7 +135,7 @@ export interface RouteSpec<Principal, Permission, Params, Query, Body, Data, Pag
   ) => Promise<Reply<NoInfer<Data>, NoInfer<Page>>> | Reply<NoInfer<Data>, NoInfer<Page>>;
 }
 
-/** What is written down for a bare row. */
+/** The specification of a bare row. */
 export interface BareRowSpec<Data>
   extends Pick<RowSpec<never, never, never, never, Data, never>, "method" | "path" | "operationId" | "summary"> {
   response: z.ZodType<Data>;
@@ -208,7 +208,7 @@ export function bareRoute<Data>({ handle, ...spec }: BareRouteSpec<Data>): JsonR
   return { ...bareRowOf(spec), invoke: handle };
 }
 
-/** Without a schema a request takes no parameters: one that was ignored would be a wish that nobody heard. */
+/** Without a schema a request takes no parameters: a client that sends one expects it to have an effect. */
 function parseQuery<T>(schema: z.ZodType<T> | undefined, search: string): T {
   const query = search === "" ? {} : queryOf(search);
   const [name] = Object.keys(query);

@@ -18,7 +18,7 @@ const JSON_BYTES_MAX = 64 * 1024;
 const HEADERS_CHECK_MS_MAX = 5_000;
 /** Connections at once; a stranger cannot use up the process's file descriptors. */
 const CONNECTIONS_MAX = 8_192;
-/** Above that node:http drops newcomers itself. Until then the one that gives way to a newcomer may still be closing. */
+/** Above that node:http drops newcomers itself. Until then, the connection that was given up for a newcomer may still be closing. */
 const CONNECTIONS_CLOSING_MAX = 1_024;
 /** How often unread responses are added up: less often, and a flood could bring gigabytes in between. */
 const UNREAD_CHECK_MS = 250;
@@ -46,7 +46,7 @@ const TIMEOUTS = {
 export interface HttpOptions<Principal, Permission>
   extends Pick<
     DispatchOptions<Principal, Permission>,
-    "routes" | "authenticate" | "askAgain" | "ownerOf" | "describe" | "bodyBytesPer10sMin" | "now"
+    "routes" | "authenticate" | "reauthenticate" | "ownerOf" | "describe" | "bodyBytesPer10sMin" | "now"
   > {
   /** Makes an `AppError` of a failure that is no defect, such as a full disk; everything else passes through. */
   explain?: (error: unknown) => unknown;
@@ -150,7 +150,7 @@ function createNodeServer({ headersMs, keepAliveMs, silenceMs }: typeof TIMEOUTS
   server.maxConnections = CONNECTIONS_MAX + CONNECTIONS_CLOSING_MAX;
   // A client that closes its side after the last request still gets its response. The type does not know the property.
   Object.assign(server, { httpAllowHalfOpen: true });
-  // node:http applies it from a request's first byte until its response has left, and then the one for idleness.
+  // node:http applies it from a request's first byte until its response is sent, and then the one for idleness.
   server.timeout = silenceMs;
   return server;
 }

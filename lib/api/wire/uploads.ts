@@ -84,7 +84,7 @@ export const UploadOut = z.strictObject({
   /** The extension in lower case; null without one. */
   format: z.string().nullable(),
   status: z.enum(["pending", "uploaded"]),
-  /** What is stored and charged; null until confirmed. */
+  /** Stored and charged; null until confirmed. */
   size_bytes: z.int().min(0).nullable(),
   checksum_sha256: z
     .string()
@@ -113,7 +113,7 @@ export const CreatedUploadOut = z.strictObject({
   upload_headers: z.strictObject({ [CHECKSUM_HEADER]: z.string() }).optional(),
 });
 
-/** Presents an upload. `url`: what its download URL is to be. Fields without a value are null, never left out. */
+/** Presents an upload. `url`: the options of its download URL. Fields without a value are null, never left out. */
 export function presentUpload(
   upload: Upload,
   objects: ObjectStore,

@@ -111,7 +111,7 @@ export function presentWorkflow(workflow: Workflow): z.infer<typeof WorkflowOut>
   return { ...presentHead(workflow), definition: definitionOf(workflow), ...presentTail(workflow) };
 }
 
-/** Presents a workflow as an item of a list, where the definition is left out unless it was asked for. */
+/** Presents a workflow as an item of a list. The definition is left out unless it was requested. */
 export function presentListedWorkflow(
   workflow: Workflow,
   { withDefinition }: { withDefinition: boolean },
