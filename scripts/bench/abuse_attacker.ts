@@ -7,7 +7,7 @@ import { openWire, type Wire } from "./abuse_wire.ts";
 import type { Workspace } from "./data_dirs.ts";
 
 /** How long an abusive client waits for a response before it gives up. */
-const ANSWER_MS_MAX = 10_000;
+const RESPONSE_MS_MAX = 10_000;
 
 /** One way to misuse the service. */
 export interface Abuse {
@@ -78,7 +78,7 @@ export function createAttacker(
   const address = `127.0.1.${number + 1}`;
   const agent = new Agent({
     connections: 8,
-    ...{ headersTimeout: ANSWER_MS_MAX, bodyTimeout: ANSWER_MS_MAX, connectTimeout: ANSWER_MS_MAX },
+    ...{ headersTimeout: RESPONSE_MS_MAX, bodyTimeout: RESPONSE_MS_MAX, connectTimeout: RESPONSE_MS_MAX },
     connect: { localAddress: address },
   });
   const wires = new Set<Wire>();
@@ -138,7 +138,7 @@ export function createAttacker(
     async sendRaw(bytes) {
       const wire = await open();
       wire?.send(bytes);
-      note((await wire?.outcome(ANSWER_MS_MAX)) ?? "no connection");
+      note((await wire?.outcome(RESPONSE_MS_MAX)) ?? "no connection");
     },
     async put(tenant, bytes, body) {
       const made = await create(tenant, body);

@@ -43,7 +43,7 @@ test("the README's lines for a checksum work as pasted after its walk-through", 
   const [walk = "", checksum = ""] = ["walk-through", "checksum"].map(
     (name) => new RegExp(`<!-- ${name} -->\\n\`\`\`sh\\n(.*?)\`\`\``, "s").exec(readme)?.[1] ?? "",
   );
-  const script = `KEY=${owner.key}\n${walk.replace("http://127.0.0.1:8000", app.url)}\n${checksum}\necho "$ANSWER"`;
+  const script = `KEY=${owner.key}\n${walk.replace("http://127.0.0.1:8000", app.url)}\n${checksum}\necho "$RESPONSE"`;
   const { stdout, stderr } = await run("sh", ["-euc", script], { cwd: await temporaryFolder(t) });
   assert.equal(stderr, "");
   const { data } = JSON.parse(stdout.trim().split("\n").at(-1) ?? "");

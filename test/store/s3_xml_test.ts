@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { childText, escapeXml, parseXml } from "../../lib/store/s3/xml.ts";
 
-const ANSWER = `<?xml version="1.0" encoding="UTF-8"?>
+const DOCUMENT = `<?xml version="1.0" encoding="UTF-8"?>
 <DeleteResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">
   <Deleted><Key>final/a&amp;b&#34;&#x6e2c;</Key></Deleted>
   <!-- a comment with <tags> --><Error><Key>00123</Key><Code>AccessDenied</Code><Message/></Error>
@@ -10,7 +10,7 @@ const ANSWER = `<?xml version="1.0" encoding="UTF-8"?>
 `;
 
 test("a response is read with its entities, and what looks like a number stays text", () => {
-  const root = parseXml(ANSWER);
+  const root = parseXml(DOCUMENT);
   assert.equal(root.name, "DeleteResult");
   const [deleted, error] = root.children;
   assert.ok(deleted && error);
@@ -21,7 +21,7 @@ test("a response is read with its entities, and what looks like a number stays t
 });
 
 test("a response that is cut short at any character is refused", () => {
-  const whole = ANSWER.trimEnd();
+  const whole = DOCUMENT.trimEnd();
   for (let length = 0; length < whole.length; length++) {
     assert.throws(() => parseXml(whole.slice(0, length)), `cut after ${length} characters`);
   }
