@@ -167,8 +167,9 @@ CREATE TABLE uploads (
   CHECK (status = 'pending' OR workspace_id IS NOT NULL)
 ) STRICT, WITHOUT ROWID;
 -- Includes the columns that lists filter by, so that skipping rows that do not match needs only the index.
-CREATE INDEX uploads_by_workspace ON uploads (workspace_id, id, status, category);
-CREATE INDEX uploads_personal ON uploads (user_id, id, status, category, workspace_id) WHERE workspace_id IS NULL;
+CREATE INDEX uploads_by_workspace ON uploads (workspace_id, id, status, category, created_at_ms, filename);
+CREATE INDEX uploads_personal ON uploads (user_id, id, status, category, created_at_ms, filename, workspace_id)
+ WHERE workspace_id IS NULL;
 CREATE INDEX uploads_by_context ON uploads (context_id, id) WHERE context_id IS NOT NULL;
 -- Includes the sizes, so that the usage figures and the limit on staged bytes need only the index.
 CREATE INDEX uploads_pending_by_owner ON uploads (workspace_id, user_id, stated_size_bytes, staged_size_bytes)

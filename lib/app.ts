@@ -1,6 +1,7 @@
 import { hostInUrl } from "./addresses.ts";
 import { METRICS_PATH, metricsRoutes } from "./api/metrics.ts";
 import { createRoutes } from "./api/table.ts";
+import { explainUnserved } from "./api/unserved.ts";
 import { createAuth } from "./auth/auth.ts";
 import { createKeyUses, type KeyUses } from "./auth/key_uses.ts";
 import { createRateLimit } from "./auth/rate_limit.ts";
@@ -181,8 +182,10 @@ export async function openApp(options: AppOptions): Promise<App> {
       }),
       ownerOf: ({ workspaceId, userId }) => workspaceId ?? userId,
       explain: toUnavailable,
+      explainMissing: explainUnserved,
       describe: ({ apiKeyId, userId }) => (apiKeyId === null ? { user_id: userId } : { api_key_id: apiKeyId }),
       corsOrigins: config.corsOrigins,
+      jsonBytesMax: config.jsonBytesMax,
       bodyBytesPer10sMin: config.uploadBytesPer10sMin,
       connectionsPerAddressMax: config.connectionsPerAddressMax,
       isTrustedAddress: trustedAddresses(config.trustedProxies),

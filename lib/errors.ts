@@ -14,6 +14,7 @@ export const ERROR_CODES = [
   "method_not_allowed",
   "not_found",
   "payload_too_large",
+  "precondition_failed",
   "range_not_satisfiable",
   "rate_limited",
   "request_timeout",

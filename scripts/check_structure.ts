@@ -182,7 +182,7 @@ function* unimplemented(engine: string, sources: ReadonlyMap<string, SourceFile>
 }
 
 /** Folders of tests that drive the whole program. The others are named like the folder of `lib` whose promises they hold. */
-const WHOLE_PROGRAM = ["crash", "matrix", "model"];
+const WHOLE_PROGRAM = ["browser", "crash", "matrix", "model"];
 /** Folders of tests that run over every implementation of an interface. */
 const CONTRACTS = ["books/contract"];
 

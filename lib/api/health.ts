@@ -15,7 +15,7 @@ const READY = {
   method: "GET",
   path: "/ready",
   operationId: "getReadiness",
-  summary: "Tell whether the database can be written; an outage of the store is a field, because deletes go on",
+  summary: "Tell whether the database can be written; an outage of the store is a field, because deletes still work",
   response: ReadyOut,
 } as const;
 

@@ -17,6 +17,7 @@ export const METRICS_ROW: RawRow = {
   summary: "Show the figures of this process, in the text format of Prometheus",
   description: "It asks for no credential: it names no user and no file. A setting moves it to a port of its own.",
   access: "public",
+  isOpenToAnyOrigin: false,
   responses: [{ status: 200, contentType: "text/plain", description: "The figures" }],
   errors: SERVER_ERRORS,
 };

@@ -7,6 +7,7 @@ const COMMON = {
   kind: "raw",
   path: `${OBJECTS_PATH}*`,
   access: "public",
+  isOpenToAnyOrigin: true,
   description: "The URL is the credential: it is signed for this method and object, and expires.",
 } as const;
 
@@ -18,8 +19,8 @@ const PUT_ROW: RawRow = {
   responses: [{ status: 200, contentType: null, description: "Stored; the ETag is a header" }],
   errors: [
     ...SERVER_ERRORS,
-    ...(["forbidden", "insufficient_storage", "not_found", "payload_too_large"] as const),
-    ...(["rate_limited", "request_timeout", "storage_limit_exceeded"] as const),
+    ...(["forbidden", "insufficient_storage", "not_found", "payload_too_large", "precondition_failed"] as const),
+    ...(["rate_limited", "request_timeout", "storage_limit_exceeded", "unsupported_media_type"] as const),
   ],
 };
 
@@ -31,9 +32,13 @@ const GET_ROW: RawRow = {
   responses: [
     { status: 200, contentType: "*/*", description: "The whole file, with the type of its extension" },
     { status: 206, contentType: "*/*", description: "The range of it that was asked for" },
-    { status: 304, contentType: null, description: "The client has it already: its ETag is that of If-None-Match" },
+    {
+      status: 304,
+      contentType: null,
+      description: "The client has it already, as If-None-Match or If-Modified-Since says",
+    },
   ],
-  errors: [...SERVER_ERRORS, "forbidden", "not_found", "range_not_satisfiable"],
+  errors: [...SERVER_ERRORS, "forbidden", "not_found", "precondition_failed", "range_not_satisfiable"],
 };
 
 const refusedRow = (method: Method): RawRow => ({

@@ -6,7 +6,7 @@ import type { StoreGuard } from "../operations/store_guard.ts";
 import type { ObjectRoutes } from "../store/disk/object_routes.ts";
 import type { ObjectStore } from "../store/objects.ts";
 
-/** What the handlers work with. */
+/** The parts of the service that the handlers use. */
 export interface RouteParts {
   books: Books;
   objects: ObjectStore;

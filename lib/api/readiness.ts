@@ -26,7 +26,7 @@ interface State {
 }
 
 /**
- * Tells whether the service is ready. The database and the store are checked when somebody asks, at most twice a second,
+ * Tells whether the service is ready. The database and the store are checked on request, at most twice a second,
  * for all callers together. Nobody waits for a store that hangs: the response is then the last result, and a later response
  * has the new one. Throws `storage_unavailable` if the database cannot be written, or if the store is not the one that holds
  * the objects, which does not end by itself.

@@ -1,11 +1,13 @@
 import { fileType } from "../books/file_types.ts";
 import { PERMISSIONS } from "../books/permissions.ts";
 import type { Upload } from "../books/uploads.ts";
+import { invalidField } from "../errors.ts";
+import { type Disposition, isShownInline } from "../store/objects.ts";
 import { type Operation, operation } from "./operation.ts";
 import type { RouteParts } from "./parts.ts";
 import { Empty } from "./wire/common.ts";
 import { CountedPagination } from "./wire/envelope.ts";
-import { pageStart, paginateByKey } from "./wire/keyed_pages.ts";
+import { ID_KEY, pageStart, paginate, publicPath } from "./wire/pages.ts";
 import {
   ConfirmUploadBody,
   CreatedUploadOut,
@@ -13,9 +15,11 @@ import {
   ListUploadsQuery,
   presentCreatedUpload,
   presentUpload,
+  ShowUploadQuery,
   UploadList,
   UploadOut,
   UploadParams,
+  uploadFilterOf,
 } from "./wire/uploads.ts";
 
 const UPLOADS = "/api/v1/uploads";
@@ -95,10 +99,13 @@ export function uploadOperations(maxUploadBytes: number): Operation[] {
       summary: "Show an upload",
       access: PERMISSIONS.readUploads,
       params: UploadParams,
+      query: ShowUploadQuery,
       response: UploadOut,
-      handle: async ({ principal, params, nowMs }, parts) => ({
-        data: show(await parts.books.uploads.find(principal, params.upload_id), nowMs, parts),
-      }),
+      async handle({ principal, params, query: { disposition }, nowMs }, parts) {
+        const upload = await parts.books.uploads.find(principal, params.upload_id);
+        if (disposition === "inline") checkIsShownInline(upload);
+        return { data: show(upload, nowMs, parts, disposition) };
+      },
     }),
 
     operation({
@@ -111,17 +118,24 @@ export function uploadOperations(maxUploadBytes: number): Operation[] {
       response: UploadList,
       pagination: CountedPagination,
       async handle({ principal, query, nowMs }, parts) {
-        const { status, category, context_id: contextId } = query;
-        const page = await parts.books.uploads.list(principal, { status, category, contextId }, pageStart(query));
+        const { lastKey: beforeId, ...rows } = pageStart(query);
+        const page = await parts.books.uploads.list(principal, uploadFilterOf(query), { beforeId, ...rows });
+        const { nextBeforeId: nextKey, total } = page;
         return {
           data: page.uploads.map((upload) => show(upload, nowMs, parts)),
-          pagination: paginateByKey(UPLOADS, query, page),
+          pagination: paginate(ID_KEY, publicPath(parts.config, UPLOADS), query, { nextKey, total }),
         };
       },
     }),
   ];
 }
 
-function show(upload: Upload, nowMs: number, { objects, config }: RouteParts) {
-  return presentUpload(upload, objects, nowMs + config.downloadUrlTtlMs);
+function show(upload: Upload, nowMs: number, { objects, config }: RouteParts, disposition?: Disposition) {
+  return presentUpload(upload, objects, { expiresAtMs: nowMs + config.downloadUrlTtlMs, disposition });
+}
+
+function checkIsShownInline({ contentType }: Upload): void {
+  if (isShownInline(contentType)) return;
+  const message = `cannot be inline for ${contentType}: only images, audio, video, text and PDF are`;
+  throw invalidField("disposition", message);
 }

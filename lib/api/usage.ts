@@ -3,6 +3,7 @@ import { activityPeriod, rangeDays } from "../books/usage_periods.ts";
 import { AppError } from "../errors.ts";
 import { type Operation, operation } from "./operation.ts";
 import { UncountedPagination } from "./wire/envelope.ts";
+import { publicPath } from "./wire/pages.ts";
 import {
   paginateEvents,
   presentStorageEvent,
@@ -89,14 +90,17 @@ export const usageOperations: readonly Operation[] = [
     query: StorageEventsQuery,
     response: StorageEventList,
     pagination: UncountedPagination,
-    async handle({ principal, query }, { books }) {
+    async handle({ principal, query }, { books, config }) {
       const workspaceId = selectedWorkspace(principal);
       const { upload_id: uploadId, kind, cursor: beforeSeq, limit } = query;
       // One more than the page holds tells whether another page follows.
       const found = await books.ledger.list(workspaceId, { uploadId, kind, beforeSeq, limit: limit + 1 });
       const events = found.slice(0, limit);
       const next = found.length > limit ? (events.at(-1)?.seq ?? null) : null;
-      return { data: events.map(presentStorageEvent), pagination: paginateEvents(STORAGE_EVENTS, query, next) };
+      return {
+        data: events.map(presentStorageEvent),
+        pagination: paginateEvents(publicPath(config, STORAGE_EVENTS), query, next),
+      };
     },
   }),
 ];

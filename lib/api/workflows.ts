@@ -4,8 +4,7 @@ import { giveWay } from "../pacer.ts";
 import { type Operation, operation } from "./operation.ts";
 import { Empty } from "./wire/common.ts";
 import { CountedPagination } from "./wire/envelope.ts";
-import { pageStart, paginateByKey } from "./wire/keyed_pages.ts";
-import { paginate } from "./wire/pages.ts";
+import { ID_KEY, pageStart, paginate, publicPath } from "./wire/pages.ts";
 import { presentUpload, UploadList, WorkflowUploadsQuery } from "./wire/uploads.ts";
 import {
   CreateWorkflowBody,
@@ -13,6 +12,7 @@ import {
   PatchWorkflowBody,
   presentListedWorkflow,
   presentWorkflow,
+  WORKFLOW_KEY,
   WorkflowList,
   WorkflowOut,
   WorkflowParams,
@@ -49,19 +49,21 @@ export const workflowOperations: readonly Operation[] = [
     query: ListWorkflowsQuery,
     response: WorkflowList,
     pagination: CountedPagination,
-    async handle({ principal, query }, { books }) {
-      const { offset, limit, search, include_definition: withDefinitions = false } = query;
-      const filter = { search, order: orderOf(query.sort, query.order), offset, limit, withDefinitions };
-      const { workflows, total } = asksForRuns(query)
-        ? { workflows: [], total: 0 }
+    async handle({ principal, query }, { books, config }) {
+      const { search, include_definition: withDefinitions = false } = query;
+      const { lastKey: after, ...rows } = pageStart(query);
+      const filter = { search, order: orderOf(query.sort, query.order), after, ...rows, withDefinitions };
+      const page = asksForRuns(query)
+        ? { workflows: [], total: 0, nextAfter: null }
         : await books.workflows.list(principal, filter);
+      const { workflows, total, nextAfter: nextKey } = page;
       const data: z.infer<typeof WorkflowList> = [];
       for (const workflow of workflows) {
         data.push(presentListedWorkflow(workflow, { withDefinition: withDefinitions }));
         // A definition may take a millisecond to parse.
         if (withDefinitions) await giveWay(principal.workspaceId ?? principal.userId);
       }
-      return { data, pagination: paginate(WORKFLOWS, query, { offset, limit, total }) };
+      return { data, pagination: paginate(WORKFLOW_KEY, publicPath(config, WORKFLOWS), query, { nextKey, total }) };
     },
   }),
 
@@ -119,11 +121,14 @@ export const workflowOperations: readonly Operation[] = [
     pagination: CountedPagination,
     async handle({ principal, params, query, nowMs }, { books, objects, config }) {
       const workflow = await books.workflows.find(principal, params.workflow_id);
-      const page = await books.uploads.listOfWorkflow(principal, workflow, pageStart(query));
-      const urlExpiresAtMs = nowMs + config.downloadUrlTtlMs;
+      const { lastKey: beforeId, ...rows } = pageStart(query);
+      const page = await books.uploads.listOfWorkflow(principal, workflow, { beforeId, ...rows });
+      const { nextBeforeId: nextKey, total } = page;
+      const path = publicPath(config, `${WORKFLOWS}/${workflow.workflowId}/uploads`);
+      const url = { expiresAtMs: nowMs + config.downloadUrlTtlMs };
       return {
-        data: page.uploads.map((upload) => presentUpload(upload, objects, urlExpiresAtMs)),
-        pagination: paginateByKey(`${WORKFLOWS}/${workflow.workflowId}/uploads`, query, page),
+        data: page.uploads.map((upload) => presentUpload(upload, objects, url)),
+        pagination: paginate(ID_KEY, path, query, { nextKey, total }),
       };
     },
   }),

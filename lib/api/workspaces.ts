@@ -3,7 +3,7 @@ import { type Operation, operation } from "./operation.ts";
 import { PlanLimitsOut, presentLimits } from "./wire/account.ts";
 import { Empty } from "./wire/common.ts";
 import { CountedPagination } from "./wire/envelope.ts";
-import { paginate } from "./wire/pages.ts";
+import { ID_KEY, pageStart, paginate, publicPath } from "./wire/pages.ts";
 import {
   CreateWorkspaceBody,
   ListWorkspacesQuery,
@@ -30,12 +30,13 @@ export const workspaceOperations: readonly Operation[] = [
     query: ListWorkspacesQuery,
     response: WorkspaceList,
     pagination: CountedPagination,
-    async handle({ principal, query }, { books }) {
-      const { offset, limit } = query;
-      const { workspaces, total } = await books.workspaces.listVisible(principal, { offset, limit });
+    async handle({ principal, query }, { books, config }) {
+      const { lastKey: afterId, ...rows } = pageStart(query);
+      const page = await books.workspaces.listVisible(principal, { afterId, ...rows });
+      const { nextAfterId: nextKey, total } = page;
       return {
-        data: workspaces.map(presentWorkspace),
-        pagination: paginate(WORKSPACES, query, { offset, limit, total }),
+        data: page.workspaces.map(presentWorkspace),
+        pagination: paginate(ID_KEY, publicPath(config, WORKSPACES), query, { nextKey, total }),
       };
     },
   }),

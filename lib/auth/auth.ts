@@ -55,7 +55,11 @@ export function createAuth({ keys, keyUses, users, members, sessions, rateLimit,
    * Checks again that the request's credential holds, and for the same things. Does nothing in the turn of the event loop in
    * which `known` was checked. Counts towards no limit. Throws the same errors as `authenticate`.
    */
-  function askAgain(req: IncomingMessage, permission: Permission, known: Principal): Principal | Promise<Principal> {
+  function reauthenticate(
+    req: IncomingMessage,
+    permission: Permission,
+    known: Principal,
+  ): Principal | Promise<Principal> {
     return turn !== null && known.checkedAtMs >= turn.beganMs ? known : identify(req, permission, countNothing);
   }
 
@@ -162,7 +166,7 @@ export function createAuth({ keys, keyUses, users, members, sessions, rateLimit,
     return { workspaceId: text, role };
   }
 
-  return { authenticate, askAgain };
+  return { authenticate, reauthenticate };
 }
 
 type Header = string | string[] | undefined;

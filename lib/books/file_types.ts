@@ -2,7 +2,7 @@ import mime from "mime";
 import { invalidField } from "../errors.ts";
 
 /** Characters (code points) of a filename. */
-const FILENAME_CHARS_MAX = 255;
+export const FILENAME_CHARS_MAX = 255;
 /** Composing makes at most four code points one, each of two units: what is longer cannot become a name. */
 const RAW_UNITS_MAX = FILENAME_CHARS_MAX * 4 * 2;
 

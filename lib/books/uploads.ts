@@ -37,6 +37,7 @@ export interface Uploads {
   /**
    * The uploads of the selected workspace, newest first; if a session selects none, the caller's personal uploads. A long
    * list is read in short steps that let other requests through, so rows that come or go meanwhile may be in it or not.
+   * However few uploads a filter matches, it reads no more than one index entry for each upload of the workspace or person.
    */
   list: (principal: Principal, filter: UploadFilter, start: PageStart) => Promise<UploadPage>;
 
@@ -184,6 +185,14 @@ export interface UploadFilter {
   status?: "pending" | "uploaded" | undefined;
   category?: Category | undefined;
   contextId?: string | undefined;
+  /** The whole name, in Unicode's composed form; upper and lower case differ. */
+  filename?: string | undefined;
+  /** The beginning of the name, compared in the same way. */
+  filenamePrefix?: string | undefined;
+  /** The first moment at which an upload may have been created. */
+  createdFromMs?: number | undefined;
+  /** The first moment at which it may not have been created any more. */
+  createdBeforeMs?: number | undefined;
 }
 
 /** Where a page begins: `offset` uploads after the first one whose id is below `beforeId`, in the order of the list. */

@@ -1,8 +1,6 @@
 import { AppError } from "../errors.ts";
 import type { Principal } from "./principals.ts";
 
-/** The most characters of a workflow's definition, written as JSON. */
-export const DEFINITION_CHARS_MAX = 64 * 1024;
 /** The name of a workflow that was created without one. */
 export const PLACEHOLDER_NAME = "Untitled workflow";
 
@@ -28,11 +26,28 @@ export interface WorkflowFields {
   definition?: unknown;
 }
 
+/** The place of a workflow in every order of the list. Nothing needs to be there any more. */
+export interface WorkflowPlace {
+  workflowId: string;
+  updatedAtMs: number;
+  name: string;
+}
+
+export interface WorkflowPage {
+  workflows: Workflow[];
+  /** The number of workflows in the whole list. */
+  total: number;
+  /** Where the next page begins; null if there is none. */
+  nextAfter: WorkflowPlace | null;
+}
+
 export interface WorkflowFilter {
   /** Part of the name; ASCII letters match in either case. */
   search?: string | undefined;
   /** Columns and directions, the most important first; ties are broken by id. */
   order: readonly { by: "name" | "updated_at"; direction: "asc" | "desc" }[];
+  /** The page begins `offset` workflows after this place; by default after the beginning of the list. */
+  after?: WorkflowPlace | undefined;
   offset: number;
   limit: number;
   /** Without it each definition is `{}`: definitions are most of what there is to read. */
@@ -62,7 +77,7 @@ export interface Workflows {
    * short steps, between which other requests have their turn: a workflow that changes meanwhile is listed as it was before
    * or as it is after.
    */
-  list(principal: Principal, filter: WorkflowFilter): Promise<{ workflows: Workflow[]; total: number }>;
+  list(principal: Principal, filter: WorkflowFilter): Promise<WorkflowPage>;
 
   /**
    * Changes the given fields. Throws `not_found`, `payload_too_large` if the definition is too long, and
@@ -79,14 +94,14 @@ export interface Workflows {
 
 /**
  * The text of a definition as it is stored. It may be longer than what the client sent, because `1e20` is written out.
- * Throws `payload_too_large`.
+ * Throws `payload_too_large` if it has more than `charsMax` characters.
  */
-export function definitionText(definition: unknown): string {
+export function definitionText(definition: unknown, charsMax: number): string {
   const text = JSON.stringify(definition);
-  if (text.length <= DEFINITION_CHARS_MAX) return text;
+  if (text.length <= charsMax) return text;
   throw new AppError(
     "payload_too_large",
-    `The definition has ${text.length} characters as JSON: ${DEFINITION_CHARS_MAX} are allowed. Numbers in exponent form are written out`,
+    `The definition has ${text.length} characters as JSON: ${charsMax} are allowed. Numbers in exponent form are written out`,
   );
 }
 

@@ -72,12 +72,14 @@ export interface Workspaces {
 
   /**
    * Lists the workspaces that a session's user is a member of, or an API key's own, in the order of their creation. `total`
-   * counts all of them, not just this page. Throws `not_found` if an API key's workspace was deleted a moment ago.
+   * counts all of them, not just this page. A page begins `offset` workspaces after the one with the id `afterId`, or after
+   * the beginning; `nextAfterId` is where the next page begins, or null. Throws `not_found` if an API key's workspace was
+   * deleted a moment ago.
    */
   listVisible(
     principal: Principal,
-    page: { offset: number; limit: number },
-  ): Promise<{ workspaces: Workspace[]; total: number }>;
+    page: { afterId?: string | undefined; offset: number; limit: number },
+  ): Promise<{ workspaces: Workspace[]; total: number; nextAfterId: string | null }>;
 
   /** Lists every workspace for an administrator, in the order of creation. */
   list(): Promise<Workspace[]>;

@@ -38,6 +38,12 @@ const host = z
     "must be an IP address or a host name, without a port",
   );
 
+/** Whether a browser can send this as an origin, character by character: apps and extensions have schemes of their own. */
+function isOrigin(text: string): boolean {
+  if (/^https?:/i.test(text)) return URL.canParse(text) && new URL(text).origin === text && !text.includes("*");
+  return /^(?!file:)[a-z][a-z0-9+.-]*:\/\/[A-Za-z0-9._-]+(:\d{1,5})?$/.test(text);
+}
+
 const origins = z
   .string()
   .transform((text) =>
@@ -47,7 +53,7 @@ const origins = z
       .filter((origin) => origin !== ""),
   )
   .refine(
-    (list) => list.every((origin) => origin === "*" || (URL.canParse(origin) && new URL(origin).origin === origin)),
+    (list) => list.every((origin) => origin === "*" || isOrigin(origin)),
     'must be origins such as https://app.example.com, separated by commas, or "*"',
   );
 
@@ -259,7 +265,14 @@ export const SETTINGS = {
     name: "WORKFLOWS_PER_WORKSPACE_MAX",
     schema: integer(1, 10_000),
     default: "1000",
-    describe: "Workflows per workspace. They count towards no quota, and each takes up to 64 KiB in the database.",
+    describe:
+      "Workflows per workspace. They count towards no quota, and each takes up to `STOWAGE_JSON_BYTES_MAX` in the database.",
+  },
+  jsonBytesMax: {
+    name: "JSON_BYTES_MAX",
+    schema: integer(64 * 1024, 1024 ** 2),
+    default: String(64 * 1024),
+    describe: "Largest JSON body accepted, and so the largest definition of a workflow.",
   },
   pendingTtlMs: {
     name: "PENDING_TTL_SECONDS",
@@ -321,13 +334,14 @@ export const SETTINGS = {
     schema: networks,
     default: "",
     describe:
-      "Addresses or networks of your reverse proxies, separated by commas. They may open any number of connections. Default: none.",
+      "Addresses or networks of your reverse proxies, separated by commas. They may open any number of connections, and the log has the client's address that they report in `X-Forwarded-For` or `Forwarded`. Default: none.",
   },
   corsOrigins: {
     name: "CORS_ORIGINS",
     schema: origins,
     default: "",
-    describe: "Origins whose pages may call the API from a browser, separated by commas, or `*`. Default: none.",
+    describe:
+      "Origins whose pages may call the API from a browser, such as `https://app.example.com` or `capacitor://localhost`, separated by commas; or `*`. Default: none. Signed URLs of the embedded store work from any page.",
   },
   logLevel: {
     name: "LOG_LEVEL",

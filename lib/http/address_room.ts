@@ -4,7 +4,7 @@ export interface AddressRoomOptions {
   connectionsMax: number;
   perAddressMax: number | null;
   isTrusted: (address: string) => boolean;
-  /** Closes one of these sockets, all of one address: the one that is missed least. */
+  /** Closes the least useful of these sockets, which all belong to one address. */
   giveUp: (sockets: readonly Socket[]) => void;
   /** Logs what an address did, now and then. */
   tell: (event: string, address: string) => void;
@@ -19,7 +19,7 @@ export type AddressRoom = ReturnType<typeof createAddressRoom>;
 export function createAddressRoom(options: AddressRoomOptions) {
   const { connectionsMax, perAddressMax, isTrusted, giveUp, tell } = options;
   const socketsOf = new Map<string, Set<Socket>>();
-  /** The address of each socket: a closed one no longer knows it. */
+  /** The address of each socket, because a closed socket has none. */
   const addressOf = new Map<Socket, string>();
 
   /** Counts a new connection. False if its address has too many: it is not counted then. */
@@ -56,8 +56,8 @@ export function createAddressRoom(options: AddressRoomOptions) {
 }
 
 /**
- * What counts as one client: an IPv4 address, however it is written, or the 64-bit network of an IPv6 one, which is the
- * least that a client is given.
+ * The key that identifies one client: an IPv4 address, however it is written, or the 64-bit network of an IPv6 one, which is
+ * the least that a client is given.
  */
 export function addressGroup(address: string): string {
   const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address)?.[1];

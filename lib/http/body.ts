@@ -1,30 +1,45 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
+import { promisedChecksums, refuseCodings } from "../body_headers.ts";
 import { AppError } from "../errors.ts";
 import type { Connection } from "./connections.ts";
 import { wholeBody } from "./request_body.ts";
 
-/** A JSON body may have this many bytes. */
-const JSON_BYTES_MAX = 64 * 1024;
 /** How deep arrays and objects may be nested. More only serves to exhaust a stack somewhere. */
 const JSON_DEPTH_MAX = 64;
 
 const utf8 = new TextDecoder("utf-8", { fatal: true });
 
+export interface JsonLimits {
+  /** Bytes that a JSON body may have. */
+  jsonBytesMax: number;
+  /** How long it may take to arrive. */
+  bodyMs: number;
+}
+
 /**
  * Reads a request's JSON body. A byte order mark is tolerated. Throws `unsupported_media_type`, `payload_too_large`,
- * `request_timeout`, `client_closed_request`, or `bad_request` if the bytes are not JSON in UTF-8 or break off.
+ * `request_timeout`, `client_closed_request`, or `bad_request` if the bytes are not JSON in UTF-8, break off, or are not
+ * those that the headers promise.
  */
 export async function readJson(
   req: IncomingMessage,
   res: ServerResponse,
   connection: Connection,
-  timeoutMs: number,
+  { jsonBytesMax, bodyMs }: JsonLimits,
 ): Promise<unknown> {
-  checkContentType(req.headers["content-type"]);
-  if (Number(req.headers["content-length"] ?? 0) > JSON_BYTES_MAX) throw tooLarge();
+  const { headers } = req;
+  checkContentType(headers["content-type"]);
+  refuseCodings(headers);
+  const checksums = promisedChecksums(headers);
+  const tooLarge = (): AppError =>
+    new AppError("payload_too_large", `The body is too large: ${jsonBytesMax} bytes of JSON are allowed`);
+  if (Number(headers["content-length"] ?? 0) > jsonBytesMax) throw tooLarge();
   // HTTP/1.0 has no interim responses.
-  if (req.headers.expect !== undefined && req.httpVersion !== "1.0") res.writeContinue();
-  return parseJson(await wholeBody(req, connection, { bytesMax: JSON_BYTES_MAX, timeoutMs, tooLarge }));
+  if (headers.expect !== undefined && req.httpVersion !== "1.0") res.writeContinue();
+  const bytes = await wholeBody(req, connection, { bytesMax: jsonBytesMax, timeoutMs: bodyMs, tooLarge });
+  checksums?.update(bytes);
+  checksums?.finish();
+  return parseJson(bytes);
 }
 
 function checkContentType(contentType: string | undefined): void {
@@ -76,8 +91,4 @@ function isTooDeep(text: string): boolean {
     } else if (char === 0x5d || char === 0x7d) depth--;
   }
   return false;
-}
-
-function tooLarge(): AppError {
-  return new AppError("payload_too_large", `The body is too large: ${JSON_BYTES_MAX} bytes of JSON are allowed`);
 }

@@ -10,7 +10,7 @@ const HINTS: Record<string, string> = {
   too_many_connections: "a proxy in front of this service belongs in STOWAGE_TRUSTED_PROXIES",
 };
 
-/** Logs what an address does too much of, without letting a flood of it become a flood of the log. */
+/** Logs an address that does too much of something, at most once a minute, so that a flood of requests does not flood the log. */
 export function createComplaints(log: Log): (event: string, address: string) => void {
   const throttle = createLogThrottle({ intervalMs: COMPLAINT_INTERVAL_MS, subjectsMax: SUBJECTS_MAX });
 

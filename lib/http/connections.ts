@@ -11,7 +11,7 @@ import { createRefusals, type RefusalsOptions } from "./refusals.ts";
 const REQUESTS_AT_ONCE_MAX = 8;
 /**
  * Requests of one connection that may wait. One read from the network can bring some 1,800 of the smallest, at about 5 KB of
- * memory each, before it can be stopped. No client that means well pipelines that many.
+ * memory each, before it can be stopped. No honest client pipelines that many.
  */
 const WAITING_MAX = 200;
 /** The same of all connections together: at most some 100 MB. */
@@ -38,7 +38,9 @@ export interface ConnectionsOptions extends RefusalsOptions {
 /** The state of one open connection. It is kept here, so that nothing has to be listening when something happens to it. */
 export interface Connection {
   readonly socket: Socket;
-  /** The newest request that came in, and its response. Responses leave in order, so when it has left, all have. */
+  /** The address at its other end, because a closed socket has none. */
+  readonly address: string;
+  /** The newest request that came in, and its response. Responses are sent in order, so when it is sent, all are. */
   newest: ServerResponse<IncomingMessage> | null;
   /** Why the body of the newest request can never be whole, or null while it can. */
   bodyFailure: AppError | null;
@@ -50,7 +52,7 @@ export interface Connection {
   isRefused: boolean;
   /** Responses to requests that were begun, until they have left. */
   readonly open: Set<ServerResponse>;
-  /** Called when a response has left, or the connection is closed. */
+  /** Called when a response is sent, or the connection is closed. */
   readonly turnWaiters: (() => void)[];
   /** Requests that came in and were not begun. */
   readonly waiting: (() => void)[];
@@ -85,6 +87,7 @@ export function createConnections(options: ConnectionsOptions) {
     if (!room.enter(socket)) return refusals.refuseTooMany(socket);
     const connection: Connection = {
       socket,
+      address: socket.remoteAddress ?? "",
       newest: null,
       bodyFailure: null,
       bodyReaders: new Set(),
@@ -102,7 +105,7 @@ export function createConnections(options: ConnectionsOptions) {
     socket.on("resume", () => {
       if (connection.waiting.length > 0) socket.pause();
     });
-    // After the parser has looked: of a request that offers another protocol ("Upgrade") node:http reports no failure at all.
+    // After the parser: node:http reports no failure at all for a request that offers another protocol ("Upgrade").
     socket.once("end", () => {
       const { newest } = connection;
       if (newest !== null && !newest.req.complete && !isAnswered(newest)) failBody(connection, clientGone());
@@ -125,7 +128,7 @@ export function createConnections(options: ConnectionsOptions) {
     const connection = connections.get(res.req.socket);
     // It was turned away or cut, and the parser is still at what had come in before.
     if (connection === undefined || connection.socket.destroyed) return;
-    // A response that closes the connection has left. node:http still hands out what was pipelined behind it, but gives it
+    // A response that closes the connection was sent. node:http still hands out what was pipelined behind it, but gives it
     // the place of a request that waits, and fails an assertion of its own when that one's turn would have come. That
     // would end the process.
     if (!connection.socket.writable) return;
@@ -180,13 +183,13 @@ export function createConnections(options: ConnectionsOptions) {
       return;
     }
     connection.isRefused = true;
-    const { newest } = connection;
-    if (newest === null) refusals.send(error, socket);
+    const { newest, address } = connection;
+    if (newest === null) refusals.send(error, socket, address);
     else if (newest.req.complete) {
-      if (isAnswered(newest)) refusals.send(error, socket);
-      else newest.once("close", () => (socket.writable ? refusals.send(error, socket) : undefined));
+      if (isAnswered(newest)) refusals.send(error, socket, address);
+      else newest.once("close", () => (socket.writable ? refusals.send(error, socket, address) : undefined));
     }
-    // The body of a request whose response has left: there is no more to say.
+    // The body of a request whose response was sent: there is no more to say.
     else if (isAnswered(newest)) socket.destroy();
     // The body of a request that is being served: its handler learns of it when it reads, now or later.
     else failBody(connection, error.code === CLOSED_IN_BODY ? clientGone(error) : malformedBody());

@@ -1,8 +1,10 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { AppError } from "../errors.ts";
 import { timestamp } from "../timestamp.ts";
-import { readJson } from "./body.ts";
+import { type JsonLimits, readJson } from "./body.ts";
+import { refuseConditions } from "./conditions.ts";
 import type { Connection, Connections } from "./connections.ts";
+import type { Cors } from "./cors.ts";
 import { requestBody } from "./request_body.ts";
 import { createRequestTurns } from "./request_turns.ts";
 import type { Responses } from "./responses.ts";
@@ -11,34 +13,37 @@ import { matchRoute, routeTable } from "./router.ts";
 
 const ALL_METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
-/** What is known of one request while it is served. */
+/** The state of one request while it is served. */
 export interface Exchange {
   connection: Connection;
   requestId: string;
   startedAtMs: number;
   /** The pattern of its route, for the log and the metrics. */
   route: string;
-  /** What the log says of the caller. */
+  /** Whether pages of every origin may read the response. */
+  isOpen: boolean;
+  /** Log fields that say who called. */
   logFields: Record<string, string>;
 }
 
-export interface DispatchOptions<Principal, Permission> {
+export interface DispatchOptions<Principal, Permission> extends JsonLimits {
   routes: readonly Route<Principal, Permission>[];
   /** Identifies the caller and checks the permission. Throws an `AppError` if the request is refused. */
   authenticate: (req: IncomingMessage, permission: Permission) => Principal | Promise<Principal>;
   /** Does so again, after the body was read, which may have taken long. It counts towards no limit. */
-  askAgain: (req: IncomingMessage, permission: Permission, known: Principal) => Principal | Promise<Principal>;
+  reauthenticate: (req: IncomingMessage, permission: Permission, known: Principal) => Principal | Promise<Principal>;
   /** The tenant that a principal's requests belong to: tenants take turns under load. */
   ownerOf: (principal: Principal) => string;
   /** The log fields that identify a principal. */
   describe: (principal: Principal) => Record<string, string>;
+  /** Says why there is nothing at a path, if more is known of it; otherwise null. */
+  explainMissing: (path: string) => string | null;
   /** Called if a reply's `after` throws. */
   onAfterFailed: (exchange: Exchange, error: unknown) => void;
   connections: Connections;
   responses: Responses;
+  cors: Cors;
   now: () => number;
-  /** How long a JSON body may take to arrive. */
-  bodyMs: number;
   /** How long a streamed body may stand still. */
   bodyStallMs: number;
   /** Bytes in 10 seconds that a streamed body must bring; 0: any number. */
@@ -51,7 +56,7 @@ export interface DispatchOptions<Principal, Permission> {
  * is written, raw ones possibly later.
  */
 export function createDispatch<Principal, Permission>(options: DispatchOptions<Principal, Permission>) {
-  const { authenticate, askAgain, ownerOf, describe, connections, responses, now, bodyMs } = options;
+  const { authenticate, reauthenticate, ownerOf, describe, connections, responses, cors, now } = options;
   const table = routeTable(options.routes);
   const requestTurns = createRequestTurns();
   const rate = { bytesPer10sMin: options.bodyBytesPer10sMin, stallMsMax: options.bodyStallMs };
@@ -61,14 +66,24 @@ export function createDispatch<Principal, Permission>(options: DispatchOptions<P
     if (req.url === "*" && req.method === "OPTIONS") return responses.options(req, res, exchange, ALL_METHODS);
     const target = splitTarget(req.url ?? "/");
     const match = matchRoute(table, req.method ?? "GET", target.path);
-    if (match.kind === "none") throw new AppError("not_found", "There is nothing at this path");
+    if (match.kind === "none") {
+      if (cors.isAllowedPreflight(req)) return responses.options(req, res, exchange, ALL_METHODS);
+      throw nothingAt(target.path);
+    }
     exchange.route = match.path;
+    exchange.isOpen = (match.kind === "route" ? [match.route] : match.others).some(isOpenToAnyOrigin);
     if (req.method === "OPTIONS") return responses.options(req, res, exchange, match.allow);
     if (match.kind === "other_method") throw wrongMethod(match.allow);
     const { route, params } = match;
     if (route.kind === "raw") return serveRaw(route, target, req, res, exchange);
     return serveJson(route, { params, search: target.search }, req, res, exchange);
   };
+
+  function nothingAt(path: string): AppError {
+    const isSlashTooMuch = path.endsWith("/") && matchRoute(table, "GET", path.replace(/\/+$/, "")).kind !== "none";
+    const why = isSlashTooMuch ? "leave out the slash at its end" : options.explainMissing(path);
+    return new AppError("not_found", `There is nothing at this path${why === null ? "" : `: ${why}`}`);
+  }
 
   async function serveRaw(
     route: RawRoute,
@@ -97,11 +112,12 @@ export function createDispatch<Principal, Permission>(options: DispatchOptions<P
     if (access !== "public") {
       const known = authenticate(req, access);
       principal = known instanceof Promise ? await known : known;
-      exchange.logFields = describe(principal);
+      Object.assign(exchange.logFields, describe(principal));
+      refuseConditions(req);
     }
-    const body = takesBody ? await readJson(req, res, exchange.connection, bodyMs) : undefined;
+    const body = takesBody ? await readJson(req, res, exchange.connection, options) : undefined;
     if (takesBody && access !== "public" && principal !== null) {
-      const known = askAgain(req, access, principal);
+      const known = reauthenticate(req, access, principal);
       principal = known instanceof Promise ? await known : known;
     }
     if (principal !== null) {
@@ -131,6 +147,10 @@ export function createDispatch<Principal, Permission>(options: DispatchOptions<P
 function envelopeOf({ data, pagination }: Reply<unknown, unknown>, requestId: string, nowMs: number): object {
   const meta = { request_id: requestId, timestamp: timestamp(nowMs) };
   return pagination === undefined ? { data, meta } : { data, pagination, meta };
+}
+
+function isOpenToAnyOrigin<Principal, Permission>(route: Route<Principal, Permission>): boolean {
+  return route.kind === "raw" && route.isOpenToAnyOrigin;
 }
 
 function wrongMethod(allow: string): AppError {

@@ -20,6 +20,7 @@ export const ERROR_STATUS = {
   request_timeout: 408,
   conflict: 409,
   workspace_slug_taken: 409,
+  precondition_failed: 412,
   payload_too_large: 413,
   unsupported_media_type: 415,
   range_not_satisfiable: 416,

@@ -2,6 +2,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import { AppError, clientGone } from "../errors.ts";
 import { newRequestId } from "../ids.ts";
 import type { Log } from "../log.ts";
+import { clientAddress } from "./client_address.ts";
 import type { Connection, Connections } from "./connections.ts";
 import type { Exchange } from "./dispatch.ts";
 import { errorResponse } from "./errors.ts";
@@ -22,6 +23,8 @@ export interface ExchangesOptions {
   explain: (error: unknown) => unknown;
   /** Whether the time that a closing server gives its requests is over. */
   isCut: () => boolean;
+  /** Whether an address is a proxy's that is believed whose request it forwards. */
+  isTrusted: (address: string) => boolean;
   lingerMs: number;
   log: Log;
   now: () => number;
@@ -30,7 +33,7 @@ export interface ExchangesOptions {
 
 /** Takes each request from its first byte to its line in the log, also if it fails. */
 export function createExchanges(options: ExchangesOptions) {
-  const { connections, responses, dispatch, explain, isCut, lingerMs, log, now, onAnswered } = options;
+  const { connections, responses, dispatch, explain, isCut, isTrusted, lingerMs, log, now, onAnswered } = options;
   /** Requests whose handlers are at work, even if their connection is gone: a PUT that was cut still tidies up. */
   let working = 0;
   let onQuiet = (): void => {};
@@ -40,7 +43,10 @@ export function createExchanges(options: ExchangesOptions) {
     connections.admit(res, (connection) => {
       const startedAtMs = now();
       const requestId = newRequestId(startedAtMs);
-      const exchange: Exchange = { connection, requestId, startedAtMs, route: "(unmatched)", logFields: {} };
+      const exchange: Exchange = {
+        ...{ connection, requestId, startedAtMs, route: "(unmatched)", isOpen: false },
+        logFields: { address: clientAddress(connection.address, req.headers, isTrusted) },
+      };
       // Whatever fails here ends this connection alone, even if reporting the failure is what failed.
       working++;
       serve(req, res, exchange, refusal).then(onEnded, (error: unknown) => {
@@ -121,7 +127,9 @@ function statusOfLost({ cut }: Connection): number {
 }
 
 function cutShort(cause: unknown): AppError {
-  return new AppError("storage_unavailable", "The service has ended before the request was done: ask again", { cause });
+  return new AppError("storage_unavailable", "The service stopped before the request was done: send it again", {
+    cause,
+  });
 }
 
 function ignore(): void {}

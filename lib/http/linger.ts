@@ -8,7 +8,7 @@ const SOON_READ_BYTES_MAX = 64 * 1024;
 export function canKeepConnection({ headers }: IncomingMessage, { bodyFailure }: Connection): boolean {
   if (bodyFailure !== null || headers["transfer-encoding"] !== undefined) return false;
   const sizeBytes = Number(headers["content-length"] ?? 0);
-  // A client that waits for leave to send the body gets none: what comes next is then not known.
+  // A client that waits for permission to send the body gets none, so what it sends next is unknown.
   return sizeBytes === 0 || (sizeBytes <= SOON_READ_BYTES_MAX && headers.expect === undefined);
 }
 

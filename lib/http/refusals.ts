@@ -27,12 +27,12 @@ export interface RefusalsOptions {
 /** Responses to bytes that never became a request: written to the socket by hand, in the same envelope as all others. */
 export function createRefusals({ lingerMs, log, now, onAnswered }: RefusalsOptions) {
   /** Says what was wrong with the bytes that came in, and closes the connection. */
-  function send(error: Error & { code?: string }, socket: Duplex): void {
+  function send(error: Error & { code?: string }, socket: Duplex, address: string): void {
     const { text, status, requestId } = responseTo(refusalOf(error.code));
     socket.end(text);
     setTimeout(() => socket.destroy(), lingerMs).unref();
     onAnswered({ method: "other", route: "(refused)", status, durationMs: null });
-    log.info("request_refused", { status, reason: error.code, request_id: requestId });
+    log.info("request_refused", { status, reason: error.code, request_id: requestId, address });
   }
 
   /** Turns a connection away. It does not linger for the client's sake: a flood of them must cost nothing. */

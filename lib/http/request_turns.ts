@@ -8,7 +8,7 @@ import { createFairTurns } from "../fair_turns.ts";
 const SLICE_MS = 8;
 
 export interface RequestTurns {
-  /** What to wait for before a request's handler begins; null: it may begin at once. `ownerId`: the tenant. */
+  /** A promise to await before a request's handler begins; null if it may begin at once. `ownerId`: the tenant. */
   enter: (ownerId: string) => Promise<void> | null;
 }
 

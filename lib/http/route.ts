@@ -1,13 +1,13 @@
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from "node:http";
 import type * as z from "zod";
-import { AppError, type ErrorCode, type ErrorDetail } from "../errors.ts";
+import { AppError, type ErrorCode, type ErrorDetail, invalidField } from "../errors.ts";
 
 export type Method = "GET" | "POST" | "PUT" | "PATCH" | "DELETE";
 
-/** Who may call: everyone, or callers with a credential that carries this permission. */
+/** The callers that are let in: everyone, or callers with a credential that carries this permission. */
 export type Access<Permission> = "public" | Permission;
 
-/** What the route table says of every operation, whether the server parses it or not. */
+/** The fields of every row of the route table, whether the server parses its requests or not. */
 interface CommonRow<Permission> {
   method: Method;
   /** Segments that begin with a colon are parameters. */
@@ -49,8 +49,10 @@ export interface RawResponse {
 export interface RawRow extends CommonRow<never> {
   kind: "raw";
   access: "public";
-  /** What protects it instead of a credential, or why nothing has to. */
+  /** Says what protects it instead of a credential, or why nothing needs to. */
   description: string;
+  /** Whether pages of every origin may call it and read the response. */
+  isOpenToAnyOrigin: boolean;
   /** Empty if every request is refused. */
   responses: readonly RawResponse[];
 }
@@ -108,7 +110,7 @@ export interface RawRoute extends RawRow {
 
 export type Route<Principal, Permission> = JsonRoute<Principal, Permission> | RawRoute;
 
-/** What is written down for a JSON row. `errors` has the codes that are special to it: the others follow from the rest. */
+/** The specification of a JSON row. `errors` has only the codes that are special to it; the others follow from the rest. */
 export interface RowSpec<Permission, Params, Query, Body, Data, Page> {
   method: Method;
   path: string;
@@ -133,7 +135,7 @@ export interface RouteSpec<Principal, Permission, Params, Query, Body, Data, Pag
   ) => Promise<Reply<NoInfer<Data>, NoInfer<Page>>> | Reply<NoInfer<Data>, NoInfer<Page>>;
 }
 
-/** What is written down for a bare row. */
+/** The specification of a bare row. */
 export interface BareRowSpec<Data>
   extends Pick<RowSpec<never, never, never, never, Data, never>, "method" | "path" | "operationId" | "summary"> {
   response: z.ZodType<Data>;
@@ -148,6 +150,8 @@ export interface BareRouteSpec<Data> extends BareRowSpec<Data> {
 
 /** Errors of the server itself: a header that it cannot meet, a failure of ours, a shutdown in the middle of the request. */
 export const SERVER_ERRORS = ["bad_request", "internal_error", "storage_unavailable"] as const;
+/** Errors of every request for JSON: conditions that nothing can be held against, and unknown parameters. */
+const REQUEST_ERRORS = ["precondition_failed", "validation_error"] as const;
 /** Errors of a request that has a JSON body. */
 const BODY_ERRORS = ["payload_too_large", "request_timeout", "unsupported_media_type"] as const;
 
@@ -156,9 +160,8 @@ export function rowOf<Permission, Params, Query, Body, Data, Page>(
   spec: RowSpec<Permission, Params, Query, Body, Data, Page>,
 ): JsonRow<Permission> {
   const { method, path, operationId, summary, access, params, query, body, response, pagination } = spec;
-  const errors = new Set<ErrorCode>([...SERVER_ERRORS, ...(spec.errors ?? [])]);
+  const errors = new Set<ErrorCode>([...SERVER_ERRORS, ...REQUEST_ERRORS, ...(spec.errors ?? [])]);
   if (body !== undefined) for (const code of BODY_ERRORS) errors.add(code);
-  if (params !== undefined || query !== undefined || body !== undefined) errors.add("validation_error");
   return {
     ...{ kind: "json", method, path, operationId, summary, access, params, query, body, response, pagination },
     ...{ status: spec.status ?? 200, errors: [...errors].sort(), isBare: false },
@@ -182,7 +185,7 @@ export function route<
       if (principal === null) throw new TypeError("A route with access control was called without a principal");
       return handle({
         params: parseWith(spec.params, params),
-        query: parseWith(spec.query, search === "" ? {} : queryOf(search)),
+        query: parseQuery(spec.query, search),
         body: parseWith(spec.body, body),
         principal,
         headers,
@@ -205,6 +208,16 @@ export function bareRoute<Data>({ handle, ...spec }: BareRouteSpec<Data>): JsonR
   return { ...bareRowOf(spec), invoke: handle };
 }
 
+/** Without a schema a request takes no parameters: a client that sends one expects it to have an effect. */
+function parseQuery<T>(schema: z.ZodType<T> | undefined, search: string): T {
+  const query = search === "" ? {} : queryOf(search);
+  const [name] = Object.keys(query);
+  if (schema === undefined && name !== undefined) {
+    throw invalidField(shorten(name), "is not a query parameter of this request, which has none");
+  }
+  return parseWith(schema, query);
+}
+
 function parseWith<T>(schema: z.ZodType<T> | undefined, input: unknown): T {
   // Without a schema nothing reads the value: T is then undefined.
   if (schema === undefined) return undefined as T;
@@ -215,15 +228,25 @@ function parseWith<T>(schema: z.ZodType<T> | undefined, input: unknown): T {
 
 /** Fields that a refusal names. A small body can have thousands of wrong ones, and a response a hundred times its size. */
 const ISSUES_TOLD_MAX = 20;
+/** Characters of an unknown name that a refusal repeats. */
+const NAME_CHARS_MAX = 100;
+
+/** A name as the client sent it, or its beginning. */
+function shorten(name: string): string {
+  return name.length <= NAME_CHARS_MAX ? name : `${name.slice(0, NAME_CHARS_MAX)}…`;
+}
 
 /** Says which fields are wrong, in the message too: some clients show nothing else. */
 function validationError(error: z.ZodError): AppError {
-  const details: ErrorDetail[] = error.issues.slice(0, ISSUES_TOLD_MAX).map((issue) => ({
-    field: issue.path.join(".") || "body",
-    message: issue.message,
-  }));
+  const problems: ErrorDetail[] = error.issues.flatMap((issue) => {
+    const { message } = issue;
+    // One issue has all unknown names of an object.
+    if (issue.code === "unrecognized_keys") return issue.keys.map((key) => ({ field: shorten(key), message }));
+    return [{ field: issue.path.join(".") || "body", message }];
+  });
+  const details = problems.slice(0, ISSUES_TOLD_MAX);
   const message = details.map(({ field, message }) => `${field}: ${message}`).join("; ");
-  const untold = error.issues.length - details.length;
+  const untold = problems.length - details.length;
   return new AppError("validation_error", `Invalid ${message}${untold === 0 ? "" : `; and ${untold} more`}`, {
     details,
   });

@@ -20,7 +20,8 @@ const REST = "*";
 
 export type Match<R> =
   | { kind: "none" }
-  | { kind: "other_method"; path: string; allow: string }
+  /** `others`: the routes of the path's other methods. */
+  | { kind: "other_method"; path: string; allow: string; others: readonly R[] }
   | { kind: "route"; path: string; allow: string; route: R; params: Record<string, string> };
 
 /** Prepares routes for `matchRoute`. */
@@ -52,7 +53,9 @@ export function matchRoute<R>(table: RouteTable<R>, method: string, path: string
     table.get(-1)?.find((candidate) => fits(candidate.segments.slice(0, -1), segments));
   if (node === undefined) return { kind: "none" };
   const route = node.byMethod.get(method);
-  if (route === undefined) return { kind: "other_method", path: node.path, allow: node.allow };
+  if (route === undefined) {
+    return { kind: "other_method", path: node.path, allow: node.allow, others: [...node.byMethod.values()] };
+  }
   return { kind: "route", path: node.path, allow: node.allow, route, params: paramsOf(node.segments, segments) };
 }
 

@@ -2,6 +2,7 @@ import { createServer, type IncomingMessage, type Server } from "node:http";
 import { AppError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import { createConnections } from "./connections.ts";
+import { createCors } from "./cors.ts";
 import { createDispatch, type DispatchOptions } from "./dispatch.ts";
 import { createExchanges } from "./exchanges.ts";
 import { type Listeners, openListeners } from "./listeners.ts";
@@ -11,11 +12,13 @@ import { shutDown } from "./shutdown.ts";
 
 /** All headers of a request together; more gets a 431. */
 const HEADER_BYTES_MAX = 16 * 1024;
+/** Bytes of a JSON body. */
+const JSON_BYTES_MAX = 64 * 1024;
 /** How often node:http checks for late headers. */
 const HEADERS_CHECK_MS_MAX = 5_000;
 /** Connections at once; a stranger cannot use up the process's file descriptors. */
 const CONNECTIONS_MAX = 8_192;
-/** Above that node:http drops newcomers itself. Until then the one that gives way to a newcomer may still be closing. */
+/** Above that node:http drops newcomers itself. Until then, the connection that was given up for a newcomer may still be closing. */
 const CONNECTIONS_CLOSING_MAX = 1_024;
 /** How often unread responses are added up: less often, and a flood could bring gigabytes in between. */
 const UNREAD_CHECK_MS = 250;
@@ -43,16 +46,20 @@ const TIMEOUTS = {
 export interface HttpOptions<Principal, Permission>
   extends Pick<
     DispatchOptions<Principal, Permission>,
-    "routes" | "authenticate" | "askAgain" | "ownerOf" | "describe" | "bodyBytesPer10sMin" | "now"
+    "routes" | "authenticate" | "reauthenticate" | "ownerOf" | "describe" | "bodyBytesPer10sMin" | "now"
   > {
   /** Makes an `AppError` of a failure that is no defect, such as a full disk; everything else passes through. */
   explain?: (error: unknown) => unknown;
   corsOrigins: readonly string[];
+  /** Says why there is nothing at a path, if more is known of it; otherwise null. */
+  explainMissing?: (path: string) => string | null;
+  /** Bytes that a JSON body may have; by default 64 KiB. */
+  jsonBytesMax?: number;
   /** Connections at once, of everyone together; fewer in tests. */
   connectionsMax?: number;
   /** Connections at once from one address; null: any number. */
   connectionsPerAddressMax: number | null;
-  /** Whether an address is a proxy's, which stands for many clients. */
+  /** Whether an address is a proxy's, which stands for many clients and says whose request it forwards. */
   isTrustedAddress: (address: string) => boolean;
   log: Log;
   /** Called for every request after its response, for metrics. */
@@ -81,14 +88,18 @@ export function createHttpServer<Principal, Permission>(options: HttpOptions<Pri
     isTrusted: options.isTrustedAddress,
     ...{ lingerMs, log, now, onAnswered },
   });
-  const responses = createResponses({ corsOrigins, lingerMs, isClosing: () => isClosing });
+  const cors = createCors({ origins: corsOrigins, log });
+  const responses = createResponses({ cors, lingerMs, isClosing: () => isClosing });
   const dispatch = createDispatch({
-    ...{ ...options, connections, responses, bodyMs, bodyStallMs },
+    ...{ ...options, connections, responses, cors, bodyMs, bodyStallMs },
+    explainMissing: options.explainMissing ?? (() => null),
+    jsonBytesMax: options.jsonBytesMax ?? JSON_BYTES_MAX,
     onAfterFailed: ({ requestId, route }, error) =>
       log.error("after_response_failed", { request_id: requestId, route, error }),
   });
   const exchanges = createExchanges({
     ...{ connections, responses, dispatch, explain, isCut: () => isCut, lingerMs, log, now, onAnswered },
+    isTrusted: options.isTrustedAddress,
   });
   const server = createNodeServer(timeouts);
   server.on("timeout", connections.onSilence);
@@ -139,7 +150,7 @@ function createNodeServer({ headersMs, keepAliveMs, silenceMs }: typeof TIMEOUTS
   server.maxConnections = CONNECTIONS_MAX + CONNECTIONS_CLOSING_MAX;
   // A client that closes its side after the last request still gets its response. The type does not know the property.
   Object.assign(server, { httpAllowHalfOpen: true });
-  // node:http applies it from a request's first byte until its response has left, and then the one for idleness.
+  // node:http applies it from a request's first byte until its response is sent, and then the one for idleness.
   server.timeout = silenceMs;
   return server;
 }

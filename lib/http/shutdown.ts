@@ -3,9 +3,9 @@ import type { Log } from "../log.ts";
 import type { Connections } from "./connections.ts";
 import type { Listeners } from "./listeners.ts";
 
-/** How many times within `stallMs` stalled connections are looked for. */
+/** How many times within `stallMs` stalled connections are checked for. */
 const STALL_CHECKS = 8;
-/** How often idle connections are looked for. */
+/** How often idle connections are checked for. */
 const IDLE_CHECK_MS = 20;
 
 export interface ShutdownOptions {

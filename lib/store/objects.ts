@@ -26,10 +26,25 @@ export interface PutUrlOptions {
   signedAtMs?: number;
 }
 
+/** Whether a browser saves a download or shows it. */
+export type Disposition = "attachment" | "inline";
+
 export interface GetUrlOptions {
   contentType: string;
   filename: string;
+  /** By default `attachment`. `inline` is for types that a browser shows and does not run: see `isShownInline`. */
+  disposition?: Disposition;
   expiresAtMs: number;
+}
+
+/** Images, audio, video, text and PDF. */
+export function isShownInline(contentType: string): boolean {
+  return /^(image|audio|video|text)\/|^application\/pdf$/.test(contentType);
+}
+
+/** The type under which a store shows a file inline if it cannot sandbox it: pages and drawings become their source. */
+export function typeWithoutScripts(contentType: string): string {
+  return /^text\/|\+xml$/.test(contentType) ? "text/plain" : contentType;
 }
 
 /** The marker as it lies in the store. */

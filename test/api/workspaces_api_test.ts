@@ -146,12 +146,9 @@ test("a person sees the workspaces they are a member of, in pages; others are al
   assert.deepEqual(idsOf(await ann.call("GET", WORKSPACES)), mine);
   const page = await ann.call("GET", `${WORKSPACES}?limit=2&offset=2`);
   assert.deepEqual(idsOf(page), mine.slice(2, 4));
-  assert.deepEqual(page.json.pagination, {
-    next: `${WORKSPACES}?offset=4&limit=2`,
-    prev: `${WORKSPACES}?offset=0&limit=2`,
-    limit: 2,
-    total: 5,
-  });
+  const { next, ...pagination } = page.json.pagination;
+  assert.deepEqual(pagination, { prev: `${WORKSPACES}?offset=0&limit=2`, limit: 2, total: 5 });
+  assert.deepEqual(idsOf(await ann.call("GET", next)), mine.slice(4));
   assertError(await ann.call("GET", `${WORKSPACES}?limit=0`), 422, "VALIDATION_ERROR", "limit");
   assert.deepEqual(idsOf(await bob.call("GET", WORKSPACES)), [foreign]);
   const strange = await Promise.all([STRANGER, ids[0], ids[1]].map((id) => bob.call("GET", `${WORKSPACES}/${id}`)));

@@ -255,7 +255,7 @@ test("a lookup that outlasts its turn of the event loop serves no request of a l
   lookups[0]?.({ ...row, revokedAtMs: null });
   const principal = await first;
   assert.equal(principal.userId, "u");
-  later.push(auth.authenticate(req, PERMISSIONS.identify), auth.askAgain(req, PERMISSIONS.identify, principal));
+  later.push(auth.authenticate(req, PERMISSIONS.identify), auth.reauthenticate(req, PERMISSIONS.identify, principal));
   assert.equal(lookups.length, 4);
   for (const found of lookups.slice(1)) found({ ...row, revokedAtMs: 1 });
   for (const refused of later) await assert.rejects(async () => refused, /revoked/);

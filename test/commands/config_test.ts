@@ -64,6 +64,7 @@ const BAD_VALUES: Record<string, [rule: string, values: string[]]> = {
     "must be IP addresses or networks such as 10.0.0.0/8, separated by commas",
     ["proxy", "10.0.0.0/33", "10.0.0/8", "::1/129", "10.0.0.1/8/8", "10.0.0.1/"],
   ],
+  JSON_BYTES_MAX: [range(65_536, 1_048_576), ["65535", "1048577"]],
   WORKFLOWS_PER_WORKSPACE_MAX: [range(1, 10_000), ["0", "10001"]],
   IDEMPOTENCY_KEYS_MAX: [range(1, 100_000_000), ["0", "100000001"]],
   PENDING_UPLOADS_MAX: [range(1, 100_000_000), ["0", "100000001"]],
@@ -72,7 +73,16 @@ const BAD_VALUES: Record<string, [rule: string, values: string[]]> = {
   MIN_FREE_BYTES: [range(0, Number.MAX_SAFE_INTEGER), ["-1", "1 GiB"]],
   CORS_ORIGINS: [
     ORIGINS_RULE,
-    ["app.example.com", "https://app.example.com/", "https://a.example.com;https://b.example.com"],
+    [
+      ...["app.example.com", "https://app.example.com/", "https://a.example.com;https://b.example.com"],
+      ...[
+        "https://App.example.com",
+        "https://app.example.com:443",
+        "http://app.example.com:80",
+        "https://*.example.com",
+      ],
+      ...["null", "file://", "file:///", "capacitor://", "capacitor://localhost/", "Capacitor://localhost", "data:"],
+    ],
   ],
   LOG_LEVEL: ["must be debug, info, warn, error or silent", ["INFO", "verbose"]],
 };

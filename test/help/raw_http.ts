@@ -134,6 +134,7 @@ export function testRawRoute(spec: NamedRow & Pick<RawRoute, "handle">): RawRout
   const { method, path } = spec;
   return {
     ...{ kind: "raw", operationId: `${method} ${path}`, summary: "", description: "", access: "public" },
+    isOpenToAnyOrigin: false,
     ...{ responses: [], errors: [] },
     ...spec,
   };
@@ -148,7 +149,7 @@ export async function startHttpServer(
     authenticate: () => ({
       ...{ authKind: "api_key", userId: "u", workspaceId: "w", apiKeyId: "k", scopes: [], checkedAtMs: 0 },
     }),
-    askAgain: (_req, _permission, known) => known,
+    reauthenticate: (_req, _permission, known) => known,
     ownerOf: ({ userId }) => userId,
     describe: ({ userId }) => ({ user_id: userId }),
     corsOrigins: [],

@@ -41,7 +41,7 @@ test("every response has a ULID in meta, header and log line, and is for no cach
       { ...lines[0], time: "", duration_ms: 0 },
       {
         ...{ time: "", level: "info", msg: "request", method, route, status, duration_ms: 0 },
-        request_id: json.meta.request_id,
+        ...{ request_id: json.meta.request_id, address: "127.0.0.1" },
         ...(status === 404 || status === 405 ? {} : { api_key_id: owner.apiKeyId }),
       },
     );

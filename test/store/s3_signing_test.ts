@@ -183,6 +183,18 @@ for (const make of S3_MAKES) {
     assert.match(disposition, /^attachment; /);
     const encoded = /filename\*=UTF-8''([^;]+)/.exec(disposition)?.[1] ?? "";
     assert.equal(decodeURIComponent(encoded), filename);
+    // This store cannot sandbox a page, so it shows the source.
+    for (const [contentType, shown] of [
+      ["image/png", "image/png"],
+      ["text/html", "text/plain"],
+      ["image/svg+xml", "text/plain"],
+    ] as const) {
+      const options = { contentType, filename, disposition: "inline", expiresAtMs: Date.now() + 60_000 } as const;
+      const inline = await fetch(store.presignGet("final/i/u/r", options));
+      assert.equal(await inline.text(), "0123456789");
+      assert.equal(inline.headers.get("content-type"), shown);
+      assert.match(inline.headers.get("content-disposition") ?? "", /^inline; /);
+    }
   });
 
   test(`${make}: a URL with a path prefix works through a proxy that takes the prefix away`, async (t) => {

@@ -61,8 +61,20 @@ test("a URL for a stated checksum carries it, with or without a size", () => {
 
 test("a download's URL carries filename and content type unharmed, and serves HEAD", () => {
   const grant = { method: "GET", objectKey: KEY, contentType: "text/plain", filename: "a b+c&d=é.txt" };
-  assert.deepEqual(verify(getUrl, "GET"), grant);
-  assert.deepEqual(verify(getUrl, "HEAD"), grant);
+  assert.deepEqual(verify(getUrl, "GET"), { ...grant, disposition: "attachment" });
+  assert.deepEqual(verify(getUrl, "HEAD"), { ...grant, disposition: "attachment" });
+});
+
+test("a download's URL is inline only if it was signed so", () => {
+  const options = { contentType: "text/plain", filename: "a.txt", expiresAtMs: EXPIRES_MS };
+  const inline = new URL(urls.presignGet(KEY, { ...options, disposition: "inline" }));
+  const grant = { method: "GET", objectKey: KEY, contentType: "text/plain", filename: "a.txt" };
+  assert.deepEqual(verify(inline, "GET"), { ...grant, disposition: "inline" });
+  const [added, removed, changed] = [getUrl, inline, inline].map((url) => new URL(url));
+  added?.searchParams.append("disposition", "inline");
+  removed?.searchParams.delete("disposition");
+  changed?.searchParams.set("disposition", "attachment");
+  for (const url of [added, removed, changed]) if (url !== undefined) refused(url, "GET");
 });
 
 test("a filename with half a surrogate pair can be signed and verified", () => {
@@ -74,6 +86,7 @@ test("a filename with half a surrogate pair can be signed and verified", () => {
     objectKey: KEY,
     contentType: "text/plain",
     filename: "\ufffd.txt",
+    disposition: "attachment",
   });
 });
 
@@ -85,8 +98,12 @@ test("the signature does not cover the prefix of the public URL, which a proxy m
 });
 
 test("a URL serves no other method than its own", () => {
-  for (const method of ["GET", "HEAD", "POST", "DELETE", "PATCH", "OPTIONS", ""]) refused(putUrl, method);
-  for (const method of ["PUT", "POST", "DELETE", "PATCH", "OPTIONS", "get", ""]) refused(getUrl, method);
+  for (const method of ["GET", "HEAD", "POST", "DELETE", "PATCH", "OPTIONS", ""]) {
+    refused(putUrl, method, /signed for PUT and not for \w*: .*curl -T/);
+  }
+  for (const method of ["PUT", "POST", "DELETE", "PATCH", "OPTIONS", "get", ""]) {
+    refused(getUrl, method, /signed for GET and not for \w*: /);
+  }
 });
 
 test("every altered, added, missing or repeated parameter makes a URL forged", () => {

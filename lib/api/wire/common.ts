@@ -3,9 +3,17 @@ import * as z from "zod";
 /** For the schemas of JSON bodies. */
 export const bodyError = { error: "must be a JSON object" };
 
+const uuidError = "must be a UUID such as 01890a5d-ac96-774b-bcce-b302099a8057";
+
 /** Ids are compared in lower case, as they were made. */
-export const uuid = z
-  .guid("must be a UUID such as 01890a5d-ac96-774b-bcce-b302099a8057")
+export const uuid = z.guid(uuidError).transform((id) => id.toLowerCase());
+
+/** An id in a path. It is empty if the path of a list ends in a slash. */
+export const pathId = z
+  .guid({
+    error: ({ input }) =>
+      input === "" ? "must be a UUID, and is empty: a path without an id has no slash at its end" : uuidError,
+  })
   .transform((id) => id.toLowerCase());
 
 /** An id in a response. */
@@ -40,6 +48,26 @@ export const oneOf = <const Values extends readonly [string, ...string[]]>(value
   z.enum(values, {
     error: (issue) => (issue.input === undefined ? "is required" : `must be one of ${values.join(", ")}`),
   });
+
+/**
+ * The query of an operation: these parameters and no other. A parameter that was ignored would make a filter that is
+ * misspelt match everything.
+ */
+export function queryOf<Shape extends z.ZodRawShape>(shape: Shape) {
+  const names = Object.keys(shape).sort().join(", ");
+  return z.strictObject(shape, {
+    error: ({ code }) =>
+      code === "unrecognized_keys"
+        ? `is not a query parameter of this request; the known ones are ${names}`
+        : undefined,
+  });
+}
+
+/** A moment in a query; kept as text, for links. */
+export const moment = z.iso.datetime({
+  offset: true,
+  error: "must be a time with an offset, such as 2026-05-01T00:00:00Z",
+});
 
 /** A number in a query. */
 export function queryInteger(min: number, max: number) {

@@ -2,12 +2,12 @@ import * as z from "zod";
 import type { Member } from "../../books/members.ts";
 import { ROLES } from "../../books/principals.ts";
 import { timestamp } from "../../timestamp.ts";
-import { bodyError, id, oneOf, time, uuid } from "./common.ts";
+import { bodyError, id, oneOf, pathId, time, uuid } from "./common.ts";
 
 /** RFC 5321: the longest address. */
 const EMAIL_CHARS_MAX = 320;
 
-export const MemberParams = z.object({ workspace_id: uuid, member_id: uuid });
+export const MemberParams = z.object({ workspace_id: pathId, member_id: pathId });
 
 export const AddMemberBody = z
   .object(
@@ -54,7 +54,7 @@ export function presentMember({ userId, email, name, role, createdAtMs }: Member
     user_id: userId,
     // Clients insist on a string.
     email: email ?? "",
-    // As the identity provider has it: it does not say where the first name ends.
+    // The whole name, as the identity provider has it: nothing says where the first name ends.
     first_name: name,
     last_name: null,
     image_url: null,

@@ -1,14 +1,17 @@
 import * as z from "zod";
 import { CONTEXT_TYPES } from "../../books/contexts.ts";
-import { CATEGORIES } from "../../books/file_types.ts";
-import type { Upload } from "../../books/uploads.ts";
+import { CATEGORIES, FILENAME_CHARS_MAX } from "../../books/file_types.ts";
+import type { Upload, UploadFilter } from "../../books/uploads.ts";
 import { CHECKSUM_HEADER, checksumHeaderOf } from "../../store/checksum.ts";
-import type { ObjectStore } from "../../store/objects.ts";
+import type { Disposition, ObjectStore } from "../../store/objects.ts";
 import { timestamp } from "../../timestamp.ts";
-import { bodyError, id, oneOf, required, time, uuid } from "./common.ts";
-import { BEGINS_TWICE, beginsOnce, keyedPage } from "./keyed_pages.ts";
+import { bodyError, id, moment, oneOf, pathId, queryOf, required, time, uuid } from "./common.ts";
+import { BEGINS_TWICE, beginsOnce, ID_KEY, pageQuery } from "./pages.ts";
 
-export const UploadParams = z.object({ upload_id: uuid });
+/** A character may be two units, and four of them may compose one. */
+const NAME_UNITS_MAX = FILENAME_CHARS_MAX * 8;
+
+export const UploadParams = z.object({ upload_id: pathId });
 
 const checksumError = "must be the SHA-256 of the file: 64 hexadecimal digits";
 const checksum = z
@@ -32,16 +35,43 @@ export function createUploadBody(sizeBytesMax: number) {
 
 export const ConfirmUploadBody = z.object({ context_type: oneOf(CONTEXT_TYPES), context_id: uuid }, bodyError);
 
-export const ListUploadsQuery = z
-  .object({
-    ...keyedPage,
-    status: oneOf(["pending", "uploaded"]).optional(),
-    category: oneOf(CATEGORIES).optional(),
-    context_id: uuid.optional(),
-  })
-  .refine(beginsOnce, BEGINS_TWICE);
+export const ShowUploadQuery = queryOf({ disposition: oneOf(["attachment", "inline"]).optional() });
 
-export const WorkflowUploadsQuery = z.object(keyedPage).refine(beginsOnce, BEGINS_TWICE);
+/** Compared with names as they are stored: in Unicode's composed form. */
+const nameFilter = z
+  .string("must be given once")
+  .min(1, "must not be empty")
+  .max(NAME_UNITS_MAX, `must have at most ${FILENAME_CHARS_MAX} characters`)
+  .transform((name) => name.normalize("NFC"));
+
+export const ListUploadsQuery = queryOf({
+  ...pageQuery(ID_KEY),
+  status: oneOf(["pending", "uploaded"]).optional(),
+  category: oneOf(CATEGORIES).optional(),
+  context_id: uuid.optional(),
+  filename: nameFilter.optional(),
+  filename_prefix: nameFilter.optional(),
+  /** The first moment that counts. */
+  created_after: moment.optional(),
+  /** The first moment that does not count any more. */
+  created_before: moment.optional(),
+}).refine(beginsOnce, BEGINS_TWICE);
+
+/** The uploads that a list's query asks for. */
+export function uploadFilterOf(query: z.infer<typeof ListUploadsQuery>): UploadFilter {
+  const { status, category, created_after: after, created_before: before } = query;
+  return {
+    status,
+    category,
+    contextId: query.context_id,
+    filename: query.filename,
+    filenamePrefix: query.filename_prefix,
+    createdFromMs: after === undefined ? undefined : Date.parse(after),
+    createdBeforeMs: before === undefined ? undefined : Date.parse(before),
+  };
+}
+
+export const WorkflowUploadsQuery = queryOf(pageQuery(ID_KEY)).refine(beginsOnce, BEGINS_TWICE);
 
 export const UploadOut = z.strictObject({
   id,
@@ -54,7 +84,7 @@ export const UploadOut = z.strictObject({
   /** The extension in lower case; null without one. */
   format: z.string().nullable(),
   status: z.enum(["pending", "uploaded"]),
-  /** What is stored and charged; null until confirmed. */
+  /** Stored and charged; null until confirmed. */
   size_bytes: z.int().min(0).nullable(),
   checksum_sha256: z
     .string()
@@ -83,8 +113,13 @@ export const CreatedUploadOut = z.strictObject({
   upload_headers: z.strictObject({ [CHECKSUM_HEADER]: z.string() }).optional(),
 });
 
-/** Presents an upload. `urlExpiresAtMs`: how long its download URL holds. Fields without a value are null, never left out. */
-export function presentUpload(upload: Upload, objects: ObjectStore, urlExpiresAtMs: number): UploadOut {
+/** Presents an upload. `url`: the options of its download URL. Fields without a value are null, never left out. */
+export function presentUpload(
+  upload: Upload,
+  objects: ObjectStore,
+  url: { expiresAtMs: number; disposition?: Disposition | undefined },
+): UploadOut {
+  const { expiresAtMs, disposition = "attachment" } = url;
   const { objectKey, contentType, filename } = upload;
   return {
     id: upload.uploadId,
@@ -102,7 +137,7 @@ export function presentUpload(upload: Upload, objects: ObjectStore, urlExpiresAt
     detected_language: null,
     download_url:
       upload.status === "uploaded"
-        ? objects.presignGet(objectKey, { contentType, filename, expiresAtMs: urlExpiresAtMs })
+        ? objects.presignGet(objectKey, { contentType, filename, disposition, expiresAtMs })
         : null,
     context_type: upload.contextType,
     context_id: upload.contextId,

@@ -13,7 +13,7 @@ import {
   type UsageRange,
 } from "../../books/usage_periods.ts";
 import { timestamp } from "../../timestamp.ts";
-import { id, oneOf, queryInteger, time, uuid } from "./common.ts";
+import { id, oneOf, queryInteger, queryOf, time, uuid } from "./common.ts";
 import type { UncountedPagination } from "./envelope.ts";
 import { PAGE_LIMIT_MAX } from "./pages.ts";
 
@@ -37,11 +37,11 @@ const timezone = z
   .default("UTC");
 const range = oneOf(USAGE_RANGES).default("30d");
 
-export const UsageSummaryQuery = z.object({ range, activity_view: oneOf(ACTIVITY_VIEWS).default("daily"), timezone });
+export const UsageSummaryQuery = queryOf({ range, activity_view: oneOf(ACTIVITY_VIEWS).default("daily"), timezone });
 
-export const UsageByLanguageQuery = z.object({ range, activity_view: oneOf(ACTIVITY_VIEWS).optional(), timezone });
+export const UsageByLanguageQuery = queryOf({ range, activity_view: oneOf(ACTIVITY_VIEWS).optional(), timezone });
 
-export const UsageActivityQuery = z.object({
+export const UsageActivityQuery = queryOf({
   range,
   type: oneOf(ACTIVITY_ACTIONS).optional(),
   user_id: uuid.optional(),
@@ -56,7 +56,7 @@ export const UsageActivityQuery = z.object({
 
 const cursorError = "must come from the next link of another page";
 
-export const StorageEventsQuery = z.object({
+export const StorageEventsQuery = queryOf({
   upload_id: uuid.optional(),
   kind: oneOf(STORAGE_EVENT_KINDS).optional(),
   limit: queryInteger(1, PAGE_LIMIT_MAX).default(EVENTS_LIMIT_DEFAULT),

@@ -1,10 +1,10 @@
 import * as z from "zod";
-import type { Workflow } from "../../books/workflows.ts";
+import type { Workflow, WorkflowPlace } from "../../books/workflows.ts";
 import { timestamp } from "../../timestamp.ts";
-import { bodyError, id, oneOf, text, time, uuid } from "./common.ts";
-import { pageQuery } from "./pages.ts";
+import { bodyError, id, moment, oneOf, pathId, queryOf, text, time } from "./common.ts";
+import { BEGINS_TWICE, beginsOnce, type KeyForm, pageQuery } from "./pages.ts";
 
-export const WorkflowParams = z.object({ workflow_id: uuid });
+export const WorkflowParams = z.object({ workflow_id: pathId });
 
 /** Names the first wrong item alone: a schema for each would make an issue of every one of tens of thousands. */
 const objects = z.array(z.unknown(), "must be a list of JSON objects").superRefine((items, context) => {
@@ -47,19 +47,32 @@ function list<T extends z.ZodType>(item: T) {
 }
 
 const truth = oneOf(["true", "false"]).transform((value) => value === "true");
-const instant = z.iso.datetime({ offset: true, error: "must be a time with an offset, such as 2026-05-01T00:00:00Z" });
+const Place = z.tuple([z.guid(), z.int(), z.string()]);
 
-export const ListWorkflowsQuery = z.object({
-  ...pageQuery(),
+/** The key of the list of workflows: all that it can be ordered by. */
+export const WORKFLOW_KEY: KeyForm<WorkflowPlace> = {
+  print: ({ workflowId, updatedAtMs, name }) => JSON.stringify([workflowId, updatedAtMs, name]),
+  parse(text) {
+    try {
+      const [workflowId, updatedAtMs, name] = Place.parse(JSON.parse(text));
+      return { workflowId, updatedAtMs, name };
+    } catch {
+      return null;
+    }
+  },
+};
+
+export const ListWorkflowsQuery = queryOf({
+  ...pageQuery(WORKFLOW_KEY),
   search: z.string("must be given once").max(200, "must have at most 200 characters").optional(),
   status: oneOf(["draft", "running", "completed", "failed", "paused", "cancelled", "pending"]).optional(),
   sort: list(oneOf(["name", "updated_at", "runs_count"])),
   order: list(oneOf(["asc", "desc"])),
-  last_run_after: instant.optional(),
-  last_run_before: instant.optional(),
+  last_run_after: moment.optional(),
+  last_run_before: moment.optional(),
   has_failed_run: truth.optional(),
   include_definition: truth.optional(),
-});
+}).refine(beginsOnce, BEGINS_TWICE);
 
 const head = {
   id,
@@ -98,7 +111,7 @@ export function presentWorkflow(workflow: Workflow): z.infer<typeof WorkflowOut>
   return { ...presentHead(workflow), definition: definitionOf(workflow), ...presentTail(workflow) };
 }
 
-/** Presents a workflow as an item of a list, where the definition is left out unless it was asked for. */
+/** Presents a workflow as an item of a list. The definition is left out unless it was requested. */
 export function presentListedWorkflow(
   workflow: Workflow,
   { withDefinition }: { withDefinition: boolean },

@@ -1,8 +1,8 @@
 import * as z from "zod";
 import { COLOR_IDX_MAX, WORKSPACE_NAME_CHARS_MAX, type Workspace } from "../../books/workspaces.ts";
 import { timestamp } from "../../timestamp.ts";
-import { bodyError, id, text, time, uuid } from "./common.ts";
-import { pageQuery } from "./pages.ts";
+import { bodyError, id, pathId, queryOf, text, time } from "./common.ts";
+import { BEGINS_TWICE, beginsOnce, ID_KEY, pageQuery } from "./pages.ts";
 
 const WORKSPACES_LIMIT_DEFAULT = 20;
 
@@ -13,9 +13,12 @@ const name = text("a name", { min: 1, max: WORKSPACE_NAME_CHARS_MAX });
 const slug = z.string("must be a string");
 const colorIdx = z.int(colorError).min(0, colorError).max(COLOR_IDX_MAX, colorError);
 
-export const WorkspaceParams = z.object({ workspace_id: uuid });
+export const WorkspaceParams = z.object({ workspace_id: pathId });
 
-export const ListWorkspacesQuery = z.object(pageQuery({ limitDefault: WORKSPACES_LIMIT_DEFAULT }));
+export const ListWorkspacesQuery = queryOf(pageQuery(ID_KEY, { limitDefault: WORKSPACES_LIMIT_DEFAULT })).refine(
+  beginsOnce,
+  BEGINS_TWICE,
+);
 
 export const CreateWorkspaceBody = z.object({ name, slug: slug.nullish(), color_idx: colorIdx.nullish() }, bodyError);
 

@@ -121,7 +121,9 @@ export function openEngine({ config, log, now, migrate, holdsLock, onFatal, onFu
     members: createMembers(db, { memberships, users, workspaces, now }),
     users: createUsers(db, { users, now }),
     keys: createKeys(db, { keys, workspaces }),
-    workflows: createWorkflows(db, { rights, now, workflowsMax: config.workflowsPerWorkspaceMax }),
+    workflows: createWorkflows(db, {
+      ...{ rights, now, workflowsMax: config.workflowsPerWorkspaceMax, definitionCharsMax: config.jsonBytesMax },
+    }),
     ledger: createLedger(db),
     usage: createUsage(db, { urlsOutliveUploads }),
     outbox,

@@ -4,7 +4,7 @@ import type { Principal } from "../principals.ts";
 import type { PageStart, Upload, UploadFilter, UploadPage, Uploads } from "../uploads.ts";
 import type { Db } from "./db/db.ts";
 import { type Counted, createKeptCounts, type KeptCountsOptions } from "./kept_counts.ts";
-import { createUploadWalks, type Scope, type Walk } from "./upload_walks.ts";
+import { createUploadWalks, NO_FILTER, type Scope, type Walk } from "./upload_walks.ts";
 
 /** Index entries that one statement reads: 0.5 ms or so. */
 const STEP_ROWS_MAX = 2_000;
@@ -35,6 +35,10 @@ export function createUploadLists(
       contextId: filter.contextId ?? null,
       status: filter.status ?? null,
       category: filter.category ?? null,
+      filename: filter.filename ?? null,
+      filenamePrefix: filter.filenamePrefix ?? null,
+      createdFromMs: filter.createdFromMs ?? null,
+      createdBeforeMs: filter.createdBeforeMs ?? null,
     };
     const from = walkOf(scope);
     if (from === null) return { uploads: [], total: 0, nextBeforeId: null };
@@ -49,7 +53,7 @@ export function createUploadLists(
     start: PageStart,
   ): Promise<UploadPage> {
     const workspaceId = selectedWorkspace(principal);
-    const scope: Scope = { workspaceId, userId: null, contextId: workflowId, status: "uploaded", category: null };
+    const scope: Scope = { ...NO_FILTER, workspaceId, userId: null, contextId: workflowId, status: "uploaded" };
     const named = await namedUploads(definitionJson, { workspaceId, workflowId });
     const { ids, nextBeforeId } = await pageOfIds(walks.ofContext, scope, start, named);
     const uploads = rowsOf(ids, { ...scope, contextId: null });

@@ -14,7 +14,19 @@ export interface Scope {
   contextId: string | null;
   status: string | null;
   category: string | null;
+  filename: string | null;
+  filenamePrefix: string | null;
+  /** Inclusive. */
+  createdFromMs: number | null;
+  /** Exclusive. */
+  createdBeforeMs: number | null;
 }
+
+/** The fields of a scope that filter nothing. */
+export const NO_FILTER = {
+  ...{ contextId: null, status: null, category: null, filename: null, filenamePrefix: null },
+  ...{ createdFromMs: null, createdBeforeMs: null },
+} as const;
 
 /** Ids from here, inclusive, up to `beforeId`, exclusive. */
 interface Range {
@@ -48,7 +60,11 @@ function createWalk(db: Db, { keySql, restSql, rows }: { keySql: string; restSql
 export function createUploadWalks(db: Db, stepRows: number) {
   const filterSql = `
        AND (:status IS NULL OR status = :status)
-       AND (:category IS NULL OR category = :category)`;
+       AND (:category IS NULL OR category = :category)
+       AND (:filename IS NULL OR filename = :filename)
+       AND (:filenamePrefix IS NULL OR substr(filename, 1, length(:filenamePrefix)) = :filenamePrefix)
+       AND (:createdFromMs IS NULL OR created_at_ms >= :createdFromMs)
+       AND (:createdBeforeMs IS NULL OR created_at_ms < :createdBeforeMs)`;
   const ofWorkspace = createWalk(db, { keySql: "workspace_id = :workspaceId", restSql: filterSql, rows: stepRows });
   const personal = createWalk(db, {
     keySql: "workspace_id IS NULL AND user_id = :userId",

@@ -1,5 +1,5 @@
 import { giveWay } from "../../pacer.ts";
-import type { Workflow, WorkflowFilter } from "../workflows.ts";
+import type { Workflow, WorkflowFilter, WorkflowPage, WorkflowPlace } from "../workflows.ts";
 import type { Db } from "./db/db.ts";
 
 /** Index entries that one statement reads, in about 0.5 ms. */
@@ -8,13 +8,6 @@ const STEP_ROWS_MAX = 500;
 const PAGE_STEP_ROWS = 20;
 const DEFINITIONS_STEP_ROWS = 4;
 
-/** What a workflow is ordered by. */
-interface Entry {
-  workflowId: string;
-  updatedAtMs: number;
-  name: string;
-}
-
 /**
  * Lists a workspace's workflows. Either of two columns may come first in their order, and a search has to see every name, so
  * the whole index is read, in short steps, and sorted here. Of the rows only the page's are read.
@@ -22,7 +15,7 @@ interface Entry {
 export function createWorkflowList(db: Db, { stepRows = STEP_ROWS_MAX }: { stepRows?: number } = {}) {
   const selectEntries = db.prepare<
     { workspaceId: string; afterMs: number; afterId: string; search: string | null; rows: number },
-    Entry & { isMatch: number }
+    WorkflowPlace & { isMatch: number }
   >(`
     SELECT id AS workflowId, updated_at_ms AS updatedAtMs, name,
            :search IS NULL OR instr(lower(name), lower(:search)) > 0 AS isMatch
@@ -37,25 +30,33 @@ export function createWorkflowList(db: Db, { stepRows = STEP_ROWS_MAX }: { stepR
       FROM contexts
      WHERE id = :workflowId AND workspace_id = :workspaceId AND type = 'workflow'`);
 
-  return async (workspaceId: string, filter: WorkflowFilter): Promise<{ workflows: Workflow[]; total: number }> => {
-    const { offset, limit, withDefinitions } = filter;
-    const entries = await entriesOf(workspaceId, filter);
+  return async (workspaceId: string, filter: WorkflowFilter): Promise<WorkflowPage> => {
+    const { after, offset, limit, withDefinitions } = filter;
+    const compare = comparison(filter.order);
+    const entries = await entriesOf(workspaceId, filter.search, compare);
+    const first = after === undefined ? 0 : entries.findIndex((entry) => compare(entry, after) > 0);
+    const start = (first < 0 ? entries.length : first) + offset;
+    const end = start + limit;
     const pageStepRows = withDefinitions ? DEFINITIONS_STEP_ROWS : PAGE_STEP_ROWS;
     const workflows: Workflow[] = [];
-    for (const [i, { workflowId }] of entries.slice(offset, offset + limit).entries()) {
+    for (const [i, { workflowId }] of entries.slice(start, end).entries()) {
       if (i % pageStepRows === pageStepRows - 1) await giveWay(workspaceId);
       const workflow = selectRow.get({ workflowId, workspaceId, withDefinition: Number(withDefinitions) });
       // It is undefined if it was deleted a moment ago.
       if (workflow !== undefined) workflows.push(workflow);
     }
-    return { workflows, total: entries.length };
+    const last = end < entries.length ? entries[end - 1] : undefined;
+    return { workflows, total: entries.length, nextAfter: last ?? null };
   };
 
   /** All workflows that match, in order. */
-  async function entriesOf(workspaceId: string, { search, order }: WorkflowFilter): Promise<Entry[]> {
-    const compare = comparison(order);
+  async function entriesOf(
+    workspaceId: string,
+    search: string | undefined,
+    compare: (a: WorkflowPlace, b: WorkflowPlace) => number,
+  ): Promise<WorkflowPlace[]> {
     // By id, because a workflow that changes meanwhile moves to the end and is met a second time.
-    const matches = new Map<string, Entry>();
+    const matches = new Map<string, WorkflowPlace>();
     let [afterMs, afterId] = [-1, ""];
     for (;;) {
       const rows = selectEntries.all({ workspaceId, afterMs, afterId, search: search ?? null, rows: stepRows });
@@ -73,7 +74,7 @@ export function createWorkflowList(db: Db, { stepRows = STEP_ROWS_MAX }: { stepR
   }
 }
 
-function comparison(order: WorkflowFilter["order"]): (a: Entry, b: Entry) => number {
+function comparison(order: WorkflowFilter["order"]): (a: WorkflowPlace, b: WorkflowPlace) => number {
   return (a, b) => {
     for (const { by, direction } of order) {
       const difference = by === "name" ? textOrder(a.name, b.name) : a.updatedAtMs - b.updatedAtMs;

@@ -18,9 +18,11 @@ export interface WorkflowsParts {
   now: () => number;
   /** How many workflows a workspace may have. */
   workflowsMax: number;
+  /** Characters that a definition may have as JSON. */
+  definitionCharsMax: number;
 }
 
-export function createWorkflows(db: Db, { rights, now, workflowsMax }: WorkflowsParts): Workflows {
+export function createWorkflows(db: Db, { rights, now, workflowsMax, definitionCharsMax }: WorkflowsParts): Workflows {
   const columns = `
     id AS workflowId, user_id AS userId, name, name_source AS nameSource, description, definition_json AS definitionJson,
     created_at_ms AS createdAtMs, updated_at_ms AS updatedAtMs`;
@@ -69,7 +71,7 @@ export function createWorkflows(db: Db, { rights, now, workflowsMax }: Workflows
         name: name ?? PLACEHOLDER_NAME,
         nameSource: name === undefined ? "placeholder" : "user",
         description: description ?? null,
-        definitionJson: definitionText(definition ?? {}),
+        definitionJson: definitionText(definition ?? {}, definitionCharsMax),
         createdAtMs: nowMs,
         updatedAtMs: nowMs,
       };
@@ -103,7 +105,7 @@ export function createWorkflows(db: Db, { rights, now, workflowsMax }: Workflows
           name: name ?? null,
           description: description ?? null,
           setDescription: description === undefined ? 0 : 1,
-          definitionJson: definition === undefined ? null : definitionText(definition),
+          definitionJson: definition === undefined ? null : definitionText(definition, definitionCharsMax),
           nowMs: now(),
         });
         if (workflow === undefined) throw noWorkflow();

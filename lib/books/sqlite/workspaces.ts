@@ -94,15 +94,17 @@ export function createWorkspaces(db: Db, parts: WorkspacesParts): Workspaces {
 
   async function listVisible(
     principal: Principal,
-    { offset, limit }: { offset: number; limit: number },
-  ): Promise<{ workspaces: Workspace[]; total: number }> {
-    if (principal.authKind === "api_key") {
-      const own = [await findVisible(principal, principal.workspaceId)];
-      return { workspaces: own.slice(offset, offset + limit), total: own.length };
-    }
-    const ids = await listIdsOf(principal.userId);
-    const page = ids.slice(offset, offset + limit).flatMap((id) => workspaces.find(id) ?? []);
-    return { workspaces: page, total: ids.length };
+    { afterId, offset, limit }: { afterId?: string | undefined; offset: number; limit: number },
+  ): Promise<{ workspaces: Workspace[]; total: number; nextAfterId: string | null }> {
+    const isKey = principal.authKind === "api_key";
+    const ids = isKey
+      ? [(await findVisible(principal, principal.workspaceId)).workspaceId]
+      : await listIdsOf(principal.userId);
+    const first = afterId === undefined ? 0 : ids.findIndex((id) => id > afterId);
+    const start = (first < 0 ? ids.length : first) + offset;
+    const end = start + limit;
+    const page = ids.slice(start, end).flatMap((id) => workspaces.find(id) ?? []);
+    return { workspaces: page, total: ids.length, nextAfterId: (end < ids.length ? ids[end - 1] : undefined) ?? null };
   }
 
   /** The ids of a member's workspaces, read in short steps: others decide how many there are. */

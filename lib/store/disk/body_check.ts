@@ -1,28 +1,31 @@
 import { createHash } from "node:crypto";
+import type { ChecksumCheck } from "../../body_headers.ts";
 import { AppError } from "../../errors.ts";
 
 /** What the bytes of a PUT must be. */
 export interface BodyLimits {
-  /** The exact length that must be sent; null where any up to `maxBytes` may. */
+  /** The exact length that must be sent; null if any up to `maxBytes` may. */
   sizeBytes: number | null;
   maxBytes: number;
-  /** The SHA-256 of the bytes, in hex, as it was stated or announced; null where it was neither. */
+  /** The SHA-256 of the bytes, in hex, as it was stated or announced; null if it was neither. */
   checksumSha256?: string | null;
+  /** The other checksums that the sender announced; null if there are none. */
+  checksums?: ChecksumCheck | null;
   /** The length that the sender announced, or null. */
   contentLength: number | null;
 }
 
-/** Looks at the bytes of a PUT as they come. */
+/** Checks the bytes of a PUT as they come. */
 export interface BodyCheck {
   /** To be called with each chunk before it is kept. Throws `payload_too_large`. */
   accept: (chunk: Buffer) => void;
-  /** To be called at the end. Throws `bad_request` if the length or the checksum is not the one that it should be. */
+  /** To be called at the end. Throws `bad_request` if the length or a checksum is not the one that it should be. */
   finish: () => void;
 }
 
 /** Throws `bad_request` or `payload_too_large` if the announced length can be none that is allowed. */
 export function createBodyCheck(limits: BodyLimits): BodyCheck {
-  const { maxBytes, checksumSha256 = null, contentLength } = limits;
+  const { maxBytes, checksumSha256 = null, checksums = null, contentLength } = limits;
   if (contentLength !== null) checkLength(contentLength, limits, "announces");
   const hash = checksumSha256 === null ? null : createHash("sha256");
   let cameBytes = 0;
@@ -31,12 +34,14 @@ export function createBodyCheck(limits: BodyLimits): BodyCheck {
       cameBytes += chunk.length;
       if (cameBytes > maxBytes) throw tooLarge(limits);
       hash?.update(chunk);
+      checksums?.update(chunk);
     },
     finish() {
       checkLength(cameBytes, limits, "has");
       if (contentLength !== null && cameBytes !== contentLength) throw brokeOff();
       const foundSha256 = hash?.digest("hex");
       if (foundSha256 !== undefined && foundSha256 !== checksumSha256) throw otherBytes(foundSha256, checksumSha256);
+      checksums?.finish();
     },
   };
 }

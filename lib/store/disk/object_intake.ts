@@ -16,7 +16,7 @@ import { createKeyTurns } from "./key_turns.ts";
 import type { ObjectPaths } from "./object_paths.ts";
 import { readSmallBody } from "./small_body.ts";
 import type { SmallObjects } from "./small_objects.ts";
-import { createStamps, statOf } from "./stamps.ts";
+import { createStamps, statOf, statOfFile } from "./stamps.ts";
 
 /**
  * Files that are written or synced at the same moment. The file system's calls share four threads (libuv's default), and a
@@ -32,13 +32,18 @@ export interface ReceiveOptions extends BodyLimits {
   ownsChunks?: boolean;
   /** Called once nothing speaks against the upload, before its first byte is read. */
   onAccept?: () => void;
+  /**
+   * Called with the object under the key, or null, before the body is read and again just before it takes that place. Throws
+   * to refuse it.
+   */
+  checkReplaced?: ((current: ObjectStat | null) => void) | undefined;
 }
 
 /**
  * Stores what `body` yields under a staging key, and resolves when it would survive a power loss. Whatever goes wrong,
  * nothing of it is kept. Throws `not_found` if no pending upload names the key, at the beginning or at the end;
  * `rate_limited` if too many are under way; `payload_too_large` as soon as it is known; `bad_request` if the length or
- * the checksum is not the one that was stated or announced; `storage_limit_exceeded` or `rate_limited` if the owner may not stage so much;
+ * a checksum is not the one that was stated or announced; `storage_limit_exceeded` or `rate_limited` if the owner may not stage so much;
  * `insufficient_storage`. What iterating the body throws passes through as it is.
  */
 export type Receive = (objectKey: string, body: AsyncIterable<Buffer>, options: ReceiveOptions) => Promise<ObjectStat>;
@@ -65,6 +70,8 @@ interface AdmittedPut extends Pick<Admitted, "check"> {
   ownerId: string;
   ownsChunks: boolean;
   memory: BodyMemory;
+  /** Throws if the object must not take its place. */
+  checkReplaced: () => void;
 }
 
 /**
@@ -87,12 +94,15 @@ export function createIntake(parts: IntakeOptions): Receive {
     // Outside of what discards a file: a flood of refused uploads must cost no call of the file system.
     const admitted = await admitOrRefuse(objectKey, ownerId, lengthBytes);
     const memory = takeMemory();
-    const put = { objectKey, path, ownerId, ownsChunks: options.ownsChunks === true, memory, check: admitted.check };
+    const ownsChunks = options.ownsChunks === true;
+    const checkReplaced = (): void => options.checkReplaced?.(currentStat(objectKey, path));
+    const put = { objectKey, path, ownerId, ownsChunks, memory, check: admitted.check, checkReplaced };
     const chunks = bytesOf(body, (chunk) => {
       check.accept(chunk);
       return admitted.take(chunk.length);
     });
     try {
+      checkReplaced();
       const stored = await store();
       admitted.stored(stored.sizeBytes);
       return stored;
@@ -125,9 +135,17 @@ export function createIntake(parts: IntakeOptions): Receive {
     }
   }
 
-  function storeRow({ objectKey, path }: AdmittedPut, bytes: Buffer): Promise<ObjectStat> {
+  function currentStat(objectKey: string, path: string): ObjectStat | null {
+    const row = small.stat(objectKey);
+    if (row !== null) return row;
+    const file = statSync(path, { bigint: true, throwIfNoEntry: false });
+    return file === undefined ? null : statOfFile(file);
+  }
+
+  function storeRow({ objectKey, path, checkReplaced }: AdmittedPut, bytes: Buffer): Promise<ObjectStat> {
     const stampUs = nextStampUs();
     return inTurn(objectKey, async () => {
+      checkReplaced();
       const hasFile = (): boolean => statSync(path, { throwIfNoEntry: false }) !== undefined;
       // What is asked for while the row is pending is written before any removal that is asked for later.
       const { done } = await staging.whilePending(objectKey, () => ({
@@ -151,6 +169,7 @@ export function createIntake(parts: IntakeOptions): Receive {
     try {
       const stored = await writeFile(temporaryPath, put, body);
       await inTurn(put.objectKey, async () => {
+        put.checkReplaced();
         // A row under this key counts until it is gone, and is marked: whoever removes it comes to the file as well.
         const hasRow = await small.noteFile(put.objectKey);
         await place(put, temporaryPath);

@@ -2,9 +2,11 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import { finished, pipeline } from "node:stream/promises";
 import { create as contentDisposition } from "content-disposition";
 import { AppError, clientGone } from "../../errors.ts";
-import { CHECKSUM_HEADER, checksumOfHeader } from "../checksum.ts";
 import { StoreError } from "../objects.ts";
+import { isKnownToClient, putCondition, rangeApplies } from "./conditions.ts";
 import type { DiskStore, OpenObject } from "./objects_disk.ts";
+import { readPutPromises } from "./put_headers.ts";
+import { modifiedAtMsOf } from "./stamps.ts";
 
 /** How a stream to a client fails when the client goes away. */
 const CLIENT_GONE_CODES: ReadonlySet<string> = new Set([
@@ -14,6 +16,9 @@ const CLIENT_GONE_CODES: ReadonlySet<string> = new Set([
   "ERR_STREAM_PREMATURE_CLOSE",
   "ERR_STREAM_UNABLE_TO_PIPE",
 ]);
+
+/** A document of its own, without scripts: the browser's own viewer of images, audio, video and text needs these. */
+const INLINE_POLICY = "sandbox; default-src 'none'; img-src 'self'; media-src 'self'; style-src 'unsafe-inline'";
 
 /** What is asked for below the public URL, as it came: nothing in it is decoded. `search` has no question mark. */
 export interface RequestTarget {
@@ -31,7 +36,7 @@ export interface ObjectRoutesOptions {
 export type ObjectHandler = (req: IncomingMessage, res: ServerResponse, target: RequestTarget) => Promise<void>;
 
 export interface ObjectRoutes {
-  /** Stores the body. ApiResponses as S3 does: 200 with the ETag and no body. */
+  /** Stores the body. Responds as S3 does: 200 with the ETag and no body. */
   putObject: ObjectHandler;
   /** Sends an object, or part of it; for HEAD the headers alone. Resolves when all is sent or the client is gone. */
   getObject: ObjectHandler;
@@ -47,21 +52,21 @@ export function createObjectRoutes({ store, now }: ObjectRoutesOptions): ObjectR
     const { path, search, body } = target;
     const grant = store.verifyUrl(req.method ?? "", path, search, now());
     if (grant.method !== "PUT") throw wrongMethod(grant.method);
-    // A client that resumes would have its part stored as if it were the whole.
-    if (req.headers["content-range"] !== undefined) {
-      throw new AppError("bad_request", 'Cannot take a part of a file ("Content-Range"): send the whole file');
-    }
-    const announced = req.headers["content-length"];
+    const { headers } = req;
+    const checkReplaced = putCondition(headers);
+    const promises = readPutPromises(headers, grant.checksumSha256);
+    const announced = headers["content-length"];
     const { etag } = await store.receive(grant.objectKey, body, {
       sizeBytes: grant.sizeBytes,
       maxBytes: grant.maxBytes,
-      checksumSha256: checksumOf(req, grant.checksumSha256),
+      ...promises,
+      ...(checkReplaced === null ? {} : { checkReplaced }),
       contentLength: announced === undefined ? null : Number(announced),
       ownsChunks: true,
       // Only now: a client that asked first does not send the bytes of an upload that is refused.
       onAccept: () => {
         // HTTP/1.0 knows no interim responses. node:http has refused every expectation that is another.
-        if (req.headers.expect !== undefined && req.httpVersion !== "1.0") res.writeContinue();
+        if (headers.expect !== undefined && req.httpVersion !== "1.0") res.writeContinue();
       },
     });
     res.writeHead(200, { ETag: etag, "Content-Length": 0 });
@@ -73,22 +78,28 @@ export function createObjectRoutes({ store, now }: ObjectRoutesOptions): ObjectR
     if (grant.method !== "GET") throw wrongMethod(grant.method);
     const object = await openOrThrow(grant.objectKey);
     const { sizeBytes, etag } = object;
+    const modifiedAtMs = modifiedAtMsOf(object);
     const headers = {
       ETag: etag,
+      "Last-Modified": new Date(modifiedAtMs).toUTCString(),
       "Accept-Ranges": "bytes",
       "Cache-Control": "private, no-store",
       "Content-Type": grant.contentType,
       // Never shown by a browser as part of this origin, whatever the file holds.
-      "Content-Disposition": contentDisposition(grant.filename === "" ? undefined : grant.filename),
-      "Content-Security-Policy": "sandbox; default-src 'none'",
+      "Content-Disposition": contentDisposition(grant.filename === "" ? undefined : grant.filename, {
+        type: grant.disposition,
+      }),
+      "Content-Security-Policy": grant.disposition === "inline" ? INLINE_POLICY : "sandbox; default-src 'none'",
       "X-Content-Type-Options": "nosniff",
     };
     try {
-      if (isKnown(req.headers["if-none-match"], etag)) {
-        res.writeHead(304, { ETag: etag, "Cache-Control": headers["Cache-Control"] });
+      if (isKnownToClient(req.headers, object, modifiedAtMs)) {
+        const { ETag, "Last-Modified": lastModified, "Cache-Control": cacheControl } = headers;
+        res.writeHead(304, { ETag, "Last-Modified": lastModified, "Cache-Control": cacheControl });
         return void res.end();
       }
-      const range = req.method === "GET" && rangeApplies(req, etag) ? parseRange(req.headers.range, sizeBytes) : null;
+      const takesRange = req.method === "GET" && rangeApplies(req.headers, object, modifiedAtMs);
+      const range = takesRange ? parseRange(req.headers.range, sizeBytes) : null;
       if (range === "unsatisfiable") {
         throw new AppError("range_not_satisfiable", `Cannot send this range: the file has ${sizeBytes} bytes`, {
           headers: { "Content-Range": `bytes */${sizeBytes}` },
@@ -127,29 +138,6 @@ export function createObjectRoutes({ store, now }: ObjectRoutesOptions): ObjectR
   return { putObject, getObject };
 }
 
-/**
- * The checksum that the bytes must have, in hex: the one that is signed, or else the one that the client sends along; null
- * if neither is there. Throws `bad_request` if the two are not the same, before a byte is read.
- */
-function checksumOf(req: IncomingMessage, signedSha256: string | null): string | null {
-  const header = req.headers[CHECKSUM_HEADER];
-  if (header === undefined) return signedSha256;
-  const announcedSha256 = checksumOfHeader(String(header));
-  if (announcedSha256 === null) {
-    throw new AppError(
-      "bad_request",
-      `Cannot store the upload: the header ${CHECKSUM_HEADER} must be the SHA-256 of the bytes in base64, 44 characters`,
-    );
-  }
-  if (signedSha256 !== null && announcedSha256 !== signedSha256) {
-    throw new AppError(
-      "bad_request",
-      `Cannot store the upload: the header ${CHECKSUM_HEADER} says another checksum than was stated when it was created. Send the header that create gave, or create a new upload`,
-    );
-  }
-  return announcedSha256;
-}
-
 /** Throws `client_closed_request` if the client goes away in mid-file. A failure of the disk ends the connection: the status is out. */
 async function send(object: OpenObject, res: ServerResponse, range?: { start: number; end: number }): Promise<void> {
   const { bytes } = object;
@@ -167,19 +155,6 @@ async function send(object: OpenObject, res: ServerResponse, range?: { start: nu
 
 function wrongMethod(signedMethod: string): AppError {
   return new AppError("forbidden", `This URL is signed for ${signedMethod}`);
-}
-
-/** Whether the client has this very object already. */
-function isKnown(ifNoneMatch: string | undefined, etag: string): boolean {
-  if (ifNoneMatch === undefined) return false;
-  const tags = ifNoneMatch.split(",").map((tag) => tag.trim().replace(/^W\//, ""));
-  return tags.includes("*") || tags.includes(etag);
-}
-
-/** A client that has part of another object under this name must get the whole. */
-function rangeApplies(req: IncomingMessage, etag: string): boolean {
-  const ifRange = req.headers["if-range"];
-  return ifRange === undefined || ifRange === etag;
 }
 
 /**

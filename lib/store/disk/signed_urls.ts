@@ -1,7 +1,7 @@
 import { createHmac, createSecretKey, timingSafeEqual } from "node:crypto";
 import { AppError } from "../../errors.ts";
 import { timestamp } from "../../timestamp.ts";
-import type { GetUrlOptions, PutUrlOptions } from "../objects.ts";
+import type { Disposition, GetUrlOptions, PutUrlOptions } from "../objects.ts";
 
 /** Where the objects of the embedded store are served, below the public URL. */
 export const OBJECTS_PATH = "/objects/";
@@ -9,6 +9,7 @@ export const OBJECTS_PATH = "/objects/";
 /** What is signed begins with this, so that no other use of the key can ever yield the same text. */
 const PURPOSE = "stowage object url 1";
 
+const READ_AGAIN = "read the upload again to get a fresh one";
 const CREATE_ANEW = "delete the upload and create a new one";
 
 /** The parameters that a URL has, in order and without the signature. */
@@ -17,7 +18,8 @@ const FORMS = [
   { method: "PUT", names: "expires&size", whenExpired: CREATE_ANEW },
   { method: "PUT", names: "checksum_sha256&expires&max", whenExpired: CREATE_ANEW },
   { method: "PUT", names: "checksum_sha256&expires&size", whenExpired: CREATE_ANEW },
-  { method: "GET", names: "content_type&expires&filename", whenExpired: "read the upload again to get a fresh one" },
+  { method: "GET", names: "content_type&expires&filename", whenExpired: READ_AGAIN },
+  { method: "GET", names: "content_type&disposition&expires&filename", whenExpired: READ_AGAIN },
 ] as const;
 
 /** What a signed URL entitles its holder to. */
@@ -38,6 +40,7 @@ export interface GetGrant {
   objectKey: string;
   contentType: string;
   filename: string;
+  disposition: Disposition;
 }
 
 export interface SignedUrlsOptions {
@@ -56,7 +59,7 @@ export interface SignedUrls {
   presignGet: (objectKey: string, options: GetUrlOptions) => string;
   /**
    * What the holder of this URL may do. A URL for GET serves HEAD as well: the same response without the body. Throws
-   * `forbidden` where the URL was not made by us for this method, was altered in any way, or has expired.
+   * `forbidden` if the URL was not made by us for this method, was altered in any way, or has expired.
    */
   verify: (method: string, path: string, search: string, nowMs: number) => UrlGrant;
 }
@@ -85,12 +88,11 @@ export function createSignedUrls({ publicUrl, signingKey, maxUploadBytes }: Sign
     return signedUrl("PUT", objectKey, `${checksum}expires=${expiresAtMs}&${limit}`);
   }
 
-  function presignGet(objectKey: string, { contentType, filename, expiresAtMs }: GetUrlOptions): string {
-    return signedUrl(
-      "GET",
-      objectKey,
-      `content_type=${encode(contentType)}&expires=${expiresAtMs}&filename=${encode(filename)}`,
-    );
+  function presignGet(objectKey: string, options: GetUrlOptions): string {
+    const { contentType, filename, disposition = "attachment", expiresAtMs } = options;
+    const inline = disposition === "inline" ? "&disposition=inline" : "";
+    const query = `content_type=${encode(contentType)}${inline}&expires=${expiresAtMs}&filename=${encode(filename)}`;
+    return signedUrl("GET", objectKey, query);
   }
 
   function verify(method: string, path: string, search: string, nowMs: number): UrlGrant {
@@ -101,20 +103,23 @@ export function createSignedUrls({ publicUrl, signingKey, maxUploadBytes }: Sign
     }
     const given = params.get("signature");
     params.delete("signature");
-    const signedMethod = method === "HEAD" ? "GET" : method;
     const names = [...params.keys()].sort();
     // The names are checked besides the signature: what is read below is there, and nothing else is.
-    const form = FORMS.find((known) => known.method === signedMethod && known.names === names.join("&"));
+    const form = FORMS.find((known) => known.names === names.join("&"));
     if (form === undefined || given === undefined || !path.startsWith(OBJECTS_PATH)) throw notSigned();
     const query = names.map((name) => `${name}=${encode(params.get(name) ?? "")}`).join("&");
-    if (!sameText(given, signature(signedMethod, path, query))) throw notSigned();
+    if (!sameText(given, signature(form.method, path, query))) throw notSigned();
+    // Only the holder of a real URL learns what it is for.
+    if (form.method !== (method === "HEAD" ? "GET" : method)) throw otherMethod(form.method, method);
 
     const expiresAtMs = Number(params.get("expires"));
     if (nowMs >= expiresAtMs) throw expired(expiresAtMs, form.whenExpired);
     const objectKey = path.slice(OBJECTS_PATH.length);
     if (form.method === "GET") {
       const [contentType, filename] = [params.get("content_type") ?? "", params.get("filename") ?? ""];
-      return { method: "GET", objectKey, contentType, filename };
+      // Nothing else is ever signed.
+      const disposition = params.has("disposition") ? "inline" : "attachment";
+      return { method: "GET", objectKey, contentType, filename, disposition };
     }
     const size = params.get("size");
     const sizeBytes = size === undefined ? null : Number(size);
@@ -142,6 +147,11 @@ function notSigned(): AppError {
     "forbidden",
     "Cannot accept this URL: its signature does not fit the method, the path and the parameters. Use it exactly as it was given",
   );
+}
+
+function otherMethod(signedMethod: UrlGrant["method"], method: string): AppError {
+  const use = signedMethod === "PUT" ? "send the file with `curl -T FILE URL`" : "it downloads a file";
+  return new AppError("forbidden", `This URL is signed for ${signedMethod} and not for ${method}: ${use}`);
 }
 
 function expired(expiresAtMs: number, advice: string): AppError {

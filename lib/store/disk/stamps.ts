@@ -30,3 +30,8 @@ export function statOf(sizeBytes: number, stampUs: number | bigint): ObjectStat 
 export function statOfFile({ size, mtimeNs }: { size: bigint; mtimeNs: bigint }): ObjectStat {
   return statOf(Number(size), mtimeNs / 1_000n);
 }
+
+/** When an object was stored, as its ETag has it. */
+export function modifiedAtMsOf({ etag }: ObjectStat): number {
+  return Math.floor(Number.parseInt(etag.slice(etag.indexOf("-") + 1), 16) / 1_000);
+}

@@ -12,6 +12,7 @@ import {
   type StoredMarker,
   StoreError,
   type StoreFailure,
+  typeWithoutScripts,
 } from "../objects.ts";
 import { createS3Client, type S3Client, type S3ClientOptions, type S3Timeouts } from "./client.ts";
 import { responseOf, S3NoResponseError, toStoreError, UncertainStoreError } from "./errors.ts";
@@ -280,7 +281,7 @@ export function createS3Store(options: S3StoreOptions): S3Store {
       // Never in the future, which the server would refuse.
       return presignUpload({ method: "PUT", objectKey, signedAtMs: Math.min(now(), signedAtMs), ...options });
     },
-    presignGet: (objectKey, { contentType, filename, expiresAtMs }) =>
+    presignGet: (objectKey, { contentType, filename, disposition = "attachment", expiresAtMs }) =>
       presignDownload({
         method: "GET",
         objectKey,
@@ -288,8 +289,8 @@ export function createS3Store(options: S3StoreOptions): S3Store {
         expiresAtMs,
         query: {
           "response-cache-control": "private, no-store",
-          "response-content-disposition": contentDisposition(filename),
-          "response-content-type": contentType,
+          "response-content-disposition": contentDisposition(filename, { type: disposition }),
+          "response-content-type": disposition === "inline" ? typeWithoutScripts(contentType) : contentType,
         },
       }),
     stat,

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { DEFINITION_CHARS_MAX, PLACEHOLDER_NAME } from "../../../lib/books/workflows.ts";
+import { PLACEHOLDER_NAME } from "../../../lib/books/workflows.ts";
 import { promise, refuses, sessionOf, toWorkspace } from "./contract.ts";
 
 const ALL = { order: [], offset: 0, limit: 10, withDefinitions: true } as const;
@@ -55,14 +55,18 @@ promise("each verb needs a selected workspace", async (its) => {
   }
 });
 
-promise("definitions are bounded by their length as JSON", async (its) => {
-  const { key } = await its.makeWorkspace();
-  const { create, patch } = its.books.workflows;
-  const largest = "x".repeat(DEFINITION_CHARS_MAX - 2);
-  const { workflowId } = await create(key, { definition: largest });
-  await refuses("payload_too_large", create(key, { definition: `${largest}x` }));
-  await refuses("payload_too_large", patch(key, workflowId, { definition: `${largest}x` }));
-});
+promise(
+  "definitions are bounded by their length as JSON",
+  async (its) => {
+    const { key } = await its.makeWorkspace();
+    const { create, patch } = its.books.workflows;
+    const largest = "x".repeat(100_000 - 2);
+    const { workflowId } = await create(key, { definition: largest });
+    await refuses("payload_too_large", create(key, { definition: `${largest}x` }));
+    await refuses("payload_too_large", patch(key, workflowId, { definition: `${largest}x` }));
+  },
+  { STOWAGE_JSON_BYTES_MAX: "100000" },
+);
 
 promise(
   "a workspace may have only so many workflows; a delete makes room",

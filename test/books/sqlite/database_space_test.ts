@@ -88,7 +88,7 @@ test("workflows, and the workspaces that someone owns, are counted by index alon
   const parts = { keys: createKeyRows(own, Date.now), memberships: createMembershipRows(own) };
   const rights = createRights({ ...parts, now: Date.now });
   const plans = queryPlans(join(app.dataDir, DATABASE_FILE), (db) => {
-    createWorkflows(db, { rights, now: Date.now, workflowsMax: 1 });
+    createWorkflows(db, { rights, now: Date.now, workflowsMax: 1, definitionCharsMax: 65_536 });
     createWorkspaceRows(db);
   });
   for (const [pattern, index] of [
