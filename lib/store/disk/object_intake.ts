@@ -154,7 +154,7 @@ export function createIntake(parts: IntakeOptions): Receive {
         // A row under this key counts until it is gone, and is marked: whoever removes it comes to the file as well.
         const hasRow = await small.noteFile(put.objectKey);
         await place(put, temporaryPath);
-        if (hasRow) await small.remove([put.objectKey]);
+        if (hasRow) await small.replaceByFile(put.objectKey);
       });
       return stored;
     } catch (error) {
