@@ -24,14 +24,18 @@ interface RawRow {
 
 /**
  * Everything that lies in a data directory's store, but for the marker. A row counts before a file under the same key. A
- * sealed object that still has its staging key has the final key that its upload names.
+ * sealed object that still has its staging key has the final key that its upload, or its entry for removal, names.
  */
-export function rawDiskObjects(dataDir: string, installationId: string): RawDiskObject[] {
+export function rawDiskObjects(
+  dataDir: string,
+  installationId: string,
+  books?: Database.Database | undefined,
+): RawDiskObject[] {
   const objectsDir = join(dataDir, "objects");
-  const confirmed = confirmedKeys(dataDir);
+  const finals = books === undefined ? inFile(join(dataDir, "stowage.db"), finalKeys) : finalKeys(books);
   const rows = rawRows(objectsDir).map((row) => {
     const finalKey = row.objectKey.replace(/^staging/, "final");
-    return confirmed.has(finalKey) ? { ...row, objectKey: finalKey } : row;
+    return finals.has(finalKey) ? { ...row, objectKey: finalKey } : row;
   });
   const files = rawFiles(objectsDir, installationId);
   for (const { objectKey, fileBeside } of rows) {
@@ -61,13 +65,12 @@ export async function rawDiskKeys(dataDir: string, installationId: string): Prom
   return rawDiskObjects(dataDir, installationId).map(({ objectKey }) => objectKey);
 }
 
-function confirmedKeys(dataDir: string): Set<string> {
-  const path = join(dataDir, "stowage.db");
-  if (!existsSync(path)) return new Set();
-  return inFile(
-    path,
-    (sql) => new Set(sql.prepare<[], string>("SELECT object_key FROM uploads WHERE status = 'uploaded'").pluck().all()),
-  );
+/** The final keys that a row names, or that are entered for removal. */
+function finalKeys(books: Database.Database): Set<string> {
+  const select = books.prepare<[], string>(`
+    SELECT object_key FROM uploads WHERE status = 'uploaded'
+     UNION SELECT object_key FROM object_removals WHERE object_key LIKE 'final/%'`);
+  return new Set(select.pluck().all());
 }
 
 /** The rows of a store's folder. */

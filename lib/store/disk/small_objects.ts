@@ -64,7 +64,7 @@ export interface SmallObjects extends Sealing {
   ) => Promise<{ fileBeside: boolean }>;
   /** To be called before a file is put under a key: a row under it then knows. False where there is none. */
   noteFile: (objectKey: string) => Promise<boolean>;
-  /** Removes the row under a key whose place a file has taken. If no upload waits for it any more, nothing is done. */
+  /** Removes the row under a key whose place a file takes. Throws `not_found` if no pending upload names the key by then. */
   replaceByFile: (objectKey: string) => Promise<void>;
   /** Removes the rows under these keys, and resolves with those that there were. */
   remove: (objectKeys: readonly string[]) => Promise<Map<string, RemovedRow>>;
@@ -213,8 +213,8 @@ export function createSmallObjects(options: SmallObjectsOptions): SmallObjects {
     replaceByFile: (objectKey) =>
       inFile(async ({ file, remove, deleteBody }) => {
         await file.write(() => {
-          // The row may be what a confirm has just charged, or its key may be entered for removal: both keys go then.
-          if (staging.statusOf(objectKey) !== "pending") return;
+          // A confirm has copied the row, or the upload is deleted: whoever removes the row comes to the file as well.
+          if (staging.statusOf(objectKey) !== "pending") throw noPendingUpload();
           const row = remove.get(objectKey);
           if (row !== undefined) deleteBody.run(row.bodyId);
         });
