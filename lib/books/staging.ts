@@ -27,9 +27,12 @@ export interface Staging {
   isNamed: (objectKey: string) => Promise<boolean>;
 
   /**
-   * The state of the upload that names this key, also in a workspace that is deleted; null if none does. Synchronous, for a
-   * store that asks in the middle of a write of its own: no write to the books comes in between.
+   * Throws as `findOwner`. Synchronous, for a store that asks in the middle of a write of its own: no write to the books
+   * comes between the check and the end of that write, as with `whilePending`.
    */
+  checkPending: (objectKey: string) => void;
+
+  /** The state of the upload that names this key, also in a workspace that is deleted; null if none does. Synchronous too. */
   statusOf: (objectKey: string) => "pending" | "uploaded" | null;
 
   /**

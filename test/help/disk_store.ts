@@ -108,6 +108,9 @@ export function uncounted(ownerOf: (objectKey: string) => string | null): DiskSt
   };
   return {
     findOwner,
+    checkPending(objectKey) {
+      if (ownerOf(objectKey) === null) throw noPendingUpload();
+    },
     statusOf: (objectKey) => (ownerOf(objectKey) === null ? null : "pending"),
     async whilePending(objectKey, place) {
       if (ownerOf(objectKey) === null) throw noPendingUpload();

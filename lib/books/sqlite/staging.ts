@@ -35,6 +35,7 @@ export function createStaging(db: Db, unconfirmed: Unconfirmed): Staging {
       return place();
     },
     isNamed: async (objectKey) => selectNamedKey.get({ uploadId: uploadIdOfKey(objectKey), objectKey }) !== undefined,
+    checkPending: (objectKey) => void ownerOf(objectKey),
     statusOf: (objectKey) => selectStatus.get({ uploadId: uploadIdOfKey(objectKey), objectKey })?.status ?? null,
     async beginPut(objectKey, announcedBytes) {
       const put = unconfirmed.beginPut(objectKey, announcedBytes);

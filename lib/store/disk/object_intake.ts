@@ -129,11 +129,7 @@ export function createIntake(parts: IntakeOptions): Receive {
     const stampUs = nextStampUs();
     return inTurn(objectKey, async () => {
       const hasFile = (): boolean => statSync(path, { throwIfNoEntry: false }) !== undefined;
-      // What is asked for while the row is pending is written before any removal that is asked for later.
-      const { done } = await staging.whilePending(objectKey, () => ({
-        done: small.put(objectKey, bytes, { stampUs, hasFile }),
-      }));
-      const { fileBeside } = await done;
+      const { fileBeside } = await small.put(objectKey, bytes, { stampUs, hasFile });
       // What was under this key before.
       if (fileBeside) await removeFile(objectKey);
       return statOf(bytes.length, stampUs);

@@ -34,7 +34,10 @@ export interface DiskStoreOptions {
   maxUploadBytes: number;
   /** Uploads are refused rather than leave less than this free on the disk. */
   minFreeBytes: number;
-  staging: Pick<Staging, "findOwner" | "whilePending" | "isNamed" | "statusOf" | "beginPut" | "stagedBytes">;
+  staging: Pick<
+    Staging,
+    "findOwner" | "whilePending" | "isNamed" | "checkPending" | "statusOf" | "beginPut" | "stagedBytes"
+  >;
   /** Lets `prepare` remove what an earlier process left half-written. Only for the holder of the serve lock: it would take the files that another process is writing. */
   sweep: boolean;
   /** Called when the disk is full: even to remove a small object takes some room. */

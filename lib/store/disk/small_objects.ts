@@ -26,8 +26,8 @@ interface Row {
   fileBeside: number;
 }
 
-/** How long a sealed object may keep its staging key: until then many are renamed in one write. */
-const RENAME_AFTER_MS = 20;
+/** How long a sealed object keeps its staging key: many are renamed in one write, and those that are deleted soon never. */
+const RENAME_AFTER_MS = 200;
 
 export interface SmallObject extends ObjectStat {
   bytes: Buffer;
@@ -53,9 +53,8 @@ export interface SmallObjects extends Sealing {
   read: (objectKey: string) => SmallObject | null;
   /**
    * Stores an object, in the place of one under the same key. Resolves with whether a file may lie under the key by now.
-   * Throws `not_found` if no pending upload names the key at the moment of the write.
-   *
-   * Writes are made in the order in which they are asked for: a removal of this key that is asked for later finds the row.
+   * Throws `not_found` if no pending upload names the key at the moment of the write: a removal that is asked for when the
+   * upload is gone finds the row.
    */
   put: (
     objectKey: string,
@@ -76,7 +75,7 @@ export interface SmallObjects extends Sealing {
 }
 
 export interface SmallObjectsOptions extends SmallFileOptions {
-  staging: Pick<Staging, "statusOf">;
+  staging: Pick<Staging, "checkPending" | "statusOf">;
 }
 
 export function createSmallObjects(options: SmallObjectsOptions): SmallObjects {
@@ -194,8 +193,8 @@ export function createSmallObjects(options: SmallObjectsOptions): SmallObjects {
       if (open === null) throw new StoreError("unavailable", "The file of small objects is not there");
       return await orNoSpace(
         open.file.write(() => {
-          // A confirm may have sealed the object since the PUT was let in: this is the last moment to see that.
-          if (staging.statusOf(objectKey) !== "pending") throw noPendingUpload();
+          // Since the PUT was let in the upload may have been deleted, or confirmed and its object sealed.
+          staging.checkPending(objectKey);
           const before = open.find.get(objectKey);
           if (before !== undefined) open.deleteBody.run(before.bodyId);
           const fileBeside = before?.fileBeside === 1 || hasFile();
