@@ -341,10 +341,13 @@ BEGIN
   SELECT RAISE(ABORT, 'a confirm books its charge') WHERE changes() IS NOT 1;
   -- The staging object goes now, and once more when its URL has expired: a PUT may have begun before. Its owner is who was
   -- given the URL, also if a person's upload is confirmed into a workspace: their place, not a new one of the workspace's.
+  -- A final key with the digits of the staging key is no copy: it is the staged object itself, sealed. Nothing is left to go.
   INSERT INTO object_removals (object_key, upload_id, size_bytes, entered_at_ms, due_at_ms, again_at_ms, owner_id, stated_size_bytes)
-  VALUES (OLD.object_key, OLD.id, NEW.size_bytes, CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER), 0, OLD.url_expires_at_ms,
-          coalesce(OLD.workspace_id, OLD.user_id), OLD.stated_size_bytes);
-  SELECT RAISE(ABORT, 'a confirm gives up its staging key') WHERE changes() IS NOT 1;
+  SELECT OLD.object_key, OLD.id, NEW.size_bytes, CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER), 0, OLD.url_expires_at_ms,
+         coalesce(OLD.workspace_id, OLD.user_id), OLD.stated_size_bytes
+   WHERE substr(NEW.object_key, -32) IS NOT substr(OLD.object_key, -32);
+  SELECT RAISE(ABORT, 'a confirm gives up its staging key')
+   WHERE changes() IS NOT (substr(NEW.object_key, -32) IS NOT substr(OLD.object_key, -32));
 END;
 
 CREATE TRIGGER uploads_release AFTER DELETE ON uploads

@@ -47,6 +47,20 @@ export function placeOfKey(objectKey: string): ObjectPlace {
   return objectKey.startsWith(placePrefix("staging")) ? "staging" : "final";
 }
 
+/**
+ * The final key of a staged object that is sealed: the same upload and the same random digits, so that one key tells the
+ * other. An object that is copied gets new digits instead. Only for a staging key.
+ */
+export function sealedKeyOf(stagingKey: string): string {
+  return placePrefix("final") + stagingKey.slice(placePrefix("staging").length);
+}
+
+/** The staging key that a sealed object was PUT to; null for a key that is not final. */
+export function stagingKeyOfSealed(finalKey: string): string | null {
+  const prefix = placePrefix("final");
+  return finalKey.startsWith(prefix) ? placePrefix("staging") + finalKey.slice(prefix.length) : null;
+}
+
 /** The id of the upload that an object key names; null if the text is not an object key. */
 export function uploadIdOfKey(text: string): string | null {
   return parseObjectKey(text)?.uploadId ?? null;

@@ -27,6 +27,15 @@ export interface Staging {
   isNamed: (objectKey: string) => Promise<boolean>;
 
   /**
+   * Throws as `findOwner`. Synchronous, for a store that asks in the middle of a write of its own: no write to the books
+   * comes between the check and the end of that write, as with `whilePending`.
+   */
+  checkPending: (objectKey: string) => void;
+
+  /** The state of the upload that names this key, also in a workspace that is deleted; null if none does. Synchronous too. */
+  statusOf: (objectKey: string) => "pending" | "uploaded" | null;
+
+  /**
    * Counts a PUT that begins against its owner's bounds. `announcedBytes` is null for an unknown length. Call `end` on the
    * result whatever becomes of the PUT. Throws `not_found` as `findOwner`; if there is no room for so many bytes,
    * `storage_limit_exceeded` (the quota), `rate_limited` (bytes that a confirm, a delete or time makes room for), or

@@ -7,8 +7,8 @@ import type { TextCounts } from "./text_counts.ts";
 
 /**
  * The life of an upload: `create` makes a pending row and names a staging key, the client PUTs its bytes there (see
- * `staging.ts`), a confirm copies them to a final key and charges them to a workspace, and `remove` gives them back. An
- * upload that is never confirmed expires. An object whose row is gone is removed from the store later (see `removals.ts`).
+ * `staging.ts`), a confirm copies or seals them under a final key and charges them to a workspace, and `remove` gives them
+ * back. An upload that is never confirmed expires. An object whose row is gone is removed from the store later (see `removals.ts`).
  */
 export interface Uploads {
   /**
@@ -91,6 +91,15 @@ export interface Uploads {
   settleConfirm: (principal: Principal, request: ConfirmRequest, copy: FinalObject) => Promise<Upload>;
 
   /**
+   * Instead of the second and the last step, if the store seals the staged object: charges it, and names it by its final key
+   * from now on, in one transaction. Nothing is entered for removal: the object is still the one that was PUT.
+   * `object.seal` is called inside the transaction and must not await; what it throws undoes the confirm.
+   *
+   * Throws as `findToConfirm`, what `seal` throws, and `storage_limit_exceeded` or `not_found` as `settleConfirm`.
+   */
+  settleSealed: (principal: Principal, request: ConfirmRequest, object: SealedObject) => Promise<Upload>;
+
+  /**
    * Deletes an upload in either state, returns its bytes to the workspace at once, and enters its object for removal. With
    * `request`, a repetition does nothing and succeeds. It works while the store is down and while the disk is full.
    *
@@ -171,14 +180,24 @@ export type FoundToConfirm =
       workspaceId: string;
     };
 
-/** An object that a confirm has copied to the key that it reserved. */
-export interface FinalObject {
-  finalKey: string;
+/** What a confirm charges. */
+export interface ChargedObject {
   sizeBytes: number;
   /** The store's, with its quotes. */
   etag: string;
   /** Null if its characters are not counted. */
   counts: TextCounts | null;
+}
+
+/** An object that a confirm has copied to the key that it reserved. */
+export interface FinalObject extends ChargedObject {
+  finalKey: string;
+}
+
+/** A staged object that stays where it is. */
+export interface SealedObject extends ChargedObject {
+  /** Throws if the staged object is no longer this one. Nothing can replace it once the row is confirmed. */
+  seal: () => void;
 }
 
 export interface UploadFilter {

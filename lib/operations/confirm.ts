@@ -5,7 +5,7 @@ import { orAfter } from "../deadline.ts";
 import { AppError, invalidField } from "../errors.ts";
 import { createGate } from "../gate.ts";
 import type { Log } from "../log.ts";
-import { type ObjectStat, type ObjectStore, StoreError } from "../store/objects.ts";
+import { type ObjectStat, type ObjectStore, type Sealing, StoreError } from "../store/objects.ts";
 import { createScriptCounts, isCounted, type ScriptCounts } from "./script_counts.ts";
 import type { StoreGuard } from "./store_guard.ts";
 
@@ -16,7 +16,7 @@ const LEASE_BYTES_PER_MS = 10_000;
 const TURN_MS_MAX = 10_000;
 
 export interface ConfirmParts {
-  uploads: Pick<Uploads, "findToConfirm" | "reserveFinalKey" | "settleConfirm">;
+  uploads: Pick<Uploads, "findToConfirm" | "reserveFinalKey" | "settleConfirm" | "settleSealed">;
   removals: Pick<Removals, "endLease">;
   objects: ObjectStore;
   guard: Pick<StoreGuard, "admitConfirm">;
@@ -45,10 +45,13 @@ type Pending = Extract<FoundToConfirm, { isConfirmed: false }>;
  * A confirm is the one operation in which the books and the store meet.
  *
  * The staged object is copied to a final key, and only then is the row charged and pointed to it (NO-GHOST). The final key
- * stands in the outbox while it is copied, so a crash at any point leaves at worst an entry there (NO-ORPHAN).
+ * stands in the outbox while it is copied, so a crash at any point leaves at worst an entry there (NO-ORPHAN). If the store
+ * can seal the staged object there is no copy: one transaction checks that the object is still the same, charges it, and
+ * shuts out every later PUT, because those need a pending row.
  */
 export function createConfirm(parts: ConfirmParts): Confirm {
   const { uploads, objects, guard, maxUploadBytes } = parts;
+  const { sealing } = objects;
   const inTurn = createUploadTurns();
   const copyTurn = createGate({
     places: objects.promotesAtOnceMax,
@@ -94,11 +97,30 @@ export function createConfirm(parts: ConfirmParts): Confirm {
 
     // All waiting is done before the lease is taken, because its time runs. A script waits for its own turn first: the
     // scripts that wait must not hold a connection to the store.
-    const copy = () => copyTurn(workspaceId, () => copyAndSettle(principal, request, pending, staged));
-    return isCounted(upload) ? await scripts.inTurn(staged.sizeBytes, workspaceId, copy) : await copy();
+    const settle =
+      sealing?.canSeal(upload.objectKey) === true
+        ? () => sealAndSettle(sealing, { principal, request, pending, staged })
+        : () => copyTurn(workspaceId, () => copyAndSettle(principal, request, pending, staged));
+    return isCounted(upload) ? await scripts.inTurn(staged.sizeBytes, workspaceId, settle) : await settle();
+  }
+
+  /** Counts and charges the staged object where it lies. */
+  async function sealAndSettle({ seal }: Sealing, { principal, request, pending, staged }: Attempt): Promise<Upload> {
+    const { objectKey, workspaceId, userId } = pending.upload;
+    // A PUT may replace the object while it is counted: then it cannot be sealed as the one that was stat'ed.
+    const counts = isCounted(pending.upload) ? await scripts.count(objectKey, staged, workspaceId ?? userId) : null;
+    return await uploads.settleSealed(principal, request, { ...staged, counts, seal: () => seal(objectKey, staged) });
   }
 
   return confirm;
+}
+
+interface Attempt {
+  principal: Principal;
+  request: ConfirmRequest;
+  pending: Pending;
+  /** The staged object as it was stat'ed. */
+  staged: ObjectStat;
 }
 
 /** Reserves a final key, copies the object to it, and charges it; or ends the lease. */

@@ -49,8 +49,8 @@ export function createObjectRemoval(options: ObjectRemovalOptions) {
   let hasStaleMarks = true;
 
   /**
-   * Removes batch after batch until nothing is due, the store fails, or the worker is stopped. `beforeEach` does other work
-   * that makes objects due, and resolves with whether more of it is left.
+   * Removes batch after batch until all that was due is removed, the store fails, or the worker is stopped. `beforeEach` does
+   * other work that makes objects due, and resolves with whether more of it is left.
    */
   async function removeDue(
     steps: Steps,
@@ -72,7 +72,9 @@ export function createObjectRemoval(options: ObjectRemovalOptions) {
       else {
         counts.failed += removed.failures.size;
         counts.removed += batch.length - removed.failures.size;
-        if (batch.length === limit) await steps.lookAround();
+        // What is deleted meanwhile is left to the next pass: removed with every few deletes, each batch would cost commits.
+        if (batch.length < limit) goesOn = hasMore;
+        else await steps.lookAround();
       }
     }
     await book(unbooked, steps);

@@ -29,10 +29,13 @@ export function createScriptCounts(objects: ObjectStore, waiting: Pick<GateOptio
     inTurn: <T>(sizeBytes: number, ownerId: string, work: () => Promise<T>): Promise<T> =>
       (sizeBytes > HUGE_TEXT_BYTES ? hugeTexts : texts)(ownerId, work),
 
-    /** The counts of a final object, which no PUT can change any more; null if it is no text. Rejects with a `StoreError`. */
-    async count(finalKey: string, { sizeBytes }: ObjectStat, ownerId: string): Promise<TextCounts | null> {
+    /**
+     * The counts of an object; null if it is no text. The caller sees to it that no PUT replaces the object, or finds out.
+     * Rejects with a `StoreError`.
+     */
+    async count(objectKey: string, { sizeBytes }: ObjectStat, ownerId: string): Promise<TextCounts | null> {
       if (sizeBytes === 0) return { charCount: 0, lineCount: 0 };
-      return await countText(wholeBody(await objects.read(finalKey), sizeBytes, ownerId));
+      return await countText(wholeBody(await objects.read(objectKey), sizeBytes, ownerId));
     },
   };
 }

@@ -60,6 +60,21 @@ export interface PromoteOptions {
   contentType: string;
 }
 
+/**
+ * How a store that nobody else writes to lets a staged object be confirmed without a copy. A sealed object has the final key
+ * of `sealedKeyOf`, and no PUT replaces it, from the moment at which its row is confirmed with that key.
+ */
+export interface Sealing {
+  /** Whether the object under this staging key can be sealed; any other has to be promoted. */
+  canSeal: (stagingKey: string) => boolean;
+  /**
+   * To be called inside the transaction that confirms the row, which must not await. Throws a `StoreError`, `absent` or
+   * `changed`, if the staged object is not the one that was stat'ed, or can no longer be sealed. It is durable already, and
+   * if the transaction fails nothing has changed.
+   */
+  seal: (stagingKey: string, source: ObjectStat) => void;
+}
+
 /** The few ways in which a store can fail, whatever its make. */
 export type StoreFailure =
   /** The object is not there. Never said of a missing bucket. */
@@ -111,6 +126,8 @@ export interface ObjectStore {
    * Rejects with `absent` or `changed` where the staged object is no longer that one.
    */
   promote: (stagingKey: string, finalKey: string, options: PromoteOptions) => Promise<ObjectStat>;
+  /** Null if others write to the store: then every object is promoted. */
+  sealing: Sealing | null;
   /** How long `promote` may take for an object of this size, in milliseconds; the confirm's lease is longer. */
   promoteMsMax: (sizeBytes: number) => number;
   /** How many may promote an object, and read it then, before one has to wait for another. */

@@ -109,6 +109,11 @@ export type TestAppOptions = Partial<Omit<AppOptions, "config" | "now" | "monoto
   /** An existing data directory; by default a new one, removed after the test. */
   dataDir?: string;
   owner?: Owner;
+  /**
+   * Whether the store may seal what it confirms. By default not if the test wraps the store: it then wants to see the copy,
+   * which an object that cannot be sealed needs in every store.
+   */
+  seals?: boolean;
 };
 
 export const silentLog: Log = createLog({ level: "silent", write: () => {} });
@@ -138,6 +143,11 @@ export async function initDataDir(config: Config, quotaBytes: number): Promise<O
   }
 }
 
+/** The store, which copies every object that it confirms if it must not seal any. */
+function withSealing(objects: ObjectStore, seals: boolean): ObjectStore {
+  return seals ? objects : { ...objects, sealing: null };
+}
+
 /** Starts a real service on a free port, with a real database and a real store in a fresh folder. */
 export async function startTestApp(t: TestContext, options: TestAppOptions = {}): Promise<TestApp> {
   const { quotaBytes = 10_000_000, clock = testClock(), ...appOptions } = options;
@@ -145,7 +155,7 @@ export async function startTestApp(t: TestContext, options: TestAppOptions = {})
   // A test that names a store of its own gets that.
   const bucket = options.env?.STOWAGE_STORE === undefined ? await testBucket(t, dataDir) : null;
   const { wrapPresigning, ...time } = bucket?.inTime(clock) ?? { wrapPresigning: (objects: ObjectStore) => objects };
-  const { wrapStore = (objects) => objects } = options;
+  const { wrapStore = (objects) => objects, seals = options.wrapStore === undefined } = options;
   const config = testConfig(dataDir, { ...bucket?.env, ...options.env });
   const owner = options.owner ?? (await initDataDir(config, quotaBytes));
   const app = await openApp({
@@ -156,7 +166,7 @@ export async function startTestApp(t: TestContext, options: TestAppOptions = {})
     openBooks: openTestBooks,
     ...time,
     ...appOptions,
-    wrapStore: (objects) => wrapStore(wrapPresigning(objects)),
+    wrapStore: (objects) => wrapStore(withSealing(wrapPresigning(objects), seals)),
     config,
     now: clock.now,
     monotonicNow: clock.monotonicNow,

@@ -66,7 +66,7 @@ export function checkObjects(sql: Database.Database, keys: readonly string[]): v
 export function checkAll(sql: Database.Database, dataDir: string): void {
   checkBooks(sql);
   const installationId = sql.prepare<[], string>("SELECT id FROM installation").pluck().get() ?? "";
-  const objects = rawDiskObjects(dataDir, installationId);
+  const objects = rawDiskObjects(dataDir, installationId, sql);
   checkObjects(
     sql,
     objects.map(({ objectKey }) => objectKey),
@@ -93,7 +93,7 @@ export function checkDrained(sql: Database.Database, dataDir: string): void {
   assert.deepEqual(entries, [], "nothing is left to be removed");
   const installationId = sql.prepare<[], string>("SELECT id FROM installation").pluck().get() ?? "";
   const confirmed = sql.prepare("SELECT object_key FROM uploads WHERE status = 'uploaded' ORDER BY 1").pluck().all();
-  const files = rawDiskObjects(dataDir, installationId).map(({ objectKey }) => objectKey);
+  const files = rawDiskObjects(dataDir, installationId, sql).map(({ objectKey }) => objectKey);
   const pending = sql.prepare("SELECT object_key FROM uploads WHERE status = 'pending'").pluck().all();
   assert.deepEqual(
     files.filter((key) => !pending.includes(key)).sort(),

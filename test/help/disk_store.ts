@@ -108,6 +108,10 @@ export function uncounted(ownerOf: (objectKey: string) => string | null): DiskSt
   };
   return {
     findOwner,
+    checkPending(objectKey) {
+      if (ownerOf(objectKey) === null) throw noPendingUpload();
+    },
+    statusOf: (objectKey) => (ownerOf(objectKey) === null ? null : "pending"),
     async whilePending(objectKey, place) {
       if (ownerOf(objectKey) === null) throw noPendingUpload();
       return place();

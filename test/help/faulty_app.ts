@@ -89,7 +89,7 @@ export async function startFaultyApp(t: TestContext, options: TestAppOptions = {
     statusOf: (id) => sql.prepare("SELECT status FROM uploads WHERE id = ?").pluck().get(id),
     keyOf,
     bytesOf: (id) => String(rawBytesOf(dataDir, keyOf(id))),
-    files: () => rawDiskObjects(dataDir, app.books.installationId).map(({ objectKey }) => objectKey),
+    files: () => rawDiskObjects(dataDir, app.books.installationId, sql).map(({ objectKey }) => objectKey),
     entries: () => sql.prepare<[], Entry>("SELECT * FROM object_removals ORDER BY seq").all(),
     check: () => checkAll(sql, dataDir),
     async staged(bytes, uploadOptions) {

@@ -22,10 +22,21 @@ interface RawRow {
   bytes: Buffer;
 }
 
-/** Everything that lies in a data directory's store, but for the marker. A row counts before a file under the same key. */
-export function rawDiskObjects(dataDir: string, installationId: string): RawDiskObject[] {
+/**
+ * Everything that lies in a data directory's store, but for the marker. A row counts before a file under the same key. A
+ * sealed object that still has its staging key has the final key that its upload, or its entry for removal, names.
+ */
+export function rawDiskObjects(
+  dataDir: string,
+  installationId: string,
+  books?: Database.Database | undefined,
+): RawDiskObject[] {
   const objectsDir = join(dataDir, "objects");
-  const rows = rawRows(objectsDir);
+  const finals = books === undefined ? inFile(join(dataDir, "stowage.db"), finalKeys) : finalKeys(books);
+  const rows = rawRows(objectsDir).map((row) => {
+    const finalKey = row.objectKey.replace(/^staging/, "final");
+    return finals.has(finalKey) ? { ...row, objectKey: finalKey } : row;
+  });
   const files = rawFiles(objectsDir, installationId);
   for (const { objectKey, fileBeside } of rows) {
     if (files.some((file) => file.objectKey === objectKey)) {
@@ -52,6 +63,14 @@ export function rawDiskObjects(dataDir: string, installationId: string): RawDisk
 /** The keys of all objects in a data directory's store. */
 export async function rawDiskKeys(dataDir: string, installationId: string): Promise<string[]> {
   return rawDiskObjects(dataDir, installationId).map(({ objectKey }) => objectKey);
+}
+
+/** The final keys that a row names, or that are entered for removal. */
+function finalKeys(books: Database.Database): Set<string> {
+  const select = books.prepare<[], string>(`
+    SELECT object_key FROM uploads WHERE status = 'uploaded'
+     UNION SELECT object_key FROM object_removals WHERE object_key LIKE 'final/%'`);
+  return new Set(select.pluck().all());
 }
 
 /** The rows of a store's folder. */
@@ -104,7 +123,8 @@ export function rawPathIn(objectsDir: string, objectKey: string): string {
 
 /** The bytes of an object; null where there is none. */
 export function rawBytesOf(dataDir: string, objectKey: string): Buffer | null {
-  const row = rawRows(join(dataDir, "objects")).find((each) => each.objectKey === objectKey);
+  const keys = heldKeys(objectKey);
+  const row = rawRows(join(dataDir, "objects")).find((each) => keys.includes(each.objectKey));
   if (row !== undefined) return row.bytes;
   const path = rawPathOf(dataDir, objectKey);
   return existsSync(path) ? readFileSync(path) : null;
@@ -113,7 +133,7 @@ export function rawBytesOf(dataDir: string, objectKey: string): Buffer | null {
 /** Makes an object as old as if it had been stored at this time; its ETag changes with it. */
 export function rawStamp(dataDir: string, objectKey: string, atMs: number): void {
   const changed = change(dataDir, (sql) =>
-    sql.prepare("UPDATE objects SET stamp_us = ? WHERE object_key = ?").run(atMs * 1_000, objectKey),
+    sql.prepare("UPDATE objects SET stamp_us = ? WHERE object_key IN (?, ?)").run(atMs * 1_000, ...heldKeys(objectKey)),
   );
   if (!changed) utimesSync(rawPathOf(dataDir, objectKey), atMs / 1_000, atMs / 1_000);
 }
@@ -121,8 +141,9 @@ export function rawStamp(dataDir: string, objectKey: string, atMs: number): void
 /** Takes an object away. */
 export function rawRemove(dataDir: string, objectKey: string): void {
   const removed = change(dataDir, (sql) => {
-    sql.prepare("DELETE FROM bodies WHERE id = (SELECT body_id FROM objects WHERE object_key = ?)").run(objectKey);
-    return sql.prepare("DELETE FROM objects WHERE object_key = ?").run(objectKey);
+    const keys = heldKeys(objectKey);
+    sql.prepare("DELETE FROM bodies WHERE id = (SELECT body_id FROM objects WHERE object_key IN (?, ?))").run(...keys);
+    return sql.prepare("DELETE FROM objects WHERE object_key IN (?, ?)").run(...keys);
   });
   if (!removed) rmSync(rawPathOf(dataDir, objectKey));
 }
@@ -132,10 +153,12 @@ export function rawTruncate(dataDir: string, objectKey: string, bytes: number): 
   const cut = change(dataDir, (sql) => {
     sql
       .prepare(
-        "UPDATE bodies SET bytes = substr(bytes, 1, ?) WHERE id = (SELECT body_id FROM objects WHERE object_key = ?)",
+        "UPDATE bodies SET bytes = substr(bytes, 1, ?) WHERE id = (SELECT body_id FROM objects WHERE object_key IN (?, ?))",
       )
-      .run(bytes, objectKey);
-    return sql.prepare("UPDATE objects SET size_bytes = ? WHERE object_key = ?").run(bytes, objectKey);
+      .run(bytes, ...heldKeys(objectKey));
+    return sql
+      .prepare("UPDATE objects SET size_bytes = ? WHERE object_key IN (?, ?)")
+      .run(bytes, ...heldKeys(objectKey));
   });
   if (!cut) truncateSync(rawPathOf(dataDir, objectKey), bytes);
 }
@@ -152,6 +175,11 @@ export function rawCopy(dataDir: string, fromKey: string, toKey: string): void {
       .run(toKey, fromKey);
   });
   if (!copied) linkSync(rawPathOf(dataDir, fromKey), rawPathOf(dataDir, toKey));
+}
+
+/** The keys that a small object may have in its file: a sealed one is renamed a moment after its confirm. */
+function heldKeys(objectKey: string): [string, string] {
+  return [objectKey, objectKey.replace(/^final/, "staging")];
 }
 
 /** Changes rows by hand; false where none is concerned. */

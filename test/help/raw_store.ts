@@ -22,7 +22,7 @@ export interface RawStore {
 export function rawDiskStore(dataDir: string, sql: Database.Database): RawStore {
   const installationId = installationOf(sql);
   return {
-    objects: async () => rawDiskObjects(dataDir, installationId),
+    objects: async () => rawDiskObjects(dataDir, installationId, sql),
     halfWritten: () => rawTemporaryFiles(dataDir),
   };
 }

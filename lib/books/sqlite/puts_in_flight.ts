@@ -23,7 +23,8 @@ export function createPutsInFlight(countedBytes: (uploadId: string) => number) {
   const byOwner = new Map<string, number>();
 
   function extraOf(uploadId: string, bytes: number): number {
-    return Math.max(0, bytes - countedBytes(uploadId));
+    // Without a read of the row: this is how every PUT ends.
+    return bytes === 0 ? 0 : Math.max(0, bytes - countedBytes(uploadId));
   }
 
   /** To be called whenever a PUT, or what is counted for its upload, has changed. */

@@ -18,6 +18,8 @@ export function createStaging(db: Db, unconfirmed: Unconfirmed): Staging {
   const selectPendingKey = db.prepare<NamedKey, { ownerId: string }>(`
     SELECT coalesce(workspace_id, user_id) AS ownerId ${namedSql} AND status = 'pending'`);
   const selectNamedKey = db.prepare<NamedKey, { found: number }>(`SELECT 1 AS found ${namedSql}`);
+  const selectStatus = db.prepare<NamedKey, { status: "pending" | "uploaded" }>(`
+    SELECT status FROM uploads WHERE id = :uploadId AND object_key = :objectKey`);
 
   function ownerOf(objectKey: string): string {
     const row = selectPendingKey.get({ uploadId: uploadIdOfKey(objectKey), objectKey });
@@ -33,6 +35,8 @@ export function createStaging(db: Db, unconfirmed: Unconfirmed): Staging {
       return place();
     },
     isNamed: async (objectKey) => selectNamedKey.get({ uploadId: uploadIdOfKey(objectKey), objectKey }) !== undefined,
+    checkPending: (objectKey) => void ownerOf(objectKey),
+    statusOf: (objectKey) => selectStatus.get({ uploadId: uploadIdOfKey(objectKey), objectKey })?.status ?? null,
     async beginPut(objectKey, announcedBytes) {
       const put = unconfirmed.beginPut(objectKey, announcedBytes);
       return { growTo: async (bytes) => put.growTo(bytes), stored: put.stored, end: put.end };

@@ -1,7 +1,14 @@
-import { newObjectKey } from "../object_keys.ts";
+import { newObjectKey, sealedKeyOf } from "../object_keys.ts";
 import { PERMISSIONS } from "../permissions.ts";
 import type { Principal } from "../principals.ts";
-import { type ConfirmRequest, confirmTookTooLong, noUpload, type Upload, type Uploads } from "../uploads.ts";
+import {
+  type ChargedObject,
+  type ConfirmRequest,
+  confirmTookTooLong,
+  noUpload,
+  type Upload,
+  type Uploads,
+} from "../uploads.ts";
 import { noWorkspace, storageLimitExceeded } from "../workspaces.ts";
 import type { Contexts } from "./contexts.ts";
 import type { Db } from "./db/db.ts";
@@ -31,7 +38,7 @@ export interface ConfirmParts {
 export function createUploadConfirms(
   db: Db,
   parts: ConfirmParts,
-): Pick<Uploads, "findToConfirm" | "reserveFinalKey" | "settleConfirm"> {
+): Pick<Uploads, "findToConfirm" | "reserveFinalKey" | "settleConfirm" | "settleSealed"> {
   const { rows, views, entries, memory, unconfirmed, rights, contexts, workspaces, installationId, now } = parts;
 
   function findToChange(principal: Principal, { uploadId }: ConfirmRequest): Upload {
@@ -47,6 +54,42 @@ export function createUploadConfirms(
     { workspaceId }: Upload,
   ): string {
     return contexts.workspaceToBind(principal, { contextType, contextId, uploadWorkspaceId: workspaceId });
+  }
+
+  /**
+   * Charges an object. `claim` runs inside the transaction, before anything is charged: it returns the key that the object
+   * has from now on, or throws. `db.write` is needed if it writes, or if the request is to be remembered.
+   */
+  async function settle(
+    principal: Principal,
+    request: ConfirmRequest,
+    object: ChargedObject,
+    { write, claim }: { write: Db["write"]; claim: (upload: Upload) => string },
+  ): Promise<Upload> {
+    const { uploadId, contextType, contextId, repeatable } = request;
+    const { sizeBytes, etag, counts } = object;
+    let chargedId: string | null = null;
+    try {
+      const { upload, uncount } = await write(() => {
+        const pending = findToChange(principal, request);
+        const workspaceId = workspaceToCharge(principal, request, pending);
+        chargedId = workspaceId;
+        const finalKey = claim(pending);
+        const uncount = unconfirmed.removeById(uploadId);
+        const charged = { finalKey, sizeBytes, etag, counts };
+        const upload = rows.confirm({ ...charged, uploadId, workspaceId, contextType, contextId, nowMs: now() });
+        if (upload === undefined) throw noUpload();
+        if (repeatable !== null) memory.remember(repeatable, uploadId);
+        return { upload, uncount };
+      });
+      uncount();
+      return upload;
+    } catch (error) {
+      if (chargedId === null || !isRefusal(error, "storageLimitExceeded")) throw error;
+      const workspace = workspaces.find(chargedId);
+      // A deleted workspace takes nothing, whatever its quota.
+      throw workspace === undefined ? noWorkspace() : storageLimitExceeded(sizeBytes, workspace);
+    }
   }
 
   return {
@@ -73,28 +116,24 @@ export function createUploadConfirms(
       });
     },
 
-    async settleConfirm(principal, request, copy) {
-      const { uploadId, contextType, contextId, repeatable } = request;
-      let chargedId: string | null = null;
-      try {
-        const { upload, uncount } = await db.write(() => {
-          const workspaceId = workspaceToCharge(principal, request, findToChange(principal, request));
-          chargedId = workspaceId;
+    settleConfirm: (principal, request, copy) =>
+      settle(principal, request, copy, {
+        write: db.write,
+        claim() {
           if (!entries.takeBackLease(copy.finalKey)) throw confirmTookTooLong();
-          const uncount = unconfirmed.removeById(uploadId);
-          const upload = rows.confirm({ ...copy, uploadId, workspaceId, contextType, contextId, nowMs: now() });
-          if (upload === undefined) throw noUpload();
-          if (repeatable !== null) memory.remember(repeatable, uploadId);
-          return { upload, uncount };
-        });
-        uncount();
-        return upload;
-      } catch (error) {
-        if (chargedId === null || !isRefusal(error, "storageLimitExceeded")) throw error;
-        const workspace = workspaces.find(chargedId);
-        // A deleted workspace takes nothing, whatever its quota.
-        throw workspace === undefined ? noWorkspace() : storageLimitExceeded(copy.sizeBytes, workspace);
-      }
-    },
+          return copy.finalKey;
+        },
+      }),
+
+    settleSealed: (principal, request, object) =>
+      settle(principal, request, object, {
+        write: request.repeatable === null ? db.writeStatement : db.write,
+        claim(pending) {
+          // Confirmed meanwhile: its key is no staging key any more.
+          if (pending.status !== "pending") throw noUpload();
+          object.seal();
+          return sealedKeyOf(pending.objectKey);
+        },
+      }),
   };
 }

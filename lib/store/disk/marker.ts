@@ -1,14 +1,20 @@
-import { open, readFile, rename, stat } from "node:fs/promises";
+import { readFileSync } from "node:fs";
+import { open, rename, stat } from "node:fs/promises";
 import { dirname } from "node:path";
 import { fsyncPath } from "../../files.ts";
 import { sha256Hex } from "../../ids.ts";
 import { type StoredMarker, StoreError } from "../objects.ts";
 import { isMissing } from "./file_errors.ts";
 
-/** What the marker's file holds, or null where there is none. Rejects with `bucket_missing` where its folder is not there. */
+/**
+ * What the marker's file holds, or null where there is none. Rejects with `bucket_missing` where its folder is not there.
+ *
+ * Read synchronously: it is a few hundred bytes that the system holds in memory, and four trips to another thread take far
+ * longer. Every batch of removals reads it twice, and confirms wait for that.
+ */
 export async function readMarkerFile(path: string): Promise<StoredMarker | null> {
   try {
-    const text = await readFile(path, "utf8");
+    const text = readFileSync(path, "utf8");
     return { text, etag: sha256Hex(text) };
   } catch (error) {
     if (!isMissing(error)) throw error;

@@ -147,11 +147,7 @@ export function createIntake(parts: IntakeOptions): Receive {
     return inTurn(objectKey, async () => {
       checkReplaced();
       const hasFile = (): boolean => statSync(path, { throwIfNoEntry: false }) !== undefined;
-      // What is asked for while the row is pending is written before any removal that is asked for later.
-      const { done } = await staging.whilePending(objectKey, () => ({
-        done: small.put(objectKey, bytes, { stampUs, hasFile }),
-      }));
-      const { fileBeside } = await done;
+      const { fileBeside } = await small.put(objectKey, bytes, { stampUs, hasFile });
       // What was under this key before.
       if (fileBeside) await removeFile(objectKey);
       return statOf(bytes.length, stampUs);
@@ -173,7 +169,7 @@ export function createIntake(parts: IntakeOptions): Receive {
         // A row under this key counts until it is gone, and is marked: whoever removes it comes to the file as well.
         const hasRow = await small.noteFile(put.objectKey);
         await place(put, temporaryPath);
-        if (hasRow) await small.remove([put.objectKey]);
+        if (hasRow) await small.replaceByFile(put.objectKey);
       });
       return stored;
     } catch (error) {

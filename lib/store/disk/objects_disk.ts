@@ -34,7 +34,10 @@ export interface DiskStoreOptions {
   maxUploadBytes: number;
   /** Uploads are refused rather than leave less than this free on the disk. */
   minFreeBytes: number;
-  staging: Pick<Staging, "findOwner" | "whilePending" | "isNamed" | "beginPut" | "stagedBytes">;
+  staging: Pick<
+    Staging,
+    "findOwner" | "whilePending" | "isNamed" | "checkPending" | "statusOf" | "beginPut" | "stagedBytes"
+  >;
   /** Lets `prepare` remove what an earlier process left half-written. Only for the holder of the serve lock: it would take the files that another process is writing. */
   sweep: boolean;
   /** Called when the disk is full: even to remove a small object takes some room. */
@@ -76,7 +79,7 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
   });
   const admit = createAdmission({ space, beginPut: staging.beginPut });
   const files = createObjectFiles({ paths, folders, installationId });
-  const small = createSmallObjects({ objectsDir, serves: options.sweep, onFull: options.onFull, log });
+  const small = createSmallObjects({ objectsDir, serves: options.sweep, onFull: options.onFull, staging, log });
   const receive = createIntake({
     smallBytesMax: options.smallBytesMax ?? SMALL_BYTES_MAX,
     ...{ paths, folders, small, removeFiles: files.remove, admit, staging, now: options.now, log },
@@ -159,6 +162,7 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
     stat: (objectKey) => orStoreError(() => statObject(objectKey)),
     promote: (stagingKey, finalKey, promoteOptions) =>
       orStoreError(() => promote(stagingKey, finalKey, promoteOptions)),
+    sealing: { canSeal: small.canSeal, seal: small.seal },
     // A link takes no time that grows with the object, and one sync serves all who wait for it.
     promotesAtOnceMax: Number.POSITIVE_INFINITY,
     promoteMsMax: () => PROMOTE_MS_MAX,

@@ -1,7 +1,10 @@
 import { statSync } from "node:fs";
+import { sealedKeyOf, stagingKeyOfSealed } from "../../books/object_keys.ts";
+import { noPendingUpload, type Staging } from "../../books/staging.ts";
 import { isSqliteError, whyUnusable } from "../../sqlite/sqlite_errors.ts";
-import { type ListedObject, type ObjectStat, StoreError } from "../objects.ts";
+import { type ListedObject, type ObjectStat, type Sealing, StoreError } from "../objects.ts";
 import { noSpace } from "./file_errors.ts";
+import { absent } from "./object_files.ts";
 import { openSmallFile, type SmallFile, type SmallFileOptions, smallPathIn } from "./small_file.ts";
 import { statOf } from "./stamps.ts";
 
@@ -23,6 +26,9 @@ interface Row {
   fileBeside: number;
 }
 
+/** How long a sealed object keeps its staging key: many are renamed in one write, and those that are deleted soon never. */
+const RENAME_AFTER_MS = 200;
+
 export interface SmallObject extends ObjectStat {
   bytes: Buffer;
 }
@@ -36,16 +42,19 @@ export interface RemovedRow {
 /**
  * The small objects of the embedded store, as rows in a file of SQLite's own. A row counts before any file under the same
  * key. Everything that is reported as done survives a power loss. Where the file is not there, neither is any small object.
+ *
+ * An object that a confirm has sealed keeps its staging key until it is renamed, a moment later or, after a crash, much
+ * later. From the commit of the confirm on it is found and listed under its final key only.
  */
-export interface SmallObjects {
+export interface SmallObjects extends Sealing {
   /** Opens the file, and makes it where it is missing. */
   prepare: () => void;
   stat: (objectKey: string) => ObjectStat | null;
   read: (objectKey: string) => SmallObject | null;
   /**
    * Stores an object, in the place of one under the same key. Resolves with whether a file may lie under the key by now.
-   *
-   * Writes are made in the order in which they are asked for: a removal of this key that is asked for later finds the row.
+   * Throws `not_found` if no pending upload names the key at the moment of the write: a removal that is asked for when the
+   * upload is gone finds the row.
    */
   put: (
     objectKey: string,
@@ -54,6 +63,8 @@ export interface SmallObjects {
   ) => Promise<{ fileBeside: boolean }>;
   /** To be called before a file is put under a key: a row under it then knows. False where there is none. */
   noteFile: (objectKey: string) => Promise<boolean>;
+  /** Removes the row under a key whose place a file takes. Throws `not_found` if no pending upload names the key by then. */
+  replaceByFile: (objectKey: string) => Promise<void>;
   /** Removes the rows under these keys, and resolves with those that there were. */
   remove: (objectKeys: readonly string[]) => Promise<Map<string, RemovedRow>>;
   /** Copies the object to another key, if it is the one that is meant. Null where there is none; rejects with `changed`. */
@@ -63,8 +74,15 @@ export interface SmallObjects {
   close: () => Promise<void>;
 }
 
-export function createSmallObjects(options: SmallFileOptions): SmallObjects {
+export interface SmallObjectsOptions extends SmallFileOptions {
+  staging: Pick<Staging, "checkPending" | "statusOf">;
+}
+
+export function createSmallObjects(options: SmallObjectsOptions): SmallObjects {
+  const { staging, log } = options;
   const path = smallPathIn(options.objectsDir);
+  const toRename = new Set<string>();
+  let renaming: NodeJS.Timeout | null = null;
   let opened: OpenRows | null = null;
   let closing: Promise<void> = Promise.resolve();
 
@@ -86,21 +104,97 @@ export function createSmallObjects(options: SmallFileOptions): SmallObjects {
     return open === null ? otherwise : await work(open);
   }
 
+  /** Whether a confirmed upload names the object under this staging key by its final key. */
+  function isSealed(stagingKey: string): boolean {
+    return staging.statusOf(sealedKeyOf(stagingKey)) === "uploaded";
+  }
+
+  /** What `find` has under a key, or under the staging key that a sealed object still has. */
+  function ofObject<T>(objectKey: string, find: (heldKey: string) => T | undefined): T | undefined {
+    const found = find(objectKey);
+    if (found !== undefined) return found;
+    const stagingKey = stagingKeyOfSealed(objectKey);
+    return stagingKey !== null && isSealed(stagingKey) ? find(stagingKey) : undefined;
+  }
+
+  function renameSoon(stagingKey: string): void {
+    toRename.add(stagingKey);
+    renaming ??= setTimeout(() => {
+      renaming = null;
+      renameSealed().catch((error: unknown) => log.warn("sealed_objects_not_renamed", { error }));
+    }, RENAME_AFTER_MS).unref();
+  }
+
+  /** Gives sealed objects their final keys. Nobody waits for it: they are found under them already. */
+  async function renameSealed(): Promise<void> {
+    const keys = [...toRename];
+    toRename.clear();
+    await inFile(async ({ file, rename }) => {
+      await file.write(() => {
+        for (const key of keys) if (isSealed(key)) rename.run({ stagingKey: key, finalKey: sealedKeyOf(key) });
+      });
+    }, undefined);
+  }
+
+  function* listUnder(prefix: string): Generator<ListedObject> {
+    const stagingPrefix = stagingKeyOfSealed(prefix);
+    if (stagingPrefix !== null) return yield* merged(rowsUnder(prefix), sealedRowsUnder(stagingPrefix));
+    for (const row of rowsUnder(prefix)) {
+      if (!isSealed(row.objectKey)) yield row;
+      // Left by a crash.
+      else if (options.serves) renameSoon(row.objectKey);
+    }
+  }
+
+  /** Objects that are final already and still have their staging keys: few, unless very many were confirmed just now. */
+  function* sealedRowsUnder(stagingPrefix: string): Generator<ListedObject> {
+    for (const row of rowsUnder(stagingPrefix)) {
+      if (isSealed(row.objectKey)) yield { ...row, objectKey: sealedKeyOf(row.objectKey) };
+    }
+  }
+
+  function* rowsUnder(prefix: string): Generator<ListedObject> {
+    // To be above every key that begins with it, and below any other: keys are ASCII, and a prefix ends in a slash.
+    const end = `${prefix}\x7f`;
+    for (let after = prefix; ; ) {
+      const page = rows()?.page.all({ after, end, limit: PAGE_ROWS }) ?? [];
+      for (const { objectKey, sizeBytes, stampUs } of page) {
+        yield { objectKey, ...statOf(sizeBytes, stampUs), modifiedAtMs: Math.floor(stampUs / 1_000) };
+      }
+      if (page.length < PAGE_ROWS) return;
+      after = page.at(-1)?.objectKey ?? end;
+    }
+  }
+
   return {
     prepare: () => void rows({ makes: true }),
     stat(objectKey) {
-      const row = rows()?.find.get(objectKey);
+      const row = ofObject(objectKey, (key) => rows()?.find.get(key));
       return row === undefined ? null : statOf(row.sizeBytes, row.stampUs);
     },
     read(objectKey) {
-      const row = rows()?.read.get(objectKey);
+      const row = ofObject(objectKey, (key) => rows()?.read.get(key));
       return row === undefined ? null : { ...statOf(row.sizeBytes, row.stampUs), bytes: row.bytes };
+    },
+    canSeal(stagingKey) {
+      const row = rows()?.find.get(stagingKey);
+      // A file beside it has to be removed with the staging key.
+      return row?.fileBeside === 0;
+    },
+    seal(stagingKey, source) {
+      const row = rows()?.find.get(stagingKey);
+      if (row === undefined) throw absent();
+      checkIsSame(row, source);
+      if (row.fileBeside !== 0) throw changed();
+      renameSoon(stagingKey);
     },
     async put(objectKey, bytes, { stampUs, hasFile }) {
       const open = rows();
       if (open === null) throw new StoreError("unavailable", "The file of small objects is not there");
       return await orNoSpace(
         open.file.write(() => {
+          // Since the PUT was let in the upload may have been deleted, or confirmed and its object sealed.
+          staging.checkPending(objectKey);
           const before = open.find.get(objectKey);
           if (before !== undefined) open.deleteBody.run(before.bodyId);
           const fileBeside = before?.fileBeside === 1 || hasFile();
@@ -115,12 +209,33 @@ export function createSmallObjects(options: SmallFileOptions): SmallObjects {
         if (find.get(objectKey) === undefined) return false;
         return await file.writeStatement(() => noteFile.run(objectKey).changes > 0);
       }, false),
-    remove: (objectKeys) =>
+    replaceByFile: (objectKey) =>
       inFile(async ({ file, remove, deleteBody }) => {
+        await file.write(() => {
+          // A confirm has copied the row, or the upload is deleted: whoever removes the row comes to the file as well.
+          if (staging.statusOf(objectKey) !== "pending") throw noPendingUpload();
+          const row = remove.get(objectKey);
+          if (row !== undefined) deleteBody.run(row.bodyId);
+        });
+      }, undefined),
+    remove: (objectKeys) =>
+      inFile(async ({ file, remove, rename, deleteBody }) => {
+        const removeObject = (objectKey: string): Row | undefined => {
+          const stagingKey = stagingKeyOfSealed(objectKey);
+          if (stagingKey === null) {
+            // Under this key there is nothing left to remove but the name.
+            if (!isSealed(objectKey)) return remove.get(objectKey);
+            rename.run({ stagingKey: objectKey, finalKey: sealedKeyOf(objectKey) });
+            return undefined;
+          }
+          const row = remove.get(objectKey);
+          // Never what a pending upload waits for, whoever entered the final key.
+          return row ?? (staging.statusOf(stagingKey) === "pending" ? undefined : remove.get(stagingKey));
+        };
         return await file.write(() => {
           const removed = new Map<string, RemovedRow>();
           for (const objectKey of objectKeys) {
-            const row = remove.get(objectKey);
+            const row = removeObject(objectKey);
             if (row === undefined) continue;
             deleteBody.run(row.bodyId);
             removed.set(objectKey, { fileBeside: row.fileBeside === 1 });
@@ -137,10 +252,7 @@ export function createSmallObjects(options: SmallFileOptions): SmallObjects {
           const row = made ?? find.get(stagingKey);
           if (row === undefined) return null;
           const { sizeBytes, stampUs } = row;
-          const stat = statOf(sizeBytes, stampUs);
-          if (stat.etag !== source.etag || sizeBytes !== source.sizeBytes) {
-            throw new StoreError("changed", "The object is no longer the one that was looked at");
-          }
+          const stat = checkIsSame(row, source);
           if (made === undefined) {
             const { lastInsertRowid: bodyId } = copyBody.run(row.bodyId);
             upsert.run({ objectKey: finalKey, bodyId, sizeBytes, stampUs, fileBeside: 0 });
@@ -148,19 +260,10 @@ export function createSmallObjects(options: SmallFileOptions): SmallObjects {
           return stat;
         });
       }, null),
-    *list(prefix) {
-      // To be above every key that begins with it, and below any other: keys are ASCII, and a prefix ends in a slash.
-      const end = `${prefix}\x7f`;
-      for (let after = prefix; ; ) {
-        const page = rows()?.page.all({ after, end, limit: PAGE_ROWS }) ?? [];
-        for (const { objectKey, sizeBytes, stampUs } of page) {
-          yield { objectKey, ...statOf(sizeBytes, stampUs), modifiedAtMs: Math.floor(stampUs / 1_000) };
-        }
-        if (page.length < PAGE_ROWS) return;
-        after = page.at(-1)?.objectKey ?? end;
-      }
-    },
+    list: (prefix) => listUnder(prefix),
     async close() {
+      if (renaming !== null) clearTimeout(renaming);
+      await renameSealed();
       const last = opened;
       opened = null;
       await closing;
@@ -186,6 +289,8 @@ function openRows(file: SmallFile) {
       INSERT OR REPLACE INTO objects (object_key, body_id, size_bytes, stamp_us, file_beside)
       VALUES (:objectKey, :bodyId, :sizeBytes, :stampUs, :fileBeside)`),
     noteFile: sqlite.prepare<[string]>("UPDATE objects SET file_beside = 1 WHERE object_key = ?"),
+    rename: sqlite.prepare<{ stagingKey: string; finalKey: string }>(`
+      UPDATE OR IGNORE objects SET object_key = :finalKey WHERE object_key = :stagingKey`),
     remove: sqlite.prepare<[string], Row>(`DELETE FROM objects WHERE object_key = ? RETURNING ${columns}`),
     page: sqlite.prepare<
       { after: string; end: string; limit: number },
@@ -194,6 +299,32 @@ function openRows(file: SmallFile) {
       SELECT object_key AS objectKey, size_bytes AS sizeBytes, stamp_us AS stampUs
         FROM objects WHERE object_key > :after AND object_key < :end ORDER BY object_key LIMIT :limit`),
   };
+}
+
+/** Two listings in the order of their keys as one. An object that is renamed meanwhile may be in both: it is listed once. */
+function* merged(first: Iterator<ListedObject>, second: Iterator<ListedObject>): Generator<ListedObject> {
+  let [a, b] = [first.next(), second.next()];
+  let lastKey = "";
+  for (;;) {
+    const isFirst = a.done !== true && (b.done === true || a.value.objectKey <= b.value.objectKey);
+    const next = isFirst ? a : b;
+    if (next.done === true) return;
+    if (next.value.objectKey !== lastKey) yield next.value;
+    lastKey = next.value.objectKey;
+    if (isFirst) a = first.next();
+    else b = second.next();
+  }
+}
+
+/** Throws `changed` if the row is not the object that was stat'ed. */
+function checkIsSame({ sizeBytes, stampUs }: Row, source: ObjectStat): ObjectStat {
+  const stat = statOf(sizeBytes, stampUs);
+  if (stat.etag !== source.etag || sizeBytes !== source.sizeBytes) throw changed();
+  return stat;
+}
+
+function changed(): StoreError {
+  return new StoreError("changed", "The object is no longer the one that was looked at");
 }
 
 /** A full disk refuses the object, as it does a file. */

@@ -24,6 +24,8 @@ export function hookedStore(hooks: Hooks, objects: ObjectStore): ObjectStore {
 
   return {
     ...objects,
+    // Every call that there can be shall be made: a sealed object is not copied.
+    sealing: null,
     stat: (key) => around("stat", () => objects.stat(key)),
     promote: (from, to, options) => around("promote", () => objects.promote(from, to, options)),
     async read(key) {
