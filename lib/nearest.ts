@@ -1,6 +1,14 @@
-/** The candidate that takes the fewest edits to become; undefined where there is none. For "did you mean". */
+/**
+ * The candidate that takes the fewest edits to become; undefined if none is near, because a suggestion that shares little with
+ * what was typed is worse than none. For "did you mean".
+ */
 export function nearest(name: string, candidates: readonly string[]): string | undefined {
-  return candidates.toSorted((a, b) => distance(name, a) - distance(name, b))[0];
+  const [best] = candidates
+    .map((candidate) => ({ candidate, edits: distance(name, candidate) }))
+    .toSorted((a, b) => a.edits - b.edits);
+  if (best === undefined) return undefined;
+  const editsMax = Math.max(2, Math.floor(Math.min(name.length, best.candidate.length) / 3));
+  return best.edits <= editsMax ? best.candidate : undefined;
 }
 
 /** Edits between two names (Levenshtein). */

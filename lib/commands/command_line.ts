@@ -1,7 +1,9 @@
 import { parseArgs } from "node:util";
+import { listSettings } from "../config/config.ts";
 import { AppError } from "../errors.ts";
 import { nearest } from "../nearest.ts";
 import { hintOn, whyUnusable } from "../sqlite/sqlite_errors.ts";
+import { parseSize, SIZE_SYNTAX } from "../units.ts";
 
 /** Where a command prints to, and where it reads its settings from. */
 export interface Terminal {
@@ -17,6 +19,8 @@ export interface Command {
   name: string;
   /** Options and operands, for the help. */
   usage: string;
+  /** A whole command as people type it after `stowage`, for the help. */
+  example: string;
   summary: string;
   options: Readonly<Record<string, OptionKind>>;
   /** Its operands, named as in `usage`. */
@@ -42,8 +46,10 @@ export interface Arguments {
   flag: (option: string) => boolean;
   /** A whole number, 0 or more. */
   integer: (option: string) => number | undefined;
+  /** A size in bytes. */
+  size: (option: string) => number | undefined;
   operand: (name: string) => string;
-  integerOperand: (name: string) => number;
+  sizeOperand: (name: string) => number;
 }
 
 /** The parsed input: a command to run, or a request for the help of one, or of all (null). */
@@ -82,7 +88,7 @@ function findCommand(commands: readonly Command[], words: readonly string[]): Co
   }
   const group = under(typedTo(depth - 1));
   const near = nearest(typed, group.length > 0 ? group : names);
-  throw new UsageError(`There is no command "${typed}"; did you mean "${near}"?`, null);
+  throw new UsageError(`There is no command "${typed}"${near === undefined ? "" : `; did you mean "${near}"?`}`, null);
 }
 
 function isWord(text: string | undefined): boolean {
@@ -99,6 +105,11 @@ function parseArguments(command: Command, words: readonly string[]): Arguments {
   function integer(name: string, text: string): number {
     if (/^\d{1,16}$/.test(text) && Number.isSafeInteger(Number(text))) return Number(text);
     throw wrong(`${name} must be a whole number from 0 to ${Number.MAX_SAFE_INTEGER}, not ${JSON.stringify(text)}`);
+  }
+  function size(name: string, text: string): number {
+    const bytes = parseSize(text);
+    if (bytes === null) throw wrong(`${name} must be ${SIZE_SYNTAX}, not ${JSON.stringify(text)}`);
+    return bytes;
   }
   function text(option: string): string | undefined {
     const value = values[option];
@@ -123,8 +134,12 @@ function parseArguments(command: Command, words: readonly string[]): Arguments {
       const value = text(option);
       return value === undefined ? undefined : integer(`--${option}`, value);
     },
+    size: (option) => {
+      const value = text(option);
+      return value === undefined ? undefined : size(`--${option}`, value);
+    },
     operand,
-    integerOperand: (name) => integer(name, operand(name)),
+    sizeOperand: (name) => size(name, operand(name)),
   };
 }
 
@@ -144,8 +159,16 @@ function parseStrictly(
       unknown,
       Object.keys(options).map((name) => `--${name}`),
     );
+    const variable = settingLike(unknown);
+    if (variable !== undefined) throw wrong(`There is no option "${unknown}": set the variable ${variable} instead`);
     throw wrong(`There is no option "${unknown}" here${near === undefined ? "" : `; did you mean "${near}"?`}`);
   }
+}
+
+/** The variable of the setting that an option such as "--port" was meant for; undefined if there is none. */
+function settingLike(option: string): string | undefined {
+  const name = option.replace(/^-+/, "").replaceAll("-", "_").toUpperCase();
+  return listSettings().find((setting) => setting.name === `STOWAGE_${name}`)?.name;
 }
 
 function usageOf({ name, usage }: Command): string {
@@ -154,7 +177,9 @@ function usageOf({ name, usage }: Command): string {
 
 /** The help of one command, or of all. */
 export function help(commands: readonly Command[], command: Command | null): string {
-  if (command !== null) return `Usage: ${usageOf(command)}\n\n${command.summary}.\n`;
+  if (command !== null) {
+    return `Usage: ${usageOf(command)}\n\n${command.summary}.\n\nExample:\n  stowage ${command.example}\n`;
+  }
   const lines = commands.map(({ name, usage, summary }) => `  ${`${name} ${usage}`.trim()}\n      ${summary}\n`);
   return `Usage: stowage COMMAND\n\n${lines.join("")}
 Results go to stdout (with --json for machines), the rest to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage.

@@ -15,6 +15,7 @@ import { WORKSPACE_COMMANDS } from "./workspaces.ts";
 export const COMMANDS: readonly Command[] = [
   {
     name: "serve",
+    example: "serve",
     usage: "",
     summary: "Serve the data directory until SIGTERM or SIGINT",
     options: {},
@@ -31,6 +32,7 @@ export const COMMANDS: readonly Command[] = [
   ...KEY_COMMANDS,
   {
     name: "config",
+    example: "config",
     usage: "",
     summary: "Print the effective settings as JSON, secrets masked",
     options: {},
@@ -41,6 +43,7 @@ export const COMMANDS: readonly Command[] = [
   DEV_ISSUER_COMMAND,
   {
     name: "version",
+    example: "version",
     usage: "",
     summary: "Print the version",
     options: {},
@@ -49,6 +52,7 @@ export const COMMANDS: readonly Command[] = [
   },
   {
     name: "help",
+    example: "help keys create",
     usage: "[COMMAND]",
     summary: "Print this help, or that of one command",
     options: {},

@@ -9,6 +9,7 @@ const PORT_MAX = 65_535;
 /** `stowage dev-issuer`: serves until SIGTERM or SIGINT. */
 export const DEV_ISSUER_COMMAND: Command = {
   name: "dev-issuer",
+  example: "dev-issuer --email ann@example.com",
   usage:
     "[--port N] [--host ADDRESS] [--algorithm RS256|ES256] [--subject S] [--email E] [--name N] [--azp ORIGIN] [--ttl SECONDS] [--json]",
   summary: "For development: publish a key and mint session tokens, on this machine only",

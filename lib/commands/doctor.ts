@@ -28,6 +28,7 @@ const TEXTS: Record<Decision, { question: string; nothing: string }> = {
 export const DOCTOR_COMMANDS: readonly Command[] = [
   {
     name: "doctor storage",
+    example: "doctor storage",
     usage: "[--json]",
     summary:
       "Try the store as clients use it, by signed URLs through the public endpoint, and say what to change. Exit code 1: something is to be done",
@@ -39,6 +40,7 @@ export const DOCTOR_COMMANDS: readonly Command[] = [
   },
   {
     name: "doctor",
+    example: "doctor --fix",
     usage: USAGE,
     summary:
       "Check settings, files, database, books and objects, beside a running server too. With --fix adjust counters and enter objects that nothing names for removal; nothing else is ever changed. Exit code 1: something is to be done",

@@ -11,7 +11,8 @@ import { print, usingBooks } from "./work.ts";
 /** `stowage init`: leaves a data directory that has a workspace as it is. */
 export const INIT_COMMAND: Command = {
   name: "init",
-  usage: "[--name NAME] [--quota BYTES] [--json]",
+  example: 'init --name "Film club" --quota 50GiB',
+  usage: "[--name NAME] [--quota SIZE] [--json]",
   summary: "Create the data directory with a first workspace and an API key",
   options: { name: "string", quota: "string", json: "boolean" },
   operands: [],
@@ -19,7 +20,7 @@ export const INIT_COMMAND: Command = {
 };
 
 async function init(args: Arguments, terminal: Terminal): Promise<void> {
-  const quota = args.integer("quota");
+  const quota = args.size("quota");
   const config = readConfig(terminal.env);
   const storageBytesQuota = quota ?? config.defaultQuotaBytes;
   await makeDataFolder(config.dataDir);

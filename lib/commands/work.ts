@@ -1,11 +1,18 @@
 import { createInterface } from "node:readline/promises";
+
 import type { Books } from "../books/books.ts";
 import { type BooksOptions, openBooks } from "../books/sqlite/open_books.ts";
+import { noSuchWorkspace, type Workspace, type Workspaces } from "../books/workspaces.ts";
 import { type Config, readConfig } from "../config/config.ts";
 import { checkInitialised } from "../data_dir/data_dir.ts";
+import { AppError } from "../errors.ts";
 import { createLog, type Log, logTo } from "../log.ts";
 import { timestamp } from "../timestamp.ts";
 import type { Arguments, Terminal } from "./command_line.ts";
+
+const UUID_PATTERN = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
+/** Slugs that one message lists. */
+const SLUGS_SHOWN_MAX = 10;
 
 /** Runs a command's work on the data directory of the settings, which may be served meanwhile. */
 export async function withBooks(
@@ -15,6 +22,29 @@ export async function withBooks(
   const config = readConfig(terminal.env);
   checkInitialised(config.dataDir);
   await usingBooks(config, { migrate: false }, (books) => work(books, config));
+}
+
+/**
+ * The id of the workspace that a person names by its id, its slug or its name. An id is returned as it is, and the verb that it
+ * is for finds out if there is such a workspace. Throws `not_found`, or `conflict` if several workspaces have this name.
+ */
+export async function findWorkspaceId(workspaces: Workspaces, text: string): Promise<string> {
+  if (UUID_PATTERN.test(text)) return text;
+  const all = await workspaces.list();
+  const named = all.filter(({ slug }) => slug === text);
+  if (named.length === 0) named.push(...all.filter(({ name }) => name === text));
+  const [workspace] = named;
+  if (workspace === undefined) throw noSuchWorkspace(text);
+  if (named.length === 1) return workspace.workspaceId;
+  throw new AppError("conflict", `${named.length} workspaces have the name ${JSON.stringify(text)}`, {
+    hint: `name one by its slug: ${listSlugs(named)}`,
+  });
+}
+
+/** The slugs of some workspaces, for a message. */
+export function listSlugs(workspaces: readonly Workspace[]): string {
+  const slugs = workspaces.slice(0, SLUGS_SHOWN_MAX).map(({ slug }) => slug);
+  return slugs.join(", ") + (workspaces.length > slugs.length ? ", …" : "");
 }
 
 /** Opens the books for the time of `work`. */

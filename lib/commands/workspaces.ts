@@ -1,17 +1,19 @@
+import { formatSize } from "../units.ts";
 import { type Command, UsageError } from "./command_line.ts";
-import { print, table, withBooks } from "./work.ts";
+import { findWorkspaceId, print, table, withBooks } from "./work.ts";
 
 /** Managing workspaces. */
 export const WORKSPACE_COMMANDS: readonly Command[] = [
   {
     name: "workspaces create",
-    usage: "--name NAME [--quota BYTES] [--json]",
+    example: 'workspaces create --name "Film club" --quota 50GiB',
+    usage: "--name NAME [--quota SIZE] [--json]",
     summary: "Create a workspace",
     options: { name: "string", quota: "string", json: "boolean" },
     operands: [],
     run: (args, terminal) => {
       const name = args.required("name");
-      const quota = args.integer("quota");
+      const quota = args.size("quota");
       return withBooks(terminal, async ({ workspaces }, config) => {
         const storageBytesQuota = quota ?? config.defaultQuotaBytes;
         const { workspaceId, createdBy } = await workspaces.create("administrator", { name, storageBytesQuota });
@@ -21,6 +23,7 @@ export const WORKSPACE_COMMANDS: readonly Command[] = [
   },
   {
     name: "workspaces list",
+    example: "workspaces list",
     usage: "[--json]",
     summary: "List workspaces with their storage use",
     options: { json: "boolean" },
@@ -29,45 +32,53 @@ export const WORKSPACE_COMMANDS: readonly Command[] = [
       withBooks(terminal, async ({ workspaces }) => {
         const rows = (await workspaces.list()).map((workspace) => ({
           workspace_id: workspace.workspaceId,
+          slug: workspace.slug,
           name: workspace.name,
           storage_bytes_used: workspace.storageBytesUsed,
           storage_bytes_quota: workspace.storageBytesQuota,
         }));
-        print(args, terminal, rows, table(rows));
+        const shown = rows.map(({ storage_bytes_used: used, storage_bytes_quota: quota, ...row }) => ({
+          ...row,
+          used: formatSize(used),
+          quota: formatSize(quota),
+        }));
+        print(args, terminal, rows, table(shown));
       }),
   },
   {
     name: "workspaces set-quota",
-    usage: "WORKSPACE_ID BYTES [--json]",
+    example: "workspaces set-quota film-club 100GiB",
+    usage: "WORKSPACE SIZE [--json]",
     summary: "Set a workspace's quota; if it is below what is used, only further charges are refused",
     options: { json: "boolean" },
-    operands: ["WORKSPACE_ID", "BYTES"],
+    operands: ["WORKSPACE", "SIZE"],
     run: (args, terminal) => {
-      const workspaceId = args.operand("WORKSPACE_ID");
-      const quota = args.integerOperand("BYTES");
+      const quota = args.sizeOperand("SIZE");
       return withBooks(terminal, async ({ workspaces }) => {
+        const workspaceId = await findWorkspaceId(workspaces, args.operand("WORKSPACE"));
         const workspace = await workspaces.setQuota(workspaceId, quota);
         const row = { workspace_id: workspaceId, storage_bytes_quota: workspace.storageBytesQuota };
-        print(args, terminal, row, `${workspaceId} may use ${workspace.storageBytesQuota} bytes`);
+        print(args, terminal, row, `${workspaceId} may use ${formatSize(workspace.storageBytesQuota)}`);
       });
     },
   },
   {
     name: "workspaces delete",
-    usage: "WORKSPACE_ID --yes [--json]",
+    example: "workspaces delete film-club --yes",
+    usage: "WORKSPACE --yes [--json]",
     summary:
       "Delete a workspace with all its uploads: access ends at once, the server removes the uploads in the background",
     options: { yes: "boolean", json: "boolean" },
-    operands: ["WORKSPACE_ID"],
+    operands: ["WORKSPACE"],
     run: (args, terminal) => {
-      const workspaceId = args.operand("WORKSPACE_ID");
       if (!args.flag("yes")) {
         throw new UsageError(
           "--yes is missing: this cannot be undone",
-          "stowage workspaces delete WORKSPACE_ID --yes [--json]",
+          "stowage workspaces delete WORKSPACE --yes [--json]",
         );
       }
       return withBooks(terminal, async ({ workspaces }) => {
+        const workspaceId = await findWorkspaceId(workspaces, args.operand("WORKSPACE"));
         await workspaces.remove("administrator", workspaceId);
         print(args, terminal, { workspace_id: workspaceId }, `${workspaceId} is deleted`);
       });

@@ -1,3 +1,4 @@
+import { readFileSync, statSync } from "node:fs";
 import type * as z from "zod";
 import { hostInUrl } from "../addresses.ts";
 import { AppError } from "../errors.ts";
@@ -5,6 +6,10 @@ import { nearest } from "../nearest.ts";
 import { SETTINGS, type Setting } from "./settings.ts";
 
 const PREFIX = "STOWAGE_";
+/** After a secret's variable: the path of a file that holds it. */
+const FILE_SUFFIX = "_FILE";
+const SECRET_FILE_BYTES_MAX = 4_096;
+const SERVICE_LINK_NAME = /_SERVICE_(HOST|PORT(_\w+)?)$|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$/;
 /** The most that S3 accepts in one PUT, and copies in one CopyObject. */
 const S3_COPY_BYTES_MAX = 5 * 1024 ** 3;
 
@@ -23,7 +28,7 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
   const config: Record<string, unknown> = {};
   for (const [key, setting] of Object.entries<Setting>(SETTINGS)) {
     // An empty value counts as absent: that is how compose files and shells leave a variable out.
-    const text = env[PREFIX + setting.name] || setting.default;
+    const text = readText(env, setting, problems) ?? setting.default;
     if (text === null) {
       config[key] = null;
       continue;
@@ -96,11 +101,63 @@ function isWildcard(host: unknown): boolean {
   return URL.canParse(url) && ["0.0.0.0", "[::]", "[::ffff:0:0]"].includes(new URL(url).hostname);
 }
 
+/** What the environment says about a setting, or the file that it names for a secret; null if it says nothing. */
+function readText(env: NodeJS.ProcessEnv, { name, secret }: Setting, problems: string[]): string | null {
+  const variable = PREFIX + name;
+  const text = isServiceLink(variable, env[variable]) ? null : env[variable] || null;
+  const path = secret === true ? env[variable + FILE_SUFFIX] || null : null;
+  if (path === null) return text;
+  if (text !== null) {
+    problems.push(`${variable} and ${variable}${FILE_SUFFIX} must not both be set`);
+    return text;
+  }
+  try {
+    return readSecret(path);
+  } catch (error) {
+    problems.push(`${variable}${FILE_SUFFIX}: ${error instanceof Error ? error.message : String(error)}`);
+    return null;
+  }
+}
+
+/** The first line of a file. Throws an `Error` that says what is wrong with it. */
+function readSecret(path: string): string {
+  const { size } = statSync(path);
+  if (size > SECRET_FILE_BYTES_MAX) {
+    throw new Error(`"${path}" has ${size} bytes: a secret has at most ${SECRET_FILE_BYTES_MAX}`);
+  }
+  const secret = readFileSync(path, "utf8").replace(/\r?\n$/, "");
+  if (secret === "") throw new Error(`"${path}" is empty`);
+  if (/[\r\n]/.test(secret)) throw new Error(`"${path}" must have one line, the secret`);
+  return secret;
+}
+
+/**
+ * Tells whether Kubernetes made a variable for a Service with a name like ours, which it does in every pod beside it. The
+ * shapes are in its documentation, under "Accessing the Service: environment variables".
+ */
+function isServiceLink(name: string, value: string | undefined): boolean {
+  if (!name.startsWith(PREFIX)) return false;
+  if (SERVICE_LINK_NAME.test(name)) return true;
+  return /_PORT$/.test(name) && /^(tcp|udp|sctp):\/\//.test(value ?? "");
+}
+
+/** The variables with our prefix that are ignored because Kubernetes made them, for a warning. */
+export function listServiceLinks(env: NodeJS.ProcessEnv): string[] {
+  return Object.keys(env).filter((name) => isServiceLink(name, env[name]));
+}
+
 function unknownVariables(env: NodeJS.ProcessEnv): string[] {
-  const known = Object.values<Setting>(SETTINGS).map(({ name }) => PREFIX + name);
+  const settings = Object.values<Setting>(SETTINGS);
+  const known = settings.flatMap(({ name, secret }) =>
+    secret === true ? [PREFIX + name, PREFIX + name + FILE_SUFFIX] : [PREFIX + name],
+  );
   return Object.keys(env)
     .filter((name) => name.startsWith(PREFIX) && !known.includes(name) && !name.startsWith(`${PREFIX}TEST_`))
-    .map((name) => `${name} is not a setting; did you mean ${nearest(name.toUpperCase(), known)}?`);
+    .filter((name) => !isServiceLink(name, env[name]))
+    .map((name) => {
+      const near = nearest(name.toUpperCase(), known);
+      return `${name} is not a setting${near === undefined ? ": `stowage config` lists them" : `; did you mean ${near}?`}`;
+    });
 }
 
 /** The effective settings by variable name, secrets masked; `stowage config` prints them. */

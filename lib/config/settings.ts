@@ -3,6 +3,7 @@ import { resolve } from "node:path";
 import * as z from "zod";
 import { parseNetwork, withoutBrackets } from "../addresses.ts";
 import { RATE_LIMIT_PER_MIN_MAX } from "../books/keys.ts";
+import { DURATION_SYNTAX, parseBytesPer10s, parseRatePerMin, parseSeconds, parseSize, SIZE_SYNTAX } from "../units.ts";
 
 const GIB = 1024 ** 3;
 
@@ -15,9 +16,22 @@ function integer(min: number, max: number): z.ZodType<number, string> {
     .refine((value) => value >= min && value <= max, `must be a whole number from ${min} to ${max}`);
 }
 
-/** A time in whole seconds, parsed to milliseconds. */
+/** A quantity that `parse` reads, in a range; `rule` says what it may be. */
+function quantity(parse: (text: string) => number | null, min: number, max: number, rule: string) {
+  return z
+    .string()
+    .transform((text) => parse(text) ?? Number.NaN)
+    .refine((value) => value >= min && value <= max, `must be ${rule}, from ${min} to ${max}`);
+}
+
+/** A size in bytes. */
+function bytes(min: number, max: number): z.ZodType<number, string> {
+  return quantity(parseSize, min, max, SIZE_SYNTAX);
+}
+
+/** A time of whole seconds, parsed to milliseconds. */
 function seconds(min: number, max: number): z.ZodType<number, string> {
-  return integer(min, max).transform((value) => value * 1_000);
+  return quantity(parseSeconds, min, max, DURATION_SYNTAX).transform((value) => value * 1_000);
 }
 
 /** Drops a slash at the end, so that paths can be appended. */
@@ -245,13 +259,13 @@ export const SETTINGS = {
   },
   maxUploadBytes: {
     name: "MAX_UPLOAD_BYTES",
-    schema: integer(1, 5 * 1024 * GIB),
+    schema: bytes(1, 5 * 1024 * GIB),
     default: String(GIB),
     describe: "Largest file accepted. At most 5 GiB on an S3 server.",
   },
   defaultQuotaBytes: {
     name: "DEFAULT_QUOTA_BYTES",
-    schema: integer(0, Number.MAX_SAFE_INTEGER),
+    schema: bytes(0, Number.MAX_SAFE_INTEGER),
     default: String(10 * GIB),
     describe: "Quota of a workspace that is created without one.",
   },
@@ -290,7 +304,7 @@ export const SETTINGS = {
   },
   stagedBytesMax: {
     name: "STAGED_BYTES_MAX",
-    schema: integer(1, Number.MAX_SAFE_INTEGER),
+    schema: bytes(1, Number.MAX_SAFE_INTEGER),
     default: null,
     describe:
       "Bytes that the unconfirmed uploads of a workspace, or of a person without one, may take at once. Default: what is left of the workspace's quota (for a person, `STOWAGE_DEFAULT_QUOTA_BYTES`) plus 64 MiB.",
@@ -304,21 +318,26 @@ export const SETTINGS = {
   },
   rateLimitPerMin: {
     name: "RATE_LIMIT_PER_MIN",
-    schema: integer(0, RATE_LIMIT_PER_MIN_MAX),
+    schema: quantity(parseRatePerMin, 0, RATE_LIMIT_PER_MIN_MAX, "a whole number per minute, or a rate such as 10/s"),
     default: "0",
     describe:
       "Requests per minute for each API key without a limit of its own, and for each person with sessions; 0: unlimited.",
   },
   minFreeBytes: {
     name: "MIN_FREE_BYTES",
-    schema: integer(0, Number.MAX_SAFE_INTEGER),
+    schema: bytes(0, Number.MAX_SAFE_INTEGER),
     default: String(GIB),
     describe:
       "With less than this free on the disk of the data directory, new uploads, workflows, workspaces, members and users get 507, and the embedded store accepts no file that would leave less. Deletes and confirms still work.",
   },
   uploadBytesPer10sMin: {
     name: "UPLOAD_BYTES_PER_10S_MIN",
-    schema: integer(0, Number.MAX_SAFE_INTEGER),
+    schema: quantity(
+      parseBytesPer10s,
+      0,
+      Number.MAX_SAFE_INTEGER,
+      `${SIZE_SYNTAX}, per 10 seconds, or a rate such as 1KiB/s`,
+    ),
     default: "10240",
     describe:
       "Slowest upload that the embedded store accepts, in bytes per 10 seconds; pauses of up to 30 seconds are allowed. 0: any speed.",
