@@ -1,15 +1,15 @@
 import { statSync } from "node:fs";
 import { DatabaseMoved } from "./sqlite_errors.ts";
 
-/** The files are looked at once in this time at most: so long writes may go to a file that was just moved. */
+/** By default the files are checked once in this time at most: for so long, writes may go to a file that was just moved. */
 const KEPT_MS = 1_000;
 
 /**
  * Makes the check that the files that this process has open are still those at their paths. SQLite goes on with a file that
  * was moved, removed or replaced, and whatever is written to it would be gone at the next start. The check throws
- * `DatabaseMoved` until they are back.
+ * `DatabaseMoved` until they are back. A result is kept for `keptMs`.
  */
-export function createFileWatch(path: string): () => void {
+export function createFileWatch(path: string, { keptMs = KEPT_MS } = {}): () => void {
   // The log and its index are there as long as a connection is open.
   const opened = ["", "-wal", "-shm"].map((suffix) => ({ suffix, id: idOf(path + suffix) }));
   let lookedAtMs = performance.now();
@@ -17,7 +17,7 @@ export function createFileWatch(path: string): () => void {
 
   return () => {
     const nowMs = performance.now();
-    if (nowMs - lookedAtMs >= KEPT_MS) {
+    if (nowMs - lookedAtMs >= keptMs) {
       lookedAtMs = nowMs;
       isGone = opened.some(({ suffix, id }) => id !== idOf(path + suffix));
     }

@@ -227,3 +227,39 @@ test("a file of small objects of a newer version is refused at the start", async
     message: /small\.db.*version 99/,
   });
 });
+
+for (const { what, touch } of [
+  { what: "removed", touch: (path: string) => rmSync(path) },
+  { what: "moved away", touch: (path: string) => renameSync(path, `${path}.away`) },
+  {
+    what: "replaced",
+    touch: (path: string) => {
+      cpSync(path, `${path}.new`);
+      renameSync(`${path}.new`, path);
+    },
+  },
+]) {
+  test(`no PUT that was acknowledged is lost if the log of the small objects' file was ${what}`, async (t) => {
+    const s = await openTestStore(t);
+    const [before, after] = [s.newPendingKey(), s.newPendingKey()];
+    await s.put(before, "before");
+    for (const suffix of ["-wal", "-shm"]) touch(join(s.objectsDir, `small.db${suffix}`));
+    await until(
+      () =>
+        s.put(after, "after").then(
+          () => true,
+          () => false,
+        ),
+      "PUTs are taken again",
+    );
+    assert.equal(await s.text(before), "before");
+    // As a kill of the process leaves it: nothing is closed.
+    const killed = join(s.objectsDir, "..", "killed");
+    mkdirSync(killed);
+    for (const name of ["small.db", "small.db-wal"]) cpSync(join(s.objectsDir, name), join(killed, name));
+    const sql = new Database(join(killed, "small.db"));
+    const keys = sql.prepare("SELECT object_key FROM objects ORDER BY object_key").pluck().all();
+    sql.close();
+    assert.deepEqual(keys, [before, after].sort());
+  });
+}

@@ -6,6 +6,7 @@ import { AppError } from "../../errors.ts";
 import { fsyncPathSync } from "../../files.ts";
 import type { Log } from "../../log.ts";
 import { createCheckpoints } from "../../sqlite/checkpoints.ts";
+import { createFileWatch } from "../../sqlite/file_watch.ts";
 import { createGroupCommit, type GroupCommit } from "../../sqlite/group_commit.ts";
 import { DatabaseMoved, openFailure } from "../../sqlite/sqlite_errors.ts";
 import { createVacuum } from "./vacuum.ts";
@@ -34,8 +35,15 @@ PRAGMA user_version = ${SCHEMA_VERSION};`;
 /** The open file of small objects. */
 export interface SmallFile extends Pick<GroupCommit, "write" | "writeStatement"> {
   sqlite: Database.Database;
-  /** Whether the file at the path still is the one that is open. */
+  /** Whether the file at the path is still the one that is open, with the log that is open. */
   isInPlace: () => boolean;
+  /**
+   * Closes a file that is no longer in place, at once: writes that wait are refused. If only its log was moved or removed,
+   * all that was committed is copied into the file first. To be called before the path is opened again: two connections of
+   * one process to the same file share the index of the log.
+   */
+  abandon: () => void;
+  /** Writes what waits, and closes the file. */
   close: () => Promise<void>;
 }
 
@@ -93,21 +101,31 @@ function prepare(sqlite: Database.Database, path: string): void {
 
 function open(sqlite: Database.Database, path: string, { serves, onFull, log }: SmallFileOptions): SmallFile {
   const opened = identityOf(path);
-  const isInPlace = (): boolean => identityOf(path) === opened;
+  const isSameFile = (): boolean => identityOf(path) === opened;
   const checkpoints = createCheckpoints(sqlite, { path, log, keepsLog: serves, monotonicMs: () => performance.now() });
   const vacuum = serves ? createVacuum(sqlite, { onEnd: checkpoints.copy, log }) : null;
+  // A PUT that is reported as done must not lie in a file, or a log, that was moved away a moment ago.
+  const checkBeforeWrite = createFileWatch(path, { keptMs: 0 });
+  // Reads need the log less: it is enough that its loss is noticed soon.
+  const checkNowAndThen = createFileWatch(path);
   let isLost = false;
   const commits = createGroupCommit(sqlite, {
     ...{ log, onFull },
-    // Each time: a PUT that is answered must not lie in a file that was moved away a moment ago.
     checkInPlace() {
-      if (!isInPlace()) throw new DatabaseMoved("the file of small objects was moved, removed or replaced");
+      // The state of the connection is unknown: nothing more is written through it.
+      if (isLost) throw new DatabaseMoved("the file of small objects has to be opened again");
+      try {
+        checkBeforeWrite();
+      } catch (error) {
+        isLost = true;
+        throw error;
+      }
     },
     afterGroup() {
       checkpoints.afterGroup();
       vacuum?.afterGroup();
     },
-    // Nothing is known of it any more, but what was committed is in it: whoever opens it anew finds that.
+    // What was committed is in the file: the next to open it finds that.
     onFatal: () => {
       isLost = true;
     },
@@ -115,18 +133,40 @@ function open(sqlite: Database.Database, path: string, { serves, onFull, log }: 
   // The run before may have been ended before it gave all room back.
   vacuum?.afterGroup();
 
+  function isInPlace(): boolean {
+    if (isLost || !sqlite.open || !isSameFile()) return false;
+    try {
+      checkNowAndThen();
+      return true;
+    } catch {
+      isLost = true;
+      return false;
+    }
+  }
+
+  function end(): void {
+    vacuum?.stop();
+    if (!sqlite.open) return;
+    // Without its log the file lacks what was committed last, which this connection still has.
+    if (isSameFile()) checkpoints.finish();
+    else checkpoints.stop();
+    sqlite.close();
+  }
+
   return {
     sqlite,
     write: commits.write,
     writeStatement: commits.writeStatement,
-    isInPlace: () => !isLost && sqlite.open && isInPlace(),
+    isInPlace,
+    abandon() {
+      isLost = true;
+      // Refuses all that waits before it returns, because the check throws.
+      void commits.finish();
+      end();
+    },
     async close() {
       await commits.finish();
-      vacuum?.stop();
-      if (!sqlite.open) return;
-      if (!isLost && isInPlace()) checkpoints.finish();
-      else checkpoints.stop();
-      sqlite.close();
+      end();
     },
   };
 }

@@ -5,7 +5,8 @@ import { isSqliteError, whyUnusable } from "../../sqlite/sqlite_errors.ts";
 import { type ListedObject, type ObjectStat, type Sealing, StoreError } from "../objects.ts";
 import { noSpace } from "./file_errors.ts";
 import { absent } from "./object_files.ts";
-import { openSmallFile, type SmallFile, type SmallFileOptions, smallPathIn } from "./small_file.ts";
+import { openSmallFile, type SmallFileOptions, smallPathIn } from "./small_file.ts";
+import { type OpenRows, openRows, type Row } from "./small_rows.ts";
 import { statOf } from "./stamps.ts";
 
 /**
@@ -18,13 +19,6 @@ export const SMALL_BYTES_MAX = 64 * 1024;
 
 /** Rows of a listing that are read at once. */
 const PAGE_ROWS = 1_000;
-
-interface Row {
-  bodyId: number;
-  sizeBytes: number;
-  stampUs: number;
-  fileBeside: number;
-}
 
 /** How long a sealed object keeps its staging key: many are renamed in one write, and those that are deleted soon never. */
 const RENAME_AFTER_MS = 200;
@@ -84,7 +78,6 @@ export function createSmallObjects(options: SmallObjectsOptions): SmallObjects {
   const toRename = new Set<string>();
   let renaming: NodeJS.Timeout | null = null;
   let opened: OpenRows | null = null;
-  let closing: Promise<void> = Promise.resolve();
 
   /** The rows of the file that lies at the path; null where there is none. A disk that was mounted again has another. */
   function rows({ makes = false } = {}): OpenRows | null {
@@ -92,7 +85,12 @@ export function createSmallObjects(options: SmallObjectsOptions): SmallObjects {
     if (opened !== null) {
       const { file } = opened;
       opened = null;
-      closing = closing.then(file.close, file.close);
+      log.warn("small_objects_reopened", {
+        why: "the file, or the log beside it, was moved, removed or replaced while the service was running, or a write to it failed",
+        effect: "it is opened again",
+        hint: "leave the files in the objects folder alone while the service runs",
+      });
+      file.abandon();
     }
     if (!makes && statSync(path, { throwIfNoEntry: false }) === undefined) return null;
     opened = openRows(openSmallFile(options, { makes }));
@@ -266,38 +264,8 @@ export function createSmallObjects(options: SmallObjectsOptions): SmallObjects {
       await renameSealed();
       const last = opened;
       opened = null;
-      await closing;
       await last?.file.close();
     },
-  };
-}
-
-type OpenRows = ReturnType<typeof openRows>;
-
-function openRows(file: SmallFile) {
-  const { sqlite } = file;
-  const columns = "body_id AS bodyId, size_bytes AS sizeBytes, stamp_us AS stampUs, file_beside AS fileBeside";
-  return {
-    file,
-    find: sqlite.prepare<[string], Row>(`SELECT ${columns} FROM objects WHERE object_key = ?`),
-    read: sqlite.prepare<[string], { sizeBytes: number; stampUs: number; bytes: Buffer }>(`
-      SELECT size_bytes AS sizeBytes, stamp_us AS stampUs, bytes FROM objects JOIN bodies ON id = body_id WHERE object_key = ?`),
-    insertBody: sqlite.prepare<[Buffer]>("INSERT INTO bodies (bytes) VALUES (?)"),
-    copyBody: sqlite.prepare<[number]>("INSERT INTO bodies (bytes) SELECT bytes FROM bodies WHERE id = ?"),
-    deleteBody: sqlite.prepare<[number]>("DELETE FROM bodies WHERE id = ?"),
-    upsert: sqlite.prepare<Omit<Row, "bodyId"> & { objectKey: string; bodyId: number | bigint }>(`
-      INSERT OR REPLACE INTO objects (object_key, body_id, size_bytes, stamp_us, file_beside)
-      VALUES (:objectKey, :bodyId, :sizeBytes, :stampUs, :fileBeside)`),
-    noteFile: sqlite.prepare<[string]>("UPDATE objects SET file_beside = 1 WHERE object_key = ?"),
-    rename: sqlite.prepare<{ stagingKey: string; finalKey: string }>(`
-      UPDATE OR IGNORE objects SET object_key = :finalKey WHERE object_key = :stagingKey`),
-    remove: sqlite.prepare<[string], Row>(`DELETE FROM objects WHERE object_key = ? RETURNING ${columns}`),
-    page: sqlite.prepare<
-      { after: string; end: string; limit: number },
-      { objectKey: string; sizeBytes: number; stampUs: number }
-    >(`
-      SELECT object_key AS objectKey, size_bytes AS sizeBytes, stamp_us AS stampUs
-        FROM objects WHERE object_key > :after AND object_key < :end ORDER BY object_key LIMIT :limit`),
   };
 }
 

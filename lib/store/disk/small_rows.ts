@@ -1,0 +1,40 @@
+import type { SmallFile } from "./small_file.ts";
+
+/** A small object without its bytes. */
+export interface Row {
+  bodyId: number;
+  sizeBytes: number;
+  stampUs: number;
+  fileBeside: number;
+}
+
+/** The open file of small objects with the statements on its rows. */
+export type OpenRows = ReturnType<typeof openRows>;
+
+/** Prepares the statements. */
+export function openRows(file: SmallFile) {
+  const { sqlite } = file;
+  const columns = "body_id AS bodyId, size_bytes AS sizeBytes, stamp_us AS stampUs, file_beside AS fileBeside";
+  return {
+    file,
+    find: sqlite.prepare<[string], Row>(`SELECT ${columns} FROM objects WHERE object_key = ?`),
+    read: sqlite.prepare<[string], { sizeBytes: number; stampUs: number; bytes: Buffer }>(`
+      SELECT size_bytes AS sizeBytes, stamp_us AS stampUs, bytes FROM objects JOIN bodies ON id = body_id WHERE object_key = ?`),
+    insertBody: sqlite.prepare<[Buffer]>("INSERT INTO bodies (bytes) VALUES (?)"),
+    copyBody: sqlite.prepare<[number]>("INSERT INTO bodies (bytes) SELECT bytes FROM bodies WHERE id = ?"),
+    deleteBody: sqlite.prepare<[number]>("DELETE FROM bodies WHERE id = ?"),
+    upsert: sqlite.prepare<Omit<Row, "bodyId"> & { objectKey: string; bodyId: number | bigint }>(`
+      INSERT OR REPLACE INTO objects (object_key, body_id, size_bytes, stamp_us, file_beside)
+      VALUES (:objectKey, :bodyId, :sizeBytes, :stampUs, :fileBeside)`),
+    noteFile: sqlite.prepare<[string]>("UPDATE objects SET file_beside = 1 WHERE object_key = ?"),
+    rename: sqlite.prepare<{ stagingKey: string; finalKey: string }>(`
+      UPDATE OR IGNORE objects SET object_key = :finalKey WHERE object_key = :stagingKey`),
+    remove: sqlite.prepare<[string], Row>(`DELETE FROM objects WHERE object_key = ? RETURNING ${columns}`),
+    page: sqlite.prepare<
+      { after: string; end: string; limit: number },
+      { objectKey: string; sizeBytes: number; stampUs: number }
+    >(`
+      SELECT object_key AS objectKey, size_bytes AS sizeBytes, stamp_us AS stampUs
+        FROM objects WHERE object_key > :after AND object_key < :end ORDER BY object_key LIMIT :limit`),
+  };
+}
