@@ -3,6 +3,7 @@ import * as z from "zod";
 import type { Ledger, StorageEvent } from "../books/ledger.ts";
 import { markerKey } from "../books/object_keys.ts";
 import type { StorePlace, StoreRecord, StoreState, Stores } from "../books/stores.ts";
+import { SMALL_OBJECTS_FILE } from "../data_dir/layout.ts";
 import { sha256Hex } from "../ids.ts";
 import { type ObjectStore, type StoredMarker, StoreError } from "../store/objects.ts";
 import { describePlace, isSamePlace } from "../store/place.ts";
@@ -20,6 +21,8 @@ const markerText = z.object({
   contested_by: z.string().nullable().default(null),
   directory: z.string().nullable().default(null),
   released: z.boolean().default(false),
+  /** Markers from before the embedded store had a file of small objects lack it. */
+  has_part: z.boolean().default(false),
 });
 
 /** How far the ledger had come when the marker was written, and who wrote it. */
@@ -38,6 +41,8 @@ export interface Marker {
   directory: string | null;
   /** Whether the run has ended cleanly: then it will never remove anything again. */
   isReleased: boolean;
+  /** Whether the store has a part that carries a mark of its own: see `StorePart`. */
+  hasPart: boolean;
 }
 
 /** What the marker in the store says of the database. */
@@ -55,7 +60,7 @@ export type MarkerVerdict =
   | { kind: "other"; reason: string };
 
 export interface MarkerParts {
-  objects: Pick<ObjectStore, "readMarker" | "writeMarker" | "stat">;
+  objects: Pick<ObjectStore, "readMarker" | "writeMarker" | "stat" | "part">;
   ledger: Pick<Ledger, "findLast" | "find">;
   stores: Stores;
   installationId: string;
@@ -89,6 +94,8 @@ export async function compareMarker(parts: MarkerParts): Promise<MarkerVerdict> 
   if (isOther && !(await isUnused(stores))) {
     return other(state, place, `${describePlace(place)} is another one, by its marker`);
   }
+  const partLost = await judgePart(parts, marker);
+  if (partLost !== null) return other(state, place, partLost);
   const older = await judgeLedger(parts, marker);
   if (older !== null) return { kind: "older", marker, stored, reason: older };
   if (state.record !== null && state.markerWrittenAtMs !== null && marker.seq < state.record.ledgerSeq) {
@@ -122,6 +129,7 @@ export function parseMarker(stored: StoredMarker | null): Marker | null {
     contestedBy: text.contested_by,
     directory: text.directory,
     isReleased: text.released,
+    hasPart: text.has_part,
   };
 }
 
@@ -185,6 +193,22 @@ async function judgeBehind(parts: MarkerParts, record: StoreRecord, marker: Mark
   return missing === null ? null : `${missing} in ${where}, which was set back: ${behind}`;
 }
 
+/** Why the part of the store that carries a mark of its own is not the one that the marker goes with; null if it may be. */
+async function judgePart(parts: MarkerParts, { hasPart, storeId, generation, seq }: Marker): Promise<string | null> {
+  if (!hasPart) return null;
+  const where = describePlace(parts.place);
+  const mark = (await parts.objects.part?.readMark()) ?? null;
+  if (mark === null)
+    return `${where} lacks its file of small objects (${SMALL_OBJECTS_FILE}), or has another file there`;
+  if (mark.storeId !== storeId)
+    return `the file of small objects (${SMALL_OBJECTS_FILE}) in ${where} is of another store`;
+  if (mark.generation > generation || (mark.generation === generation && mark.ledgerSeq >= seq)) return null;
+  // As with the marker itself: what counts is whether objects are missing.
+  const missing = await missingOf(parts);
+  if (missing === null) return null;
+  return `${missing} in ${where}, whose file of small objects (${SMALL_OBJECTS_FILE}) is an older copy`;
+}
+
 /** How many of a few confirmed uploads are not in the store, as part of a sentence; null if all are there. */
 async function missingOf({ objects, stores }: MarkerParts): Promise<string | null> {
   const sample = await stores.sampleUploads();
@@ -228,6 +252,8 @@ export async function writeMarker(
   const last = await ledger.findLast();
   const seq = last?.seq ?? 0;
   const before = parseMarker(replaces);
+  // First: a part that is ahead of the marker is not an older copy.
+  const hasPart = (await objects.part?.writeMark({ storeId, generation, ledgerSeq: seq })) === true;
   const marker: z.infer<typeof markerText> = {
     installation: installationId,
     ledger_seq: seq,
@@ -240,6 +266,7 @@ export async function writeMarker(
     contested_by: null,
     directory,
     released: isReleased,
+    has_part: hasPart,
   };
   const text = `${JSON.stringify(marker)}\n`;
   await objects.writeMarker(markerKey(installationId), text, { replaces: replaces?.etag ?? null });

@@ -17,7 +17,7 @@ import {
 const WAIT_MS = 20_000;
 
 export interface StoreClaimOptions extends MarkerParts {
-  objects: Pick<ObjectStore, "readMarker" | "writeMarker" | "stat" | "prepare">;
+  objects: Pick<ObjectStore, "readMarker" | "writeMarker" | "stat" | "part" | "prepare">;
   /** Identifies this data directory; null if it is not known. */
   directory: string | null;
   log: Log;
@@ -75,7 +75,7 @@ export function createStoreClaim(options: StoreClaimOptions) {
     if (marker?.runId !== runId) {
       waitEndsMs = marker !== null && mayBeInUse(marker, directory) ? Number.POSITIVE_INFINITY : null;
     }
-    await objects.prepare({ makes: verdict.kind === "fresh" });
+    await objects.prepare({ makes: verdict.kind === "fresh", hasPart: marker?.hasPart ?? false });
     await recorded(stores.recordTaken(record, generation));
     await writeOwn({ record, generation, stored });
     if (waitEndsMs === Number.POSITIVE_INFINITY) startWait();

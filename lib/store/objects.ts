@@ -54,6 +54,24 @@ export interface StoredMarker {
   etag: string;
 }
 
+/** How far the ledger had come, and whose the store was, when the marker was last written. */
+export interface PartMark {
+  storeId: string;
+  generation: number;
+  ledgerSeq: number;
+}
+
+/**
+ * A part of the store that can be lost, or replaced by an older copy, without the rest. It carries a mark of its own, which
+ * is compared with the marker: without it objects would seem to be removed already, or never to have been uploaded.
+ */
+export interface StorePart {
+  /** The mark; null if the part is not there, is not ours, or was never marked. */
+  readMark: () => Promise<PartMark | null>;
+  /** Replaces the mark, and resolves with true when it is durable; with false if the part is not there. */
+  writeMark: (mark: PartMark) => Promise<boolean>;
+}
+
 export interface PromoteOptions {
   /** The staging object as it was stat'ed. */
   source: ObjectStat;
@@ -149,11 +167,14 @@ export interface ObjectStore {
    * Durable when it resolves, where the store can promise that.
    */
   writeMarker: (markerKey: string, text: string, options: { replaces: string | null }) => Promise<void>;
+  /** Null if no part of the store can be lost without the marker. */
+  part: StorePart | null;
   /**
-   * Makes what the store needs before its first use; its bucket or folder itself only with `makes`. Rejects with
-   * `bucket_missing` where that is not there, and with an `AppError` where the place can never do.
+   * Makes what the store needs before its first use; its bucket or folder itself only with `makes`, and its part only
+   * without `hasPart`: then it was made before. Rejects with `bucket_missing` if the bucket or folder is not there, with
+   * `unavailable` if the part is not, and with an `AppError` if the place can never be used.
    */
-  prepare: (options: { makes: boolean }) => Promise<void>;
+  prepare: (options: { makes: boolean; hasPart?: boolean }) => Promise<void>;
   /** Resolves where the store can be used. */
   probe: () => Promise<void>;
   /** How far the store's clock is ahead of ours, as its latest response to `probe` or later said. Null where none did. */

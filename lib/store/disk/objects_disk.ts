@@ -89,7 +89,7 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
    * Throws `storage_unavailable` where the folder cannot be used, or its file system lacks what the store stands on: hard
    * links, and modification times in microseconds.
    */
-  async function prepare({ makes }: { makes: boolean }): Promise<void> {
+  async function prepare({ makes, hasPart = false }: { makes: boolean; hasPart?: boolean }): Promise<void> {
     try {
       if (makes) await makeFolder(objectsDir);
       else await checkFolder(objectsDir);
@@ -98,7 +98,7 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
       if (options.sweep && !isSwept) await sweepFolder(paths.temporaryFolder, log);
       isSwept = true;
       await checkFileSystem(paths.temporaryFolder);
-      small.prepare();
+      small.prepare({ makes: !hasPart });
     } catch (error) {
       if (error instanceof AppError || error instanceof StoreError) throw error;
       // It may have room again in a while.
@@ -128,6 +128,7 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
   }
 
   async function remove(objectKeys: readonly string[]): Promise<Map<string, string>> {
+    if (small.isLost()) return new Map(objectKeys.map((objectKey) => [objectKey, "the file of small objects is lost"]));
     const rows = await small.remove(objectKeys);
     // A row is all that there is of most: only where a file may lie as well, or nothing was found, files are touched.
     return await files.remove(objectKeys.filter((objectKey) => rows.get(objectKey)?.fileBeside !== false));
@@ -139,6 +140,7 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
   }
 
   async function probe(): Promise<void> {
+    small.probe();
     clockSkewMs = await probeFolder(paths.temporaryFolder, options.now);
   }
 
@@ -163,6 +165,10 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
     promote: (stagingKey, finalKey, promoteOptions) =>
       orStoreError(() => promote(stagingKey, finalKey, promoteOptions)),
     sealing: { canSeal: small.canSeal, seal: small.seal },
+    part: {
+      readMark: () => orStoreError(small.part.readMark),
+      writeMark: (mark) => orStoreError(() => small.part.writeMark(mark)),
+    },
     // A link takes no time that grows with the object, and one sync serves all who wait for it.
     promotesAtOnceMax: Number.POSITIVE_INFINITY,
     promoteMsMax: () => PROMOTE_MS_MAX,

@@ -8,7 +8,7 @@ import type { Log } from "../../log.ts";
 import { createCheckpoints } from "../../sqlite/checkpoints.ts";
 import { createFileWatch } from "../../sqlite/file_watch.ts";
 import { createGroupCommit, type GroupCommit } from "../../sqlite/group_commit.ts";
-import { DatabaseMoved, openFailure } from "../../sqlite/sqlite_errors.ts";
+import { DatabaseMoved, isSqliteError, openFailure } from "../../sqlite/sqlite_errors.ts";
 import { createVacuum } from "./vacuum.ts";
 
 const SCHEMA_VERSION = 1;
@@ -31,6 +31,15 @@ CREATE TABLE objects (
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE bodies (id INTEGER PRIMARY KEY, bytes BLOB NOT NULL) STRICT;
 PRAGMA user_version = ${SCHEMA_VERSION};`;
+
+/** Which store the file belongs to, and how far the ledger had come when that was last written; one row at most. */
+const MARK_SCHEMA = `
+CREATE TABLE IF NOT EXISTS store_mark (
+  id         INTEGER NOT NULL PRIMARY KEY CHECK (id = 1),
+  store_id   TEXT    NOT NULL,
+  generation INTEGER NOT NULL,
+  ledger_seq INTEGER NOT NULL
+) STRICT;`;
 
 /** The open file of small objects. */
 export interface SmallFile extends Pick<GroupCommit, "write" | "writeStatement"> {
@@ -60,12 +69,21 @@ export function smallPathIn(objectsDir: string): string {
   return join(objectsDir, SMALL_OBJECTS_FILE);
 }
 
-/** Opens the file; makes it where it is missing if `makes`. Throws an `AppError` where it cannot be used. */
-export function openSmallFile(options: SmallFileOptions, { makes }: { makes: boolean }): SmallFile {
+/**
+ * Opens the file, and makes it with `makes` if it is missing. Returns null if there is none, or another file in its place.
+ * Throws an `AppError` if it cannot be used.
+ */
+export function openSmallFile(options: SmallFileOptions, { makes }: { makes: boolean }): SmallFile | null {
   const path = smallPathIn(options.objectsDir);
+  if (!makes && identityOf(path) === "none") return null;
   try {
     const sqlite = new Database(path, { timeout: OPEN_TIMEOUT_MS, fileMustExist: !makes });
     try {
+      if (!isOurs(sqlite) && !(makes && isEmpty(sqlite))) {
+        if (makes) throw foreign(path);
+        sqlite.close();
+        return null;
+      }
       prepare(sqlite, path);
       return open(sqlite, path, options);
     } catch (error) {
@@ -73,8 +91,18 @@ export function openSmallFile(options: SmallFileOptions, { makes }: { makes: boo
       throw error;
     }
   } catch (error) {
+    if (!makes && isSqliteError(error, "SQLITE_NOTADB")) return null;
     throw openFailure(error, "open the file of small objects", path);
   }
+}
+
+/** Whether the file has the tables, of whichever version. */
+function isOurs(sqlite: Database.Database): boolean {
+  return sqlite.prepare("SELECT count(*) FROM sqlite_schema WHERE name IN ('objects', 'bodies')").pluck().get() === 2;
+}
+
+function isEmpty(sqlite: Database.Database): boolean {
+  return sqlite.prepare("SELECT count(*) FROM sqlite_schema").pluck().get() === 0;
 }
 
 function prepare(sqlite: Database.Database, path: string): void {
@@ -93,6 +121,7 @@ function prepare(sqlite: Database.Database, path: string): void {
       const version = Number(sqlite.pragma("user_version", { simple: true }));
       if (version === 0) sqlite.exec(SCHEMA);
       else if (version > SCHEMA_VERSION) throw newer(path, version);
+      sqlite.exec(MARK_SCHEMA);
     })
     .immediate();
   // Each time: whoever made it may have lost power before this line.
@@ -175,6 +204,12 @@ function open(sqlite: Database.Database, path: string, { serves, onFull, log }: 
 export function identityOf(path: string): string {
   const found = statSync(path, { throwIfNoEntry: false });
   return found === undefined ? "none" : `${found.dev}:${found.ino}`;
+}
+
+function foreign(path: string): AppError {
+  return new AppError("conflict", `Cannot use "${path}" for small objects: it is another program's database`, {
+    hint: "move it away, and put the file of small objects back in its place if there is a copy",
+  });
 }
 
 function newer(path: string, version: number): AppError {

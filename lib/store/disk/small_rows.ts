@@ -1,3 +1,4 @@
+import type { PartMark } from "../objects.ts";
 import type { SmallFile } from "./small_file.ts";
 
 /** A small object without its bytes. */
@@ -15,8 +16,13 @@ export type OpenRows = ReturnType<typeof openRows>;
 export function openRows(file: SmallFile) {
   const { sqlite } = file;
   const columns = "body_id AS bodyId, size_bytes AS sizeBytes, stamp_us AS stampUs, file_beside AS fileBeside";
+  const readMark = sqlite.prepare<[], PartMark>(`
+    SELECT store_id AS storeId, generation, ledger_seq AS ledgerSeq FROM store_mark`);
   return {
     file,
+    /** The store that the file is marked for, as last read; null if it is not marked. */
+    ownerId: readMark.get()?.storeId ?? null,
+    readMark,
     find: sqlite.prepare<[string], Row>(`SELECT ${columns} FROM objects WHERE object_key = ?`),
     read: sqlite.prepare<[string], { sizeBytes: number; stampUs: number; bytes: Buffer }>(`
       SELECT size_bytes AS sizeBytes, stamp_us AS stampUs, bytes FROM objects JOIN bodies ON id = body_id WHERE object_key = ?`),
@@ -27,6 +33,9 @@ export function openRows(file: SmallFile) {
       INSERT OR REPLACE INTO objects (object_key, body_id, size_bytes, stamp_us, file_beside)
       VALUES (:objectKey, :bodyId, :sizeBytes, :stampUs, :fileBeside)`),
     noteFile: sqlite.prepare<[string]>("UPDATE objects SET file_beside = 1 WHERE object_key = ?"),
+    writeMark: sqlite.prepare<PartMark>(`
+      INSERT OR REPLACE INTO store_mark (id, store_id, generation, ledger_seq)
+      VALUES (1, :storeId, :generation, :ledgerSeq)`),
     rename: sqlite.prepare<{ stagingKey: string; finalKey: string }>(`
       UPDATE OR IGNORE objects SET object_key = :finalKey WHERE object_key = :stagingKey`),
     remove: sqlite.prepare<[string], Row>(`DELETE FROM objects WHERE object_key = ? RETURNING ${columns}`),

@@ -296,6 +296,7 @@ export function createS3Store(options: S3StoreOptions): S3Store {
     stat,
     promote,
     sealing: null,
+    part: null,
     // The copy, a look at it where its response had no ETag, and one at the source where either failed.
     promotesAtOnceMax: copySocketsMax,
     promoteMsMax: (sizeBytes) => copyMsMax(sizeBytes) + 2 * timeouts.callMs,
