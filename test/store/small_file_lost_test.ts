@@ -8,7 +8,7 @@ import { describe, type TestContext, test } from "node:test";
 import Database from "better-sqlite3";
 import type { Json } from "../help/app.ts";
 import { logLines, runProgram, type ServingProgram } from "../help/process.ts";
-import { clientFor, drained, entriesOf, keyOf, openPlace, type Site, stop } from "../help/store_place.ts";
+import { clientFor, drained, entriesOf, openPlace, type Site, stop } from "../help/store_place.ts";
 import { until } from "../help/until.ts";
 
 const REASON = /small\.db/;
@@ -90,7 +90,6 @@ async function checkGoesOn({ site, program, keep, gone, pending }: Scene): Promi
   sql.close();
   assert.ok(!keys.some((key) => key.includes(gone.id)), "what was deleted is removed");
   assert.equal(keys.length, 2);
-  assert.notEqual(keyOf(site, pending.id), "undefined");
 }
 
 function makeOtherDatabase(path: string): void {
@@ -157,6 +156,8 @@ describe("the file of small objects", { concurrency: 3 }, () => {
     await until(async () => (await client.create()).status === 503, "noticed");
     const accepted = await runProgram(t, ["doctor", "--accept-store", "--yes"], { STOWAGE_DATA_DIR: site.dataDir });
     assert.match(accepted.stdout, /2 confirmed uploads .* whose object is not in it/);
+    // Wakes the cleaner, which an idle service does once a minute.
+    assert.equal((await client.remove(scene.gone.id)).status, 200);
     await until(async () => (await client.ready()).status === 200, "ready again");
     await client.uploaded("after");
     assert.ok(existsSync(join(site.dataDir, "objects", "small.db")));
