@@ -118,14 +118,27 @@ export function createObjectFiles({ paths, folders, installationId }: ObjectFile
       if (keys === undefined) keysByFolder.set(inner, [objectKey]);
       else keys.push(objectKey);
     }
-    await eachOf([...keysByFolder], async ([folder, keys]) => {
-      // Where small objects alone were kept there is no folder.
-      if ((await statPath(folder)) !== null) await eachOf(keys, (objectKey) => unlinkOne(objectKey, reasons));
+    // A folder that cannot be used keeps its own keys and no others. One step after the other: each has few calls at once.
+    function fail(folder: string, error: unknown): void {
+      for (const objectKey of keysByFolder.get(folder) ?? []) reasons.set(objectKey, fileErrorReason(error));
+    }
+    const present: string[] = [];
+    await eachOf([...keysByFolder.keys()], async (folder) => {
       try {
-        // Also what was gone: a process that was killed may have unlinked it and not synced.
+        // If only small objects were kept there is no folder.
+        if ((await statPath(folder)) !== null) present.push(folder);
+      } catch (error) {
+        fail(folder, error);
+      }
+    });
+    const keys = present.flatMap((folder) => keysByFolder.get(folder) ?? []);
+    await eachOf(keys, (objectKey) => unlinkOne(objectKey, reasons));
+    await eachOf([...keysByFolder.keys()], async (folder) => {
+      try {
+        // Even if nothing was there: a process that was killed may have unlinked it and not synced.
         await folders.sync(folder);
       } catch (error) {
-        for (const objectKey of keys) reasons.set(objectKey, fileErrorReason(error));
+        fail(folder, error);
       }
     });
     await folders.removeEmpty([...keysByFolder.keys(), ...outerFolders]);
