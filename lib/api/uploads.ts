@@ -65,7 +65,7 @@ export function uploadOperations(maxUploadBytes: number): Operation[] {
       params: UploadParams,
       body: ConfirmUploadBody,
       response: UploadOut,
-      errors: ["storage_limit_exceeded"],
+      errors: ["insufficient_storage", "storage_limit_exceeded"],
       async handle({ principal, request, params, body, nowMs }, parts) {
         const upload = await parts.confirm(principal, {
           uploadId: params.upload_id,

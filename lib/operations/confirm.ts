@@ -35,6 +35,7 @@ export interface ConfirmParts {
  * - `validation_error`: nothing was PUT, or not as many bytes as were stated;
  * - `payload_too_large`: more bytes were PUT than the server accepts;
  * - `storage_limit_exceeded`: the quota has no room; nothing is charged, and the upload stays pending;
+ * - `insufficient_storage`: the object had to be copied, and the disk has no room; the upload stays pending;
  * - `storage_unavailable`: the store failed, or is not the one with our objects, or there was no turn in time.
  */
 export type Confirm = (principal: Principal, request: ConfirmRequest) => Promise<Upload>;
@@ -236,6 +237,13 @@ function storeProblem(error: StoreError): AppError {
       retryAfterSeconds: 1,
       cause: error,
     });
+  }
+  if (error.failure === "full") {
+    return new AppError(
+      "insufficient_storage",
+      "Cannot confirm the upload: the server's disk is too full for it. Try again later, or ask its administrator to make room",
+      { cause: error },
+    );
   }
   return new AppError("storage_unavailable", "The object store cannot be used at the moment: ask again", {
     retryAfterSeconds: 5,

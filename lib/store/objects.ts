@@ -103,6 +103,8 @@ export type StoreFailure =
   | "denied"
   /** The place of the objects itself is not there: the bucket, or the embedded store's folder. */
   | "bucket_missing"
+  /** The disk of the embedded store has no room for it. */
+  | "full"
   /** No response, or a response that says nothing: what was asked for may or may not have been done. */
   | "unavailable";
 

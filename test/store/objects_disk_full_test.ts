@@ -102,6 +102,17 @@ test("room that was promised is not promised again until it is given back", asyn
   d.take(1);
 });
 
+test("room that is held for a copy is promised to nobody else until it is given back", async (t) => {
+  const folder = mountSmall(t, "size=32m");
+  if (folder === null) return;
+  const space = createDiskSpace({ folder, minFreeBytes: 30 * MIB, stagedBytes: () => 0 });
+  assert.throws(() => space.hold(3 * MIB), FULL);
+  const giveBack = space.hold(MIB);
+  assert.throws(() => space.hold(1.5 * MIB), FULL);
+  giveBack();
+  space.hold(1.5 * MIB)();
+});
+
 test("one owner's uploads get half of the room, with what they have staged; another's are taken", async (t) => {
   const folder = mountSmall(t, "size=32m");
   if (folder === null) return;

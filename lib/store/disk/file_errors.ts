@@ -31,7 +31,9 @@ export function fileErrorReason(error: unknown): string {
 /** The store's error for a failed call to the file system. What is one already passes through. */
 export function toStoreError(error: unknown): StoreError {
   if (error instanceof StoreError) return error;
-  if (error instanceof AppError) return new StoreError("unavailable", error.message, error);
+  if (error instanceof AppError) {
+    return new StoreError(error.code === "insufficient_storage" ? "full" : "unavailable", error.message, error);
+  }
   if (isMissing(error)) return new StoreError("absent", "There is no such object", error);
   const denied = isFileError(error) && (error.code === "EACCES" || error.code === "EPERM" || error.code === "EROFS");
   return new StoreError(denied ? "denied" : "unavailable", `The file system failed: ${fileErrorReason(error)}`, error);

@@ -79,7 +79,10 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
   });
   const admit = createAdmission({ space, beginPut: staging.beginPut });
   const files = createObjectFiles({ paths, folders, installationId });
-  const small = createSmallObjects({ objectsDir, serves: options.sweep, onFull: options.onFull, staging, log });
+  const small = createSmallObjects({
+    ...{ objectsDir, serves: options.sweep, onFull: options.onFull, staging, log },
+    holdRoom: space.hold,
+  });
   const receive = createIntake({
     smallBytesMax: options.smallBytesMax ?? SMALL_BYTES_MAX,
     ...{ paths, folders, small, removeFiles: files.remove, admit, staging, now: options.now, log },

@@ -68,7 +68,10 @@ export interface SmallObjects extends Sealing {
   replaceByFile: (objectKey: string) => Promise<void>;
   /** Removes the rows under these keys, and resolves with those that there were. */
   remove: (objectKeys: readonly string[]) => Promise<Map<string, RemovedRow>>;
-  /** Copies the object to another key, if it is the one that is meant. Null where there is none; rejects with `changed`. */
+  /**
+   * Copies the object to another key, if it is the one that is meant. Null if there is none. Rejects with `changed`, and with
+   * `insufficient_storage` if the disk has no room for the copy.
+   */
   promote: (stagingKey: string, finalKey: string, source: ObjectStat) => Promise<ObjectStat | null>;
   /** In the order of the keys' bytes. */
   list: (prefix: string) => Iterable<ListedObject>;
@@ -77,10 +80,12 @@ export interface SmallObjects extends Sealing {
 
 export interface SmallObjectsOptions extends SmallFileOptions {
   staging: Pick<Staging, "checkPending" | "statusOf">;
+  /** Promises room on the disk for a copy: see `DiskSpace.hold`. */
+  holdRoom: (bytes: number) => () => void;
 }
 
 export function createSmallObjects(options: SmallObjectsOptions): SmallObjects {
-  const { staging, log } = options;
+  const { staging, holdRoom, log } = options;
   const toRename = new Set<string>();
   let renaming: NodeJS.Timeout | null = null;
   let opened: OpenRows | null = null;
@@ -288,7 +293,9 @@ export function createSmallObjects(options: SmallObjectsOptions): SmallObjects {
     promote: (stagingKey, finalKey, source) =>
       inFile(async ({ file, find, copyBody, upsert }) => {
         if (find.get(stagingKey) === undefined && find.get(finalKey) === undefined) return null;
-        return await file.write(() => {
+        // The room that the disk keeps free is for deletes and for the next start.
+        const giveBack = find.get(finalKey) === undefined ? holdRoom(source.sizeBytes) : null;
+        const promoting = file.write(() => {
           // An earlier attempt may have made it.
           const made = find.get(finalKey);
           const row = made ?? find.get(stagingKey);
@@ -301,6 +308,7 @@ export function createSmallObjects(options: SmallObjectsOptions): SmallObjects {
           }
           return stat;
         });
+        return await orNoSpace(promoting).finally(() => giveBack?.());
       }, null),
     list: (prefix) => listUnder(prefix),
     async close() {

@@ -26,6 +26,11 @@ export interface DiskSpace {
    * is refused. Throws `insufficient_storage`.
    */
   reserve: (ownerId: string, announcedBytes: number | null) => Reservation;
+  /**
+   * Promises room for a copy of what is staged already, which is no more of its owner's share. Returns what gives the promise
+   * back, to be called when the copy is written. Throws `insufficient_storage`.
+   */
+  hold: (bytes: number) => () => void;
 }
 
 export interface DiskSpaceOptions {
@@ -103,5 +108,13 @@ export function createDiskSpace({ folder, minFreeBytes, stagedBytes }: DiskSpace
     return { take, check: () => refuseIfShort(ownerId, own, 0), release };
   }
 
-  return { reserve };
+  function hold(bytes: number): () => void {
+    if (roomBytes() < bytes) throw noSpace();
+    promisedBytes += bytes;
+    return () => {
+      promisedBytes -= bytes;
+    };
+  }
+
+  return { reserve, hold };
 }
