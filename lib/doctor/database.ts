@@ -9,7 +9,7 @@ const WORKSPACES_PAGE = 1_000;
  * The largest database file that is checked while a server runs: the check is one long read, and a read of more than 10 s
  * lets the server's log grow. Measured: 744 MB, a million uploads, in 6 s on two busy cores.
  */
-const INTEGRITY_BYTES_MAX_BESIDE_SERVER = 512 * 1024 * 1024;
+export const INTEGRITY_BYTES_MAX_BESIDE_SERVER = 512 * 1024 * 1024;
 const HOUR_MS = 60 * 60_000;
 
 /** Checks the structure of the file. Resolves with false if it has faults, and with true if it is sound or was not checked. */

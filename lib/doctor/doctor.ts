@@ -1,9 +1,11 @@
+import { join } from "node:path";
 import type { Books } from "../books/books.ts";
 import { findServer } from "../books/sqlite/db/serve_lock.ts";
 import { openBooks } from "../books/sqlite/open_books.ts";
 import type { StorePlace } from "../books/stores.ts";
 import type { Config } from "../config/config.ts";
 import { checkInitialised } from "../data_dir/data_dir.ts";
+import { OBJECTS_FOLDER } from "../data_dir/layout.ts";
 import type { Log } from "../log.ts";
 import type { MarkerParts } from "../operations/ledger_marker.ts";
 import type { ObjectStore } from "../store/objects.ts";
@@ -15,6 +17,7 @@ import { checkFiles, checkSettings } from "./host.ts";
 import { checkLog } from "./log.ts";
 import { checkObjects, checkStore } from "./objects.ts";
 import { createReport, type Report } from "./report.ts";
+import { checkSmallObjects } from "./small_objects.ts";
 
 /** Within 25 hours of a URL's end the cleaner itself enters what it finds in staging, so only what is older was missed. */
 const GRACE_MS = 25 * 60 * 60_000;
@@ -29,7 +32,7 @@ export interface DoctorOptions {
   wrapStore?: (objects: ObjectStore) => ObjectStore;
 }
 
-/** Checks the whole installation, beside a running server or without one. Even with `fix` it removes no object and no row. */
+/** Checks the whole installation, beside a running server or without one. Even with `fix` it removes no object and no upload. */
 export async function runDoctor(options: DoctorOptions): Promise<Report> {
   const { config, fix, now = Date.now } = options;
   const report = createReport();
@@ -48,6 +51,12 @@ export async function runDoctor(options: DoctorOptions): Promise<Report> {
         isSound = await checkIntegrity(report, audit, { isServed: server !== null });
       });
       await guarded(report, "log", () => checkLog(report, dataDir, server?.processId ?? null));
+      if (config.store === "disk") {
+        const objectsDir = join(dataDir, OBJECTS_FOLDER);
+        await guarded(report, "small objects", () =>
+          checkSmallObjects(report, { objectsDir, isServed: server !== null, fix }),
+        );
+      }
       await guarded(report, "BOOKS", () =>
         checkBooks(report, { audit, ledger }, { fix: fix && isSound, nowMs: now() }),
       );

@@ -126,7 +126,8 @@ function reasonsIn({ orphans, objects, entered, confirmed, found }: Walk): strin
   return reasons;
 }
 
-function isTooMany(some: number, all: number): boolean {
+/** Whether so many have another cause than the one that a repair is for. */
+export function isTooMany(some: number, all: number): boolean {
   return some > FIX_OBJECTS_MIN && some * 100 > all * FIX_PERCENT_MAX;
 }
 

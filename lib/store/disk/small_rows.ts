@@ -23,7 +23,9 @@ export function openRows(file: SmallFile) {
     /** The store that the file is marked for, as last read; null if it is not marked. */
     ownerId: readMark.get()?.storeId ?? null,
     readMark,
-    find: sqlite.prepare<[string], Row>(`SELECT ${columns} FROM objects WHERE object_key = ?`),
+    // A row that has lost its bytes is no object. To see that they are there costs one more step in an index.
+    find: sqlite.prepare<[string], Row>(`
+      SELECT ${columns} FROM objects WHERE object_key = ? AND EXISTS (SELECT 1 FROM bodies WHERE id = body_id)`),
     read: sqlite.prepare<[string], { sizeBytes: number; stampUs: number; bytes: Buffer }>(`
       SELECT size_bytes AS sizeBytes, stamp_us AS stampUs, bytes FROM objects JOIN bodies ON id = body_id WHERE object_key = ?`),
     insertBody: sqlite.prepare<[Buffer]>("INSERT INTO bodies (bytes) VALUES (?)"),
@@ -44,6 +46,8 @@ export function openRows(file: SmallFile) {
       { objectKey: string; sizeBytes: number; stampUs: number }
     >(`
       SELECT object_key AS objectKey, size_bytes AS sizeBytes, stamp_us AS stampUs
-        FROM objects WHERE object_key > :after AND object_key < :end ORDER BY object_key LIMIT :limit`),
+        FROM objects
+       WHERE object_key > :after AND object_key < :end AND EXISTS (SELECT 1 FROM bodies WHERE id = body_id)
+       ORDER BY object_key LIMIT :limit`),
   };
 }
