@@ -233,7 +233,9 @@ async function takeFolder({ config, guard, log }: { config: Config; guard: Store
   await guard.isCurrent().catch((error) => {
     if (!(error instanceof StoreError)) throw error;
     // A disk that is full or fails may mend itself: the cleaner asks again.
-    if (error.failure !== "denied") return log.warn("store_unavailable", { failure: error.failure, error });
+    const { failure, hint } = error;
+    if (failure !== "denied")
+      return log.warn("store_unavailable", { failure, ...(hint === null ? {} : { hint }), error });
     const message = `Cannot use the objects in "${config.dataDir}": ${error.message}`;
     throw new AppError("storage_unavailable", message, { cause: error });
   });

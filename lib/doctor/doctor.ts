@@ -63,11 +63,11 @@ export async function runDoctor(options: DoctorOptions): Promise<Report> {
       await guarded(report, "outbox", () => checkOutbox(report, { audit, outbox, nowMs: now() }));
       await guarded(report, "store", () =>
         withStore(options, books, async (parts) => {
-          const { objects, installationId } = parts;
+          const { objects, installationId, place } = parts;
           const reasons = await checkStore(report, objects, markerPartsOf(parts));
           if (reasons === null) return;
           await checkObjects(report, {
-            ...{ objects, audit, installationId, now, fix, removals: books.removals },
+            ...{ objects, audit, installationId, place, now, fix, removals: books.removals },
             graceMs: Math.max(config.uploadUrlTtlMs, config.downloadUrlTtlMs) + GRACE_MS,
             reasonsAgainstFix: isSound ? reasons : [...reasons, "the database is damaged"],
           });

@@ -1,6 +1,9 @@
 import type { Removals } from "../books/removals.ts";
+import type { StorePlace } from "../books/stores.ts";
+import { SMALL_OBJECTS_FILE } from "../data_dir/layout.ts";
 import { compareMarker, contestedReason, type MarkerParts, type MarkerVerdict } from "../operations/ledger_marker.ts";
 import { WHAT_TO_DO } from "../operations/store_complaints.ts";
+import { SMALL_BYTES_MAX } from "../store/disk/small_objects.ts";
 import { type ObjectStore, StoreError } from "../store/objects.ts";
 import { describePlace } from "../store/place.ts";
 import { counted, type Report, type Tally } from "./report.ts";
@@ -76,6 +79,8 @@ function reportMarker(
 
 export interface ObjectsCheck extends Pick<WalkOptions, "objects" | "audit" | "installationId" | "graceMs" | "now"> {
   removals: Removals;
+  /** The store that the settings name. */
+  place: StorePlace;
   fix: boolean;
   /** Why nothing may be entered for removal, whatever the comparison finds. */
   reasonsAgainstFix: readonly string[];
@@ -98,7 +103,10 @@ export async function checkObjects(report: Report, options: ObjectsCheck): Promi
     return;
   }
   const reasons = [...options.reasonsAgainstFix, ...reasonsIn(walk)];
-  reportGhosts(report, walk, { isOlder: options.reasonsAgainstFix.includes(OLDER_DATABASE) });
+  reportGhosts(report, walk, {
+    isOlder: options.reasonsAgainstFix.includes(OLDER_DATABASE),
+    place: options.place,
+  });
   await reportOrphans(report, walk, { ...options, reasons });
   if (walk.foreign.count > 0) {
     report.note(
@@ -131,7 +139,15 @@ export function isTooMany(some: number, all: number): boolean {
   return some > FIX_OBJECTS_MIN && some * 100 > all * FIX_PERCENT_MAX;
 }
 
-function reportGhosts(report: Report, walk: Walk, { isOlder }: { isOlder: boolean }): void {
+/** How objects that are missing are brought back. */
+const RESTORE = {
+  disk: `restore the objects under these keys from a backup. Those of up to ${SMALL_BYTES_MAX} bytes lie in objects/${SMALL_OBJECTS_FILE},
+which can only be restored with the rest of the data directory. A larger one is a file: the key
+final/I/AAAAABBB-…/R is objects/final/AAAAA/BBB/AAAAABBB-….R; copy it back with its time (cp -p).`,
+  s3: "restore the objects under these keys from the bucket's backup.",
+} as const satisfies Record<StorePlace["kind"], string>;
+
+function reportGhosts(report: Report, walk: Walk, { isOlder, place }: { isOlder: boolean; place: StorePlace }): void {
   const check = "NO-GHOST";
   const { confirmed, found, ghosts, wrongSize, otherEtag } = walk;
   if (isOlder && ghosts.count > 0) {
@@ -157,10 +173,8 @@ function reportGhosts(report: Report, walk: Walk, { isOlder }: { isOlder: boolea
     return;
   }
   const list = ({ count, examples }: Tally) => ({ count, examples });
-  const advice =
-    "restore the objects under these keys from the store's backup (in the embedded store's folder the key\n" +
-    "final/I/AAAAABBB-…/R is the file final/AAAAA/BBB/AAAAABBB-….R). What cannot be restored is lost:\n" +
-    "its upload can be deleted like any other (DELETE /api/v1/uploads/ID), which gives the bytes back";
+  const advice = `${RESTORE[place.kind]} What cannot be restored is lost:
+its upload can be deleted like any other (DELETE /api/v1/uploads/ID), which gives the bytes back`;
   if (ghosts.count > 0) {
     report.problem(check, `${counted(ghosts.count, "confirmed upload")} without an object`, {
       ...list(ghosts),
@@ -225,7 +239,8 @@ async function reportOrphans(
 }
 
 /** What an administrator can do about a store that fails as a whole. */
-export function adviceOn({ failure, message }: StoreError): string {
+export function adviceOn({ failure, message, hint }: StoreError): string {
+  if (hint !== null) return hint;
   // The message itself says what to do.
   if (message.includes("NODE_EXTRA_CA_CERTS")) return "set it where `stowage serve` is started, then start it again";
   switch (failure) {

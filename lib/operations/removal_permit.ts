@@ -53,6 +53,7 @@ export function createRemovalPermit({ guard, onFirstGranted, log }: RemovalPermi
     log.warn("store_unavailable", {
       retry_in_ms: pauseMs,
       failure: error instanceof StoreError ? error.failure : "unknown",
+      ...(error instanceof StoreError && error.hint !== null ? { hint: error.hint } : {}),
       error,
     });
   }

@@ -111,9 +111,12 @@ export type StoreFailure =
 export class StoreError extends Error {
   override readonly name = "StoreError";
   readonly failure: StoreFailure;
-  constructor(failure: StoreFailure, message: string, cause?: unknown) {
+  /** What an administrator can do about it; null if the failure says no more than its kind. */
+  readonly hint: string | null;
+  constructor(failure: StoreFailure, message: string, cause?: unknown, hint: string | null = null) {
     super(message, cause === undefined ? {} : { cause });
     this.failure = failure;
+    this.hint = hint;
   }
 
   /** Whether the store certainly did nothing of what was asked. */

@@ -106,3 +106,23 @@ test("bytes of no object are reported, and freed by --fix beside the server", as
   const shown = await its.call("GET", `/api/v1/uploads/${id}`);
   assert.equal((await its.call("GET", shown.json.data.download_url)).text, "hello");
 });
+
+test("what to do about lost objects is told as it is for small ones, and a hint of SQLite's is not dropped", async (t) => {
+  const its = await startPatient(t);
+  for (let i = 0; i < 3; i++) await its.confirmedUpload(`sound ${i}`);
+  await its.confirmedUpload("hello");
+  await its.close();
+  const before = readFileSync(its.path);
+  its.inFile((sql) => sql.prepare("DELETE FROM objects WHERE size_bytes = 5").run());
+  const [ghost] = find(await its.examine(), "NO-GHOST");
+  assert.match(ghost?.advice ?? "", /up to 65536 bytes lie in objects\/small\.db/);
+  assert.doesNotMatch(ghost?.advice ?? "", /bucket|S3/);
+  writeFileSync(its.path, before);
+  const file = openSync(its.path, "r+");
+  writeSync(file, Buffer.alloc(8_000, 0xff), 0, 8_000, 100);
+  closeSync(file);
+  const findings = find(await its.examine(), "store");
+  assert.equal(findings[0]?.result, "problem");
+  assert.match(findings[0]?.what ?? "", /small objects|small\.db/);
+  assert.match(findings[0]?.advice ?? "", /restore the newest backup/);
+});

@@ -1,5 +1,9 @@
 import { AppError } from "../../errors.ts";
+import { hintOn, whyUnusable } from "../../sqlite/sqlite_errors.ts";
 import { StoreError } from "../objects.ts";
+
+const FILE_HINT =
+  "see that the disk of the objects folder is mounted and sound (`dmesg`), and that this user owns what is in the folder (`ls -ln`)";
 
 /** What a failed call to the file system throws. */
 type FileError = Error & { code: string; syscall: string };
@@ -32,11 +36,18 @@ export function fileErrorReason(error: unknown): string {
 export function toStoreError(error: unknown): StoreError {
   if (error instanceof StoreError) return error;
   if (error instanceof AppError) {
-    return new StoreError(error.code === "insufficient_storage" ? "full" : "unavailable", error.message, error);
+    const failure = error.code === "insufficient_storage" ? "full" : "unavailable";
+    return new StoreError(failure, error.message, error, error.hint ?? hintOn(error.cause));
+  }
+  const why = whyUnusable(error);
+  if (why !== null) {
+    const message = `The file of small objects cannot be used: ${why}`;
+    return new StoreError("unavailable", message, error, hintOn(error));
   }
   if (isMissing(error)) return new StoreError("absent", "There is no such object", error);
   const denied = isFileError(error) && (error.code === "EACCES" || error.code === "EPERM" || error.code === "EROFS");
-  return new StoreError(denied ? "denied" : "unavailable", `The file system failed: ${fileErrorReason(error)}`, error);
+  const message = `The file system failed: ${fileErrorReason(error)}`;
+  return new StoreError(denied ? "denied" : "unavailable", message, error, isFileError(error) ? FILE_HINT : null);
 }
 
 /** The user's error for an upload whose bytes could not be written. What is no failure of the file system passes through. */
