@@ -19,6 +19,12 @@ export const SMALL_BYTES_MAX = 64 * 1024;
 /** Rows of a listing that are read at once. */
 const PAGE_ROWS = 1_000;
 
+/**
+ * Objects that are removed in one transaction, during which nobody else gets a turn. Measured with bodies of 64 KiB, on a
+ * machine with other work: 4 ms for 128, 26 ms for 500, 44 ms for 1,000; without the commit, which takes 2 to 20 ms.
+ */
+const REMOVED_AT_ONCE = 128;
+
 /** How long a sealed object keeps its staging key: many are renamed in one write, and those that are deleted soon never. */
 const RENAME_AFTER_MS = 200;
 
@@ -159,6 +165,32 @@ export function createSmallObjects(options: SmallObjectsOptions): SmallObjects {
     }, undefined);
   }
 
+  /** Removes rows in one transaction, and adds them to `removed`. */
+  async function removeSlice(objectKeys: readonly string[], removed: Map<string, RemovedRow>): Promise<void> {
+    await inFile(async ({ file, remove, rename, deleteBody }) => {
+      function removeObject(objectKey: string): Row | undefined {
+        const stagingKey = stagingKeyOfSealed(objectKey);
+        if (stagingKey === null) {
+          // Under this key there is nothing left to remove but the name.
+          if (!isSealed(objectKey)) return remove.get(objectKey);
+          rename.run({ stagingKey: objectKey, finalKey: sealedKeyOf(objectKey) });
+          return undefined;
+        }
+        const row = remove.get(objectKey);
+        // Never what a pending upload waits for, whoever entered the final key.
+        return row ?? (staging.statusOf(stagingKey) === "pending" ? undefined : remove.get(stagingKey));
+      }
+      await file.write(() => {
+        for (const objectKey of objectKeys) {
+          const row = removeObject(objectKey);
+          if (row === undefined) continue;
+          deleteBody.run(row.bodyId);
+          removed.set(objectKey, { fileBeside: row.fileBeside === 1 });
+        }
+      });
+    }, undefined);
+  }
+
   function* listUnder(prefix: string): Generator<ListedObject> {
     const stagingPrefix = stagingKeyOfSealed(prefix);
     if (stagingPrefix !== null) return yield* merged(rowsUnder(prefix), sealedRowsUnder(stagingPrefix));
@@ -265,31 +297,13 @@ export function createSmallObjects(options: SmallObjectsOptions): SmallObjects {
           if (row !== undefined) deleteBody.run(row.bodyId);
         });
       }, undefined),
-    remove: (objectKeys) =>
-      inFile(async ({ file, remove, rename, deleteBody }) => {
-        const removeObject = (objectKey: string): Row | undefined => {
-          const stagingKey = stagingKeyOfSealed(objectKey);
-          if (stagingKey === null) {
-            // Under this key there is nothing left to remove but the name.
-            if (!isSealed(objectKey)) return remove.get(objectKey);
-            rename.run({ stagingKey: objectKey, finalKey: sealedKeyOf(objectKey) });
-            return undefined;
-          }
-          const row = remove.get(objectKey);
-          // Never what a pending upload waits for, whoever entered the final key.
-          return row ?? (staging.statusOf(stagingKey) === "pending" ? undefined : remove.get(stagingKey));
-        };
-        return await file.write(() => {
-          const removed = new Map<string, RemovedRow>();
-          for (const objectKey of objectKeys) {
-            const row = removeObject(objectKey);
-            if (row === undefined) continue;
-            deleteBody.run(row.bodyId);
-            removed.set(objectKey, { fileBeside: row.fileBeside === 1 });
-          }
-          return removed;
-        });
-      }, new Map<string, RemovedRow>()),
+    async remove(objectKeys) {
+      const removed = new Map<string, RemovedRow>();
+      for (let start = 0; start < objectKeys.length; start += REMOVED_AT_ONCE) {
+        await removeSlice(objectKeys.slice(start, start + REMOVED_AT_ONCE), removed);
+      }
+      return removed;
+    },
     promote: (stagingKey, finalKey, source) =>
       inFile(async ({ file, find, copyBody, upsert }) => {
         if (find.get(stagingKey) === undefined && find.get(finalKey) === undefined) return null;
