@@ -23,10 +23,15 @@ export const MARKER_FILE = "ledger-marker";
 export const TEMPORARY_FOLDER = "tmp";
 /** In the embedded store's folder: a SQLite file with the small objects. */
 export const SMALL_OBJECTS_FILE = "small.db";
-/** The same with the files that SQLite keeps beside it, as paths in the data directory. */
-export const SMALL_OBJECTS_FILES: readonly string[] = ["", "-wal", "-shm"].map(
-  (suffix) => `${OBJECTS_FOLDER}/${SMALL_OBJECTS_FILE}${suffix}`,
-);
+/** Its log and that log's index, as paths in the data directory. */
+export const SMALL_OBJECTS_LOG_FILE = `${OBJECTS_FOLDER}/${SMALL_OBJECTS_FILE}-wal`;
+export const SMALL_OBJECTS_LOG_INDEX_FILE = `${OBJECTS_FOLDER}/${SMALL_OBJECTS_FILE}-shm`;
+/** All three, as paths in the data directory. */
+export const SMALL_OBJECTS_FILES: readonly string[] = [
+  `${OBJECTS_FOLDER}/${SMALL_OBJECTS_FILE}`,
+  SMALL_OBJECTS_LOG_FILE,
+  SMALL_OBJECTS_LOG_INDEX_FILE,
+];
 
 /** Files that whoever uses the directory must be able to read and write. */
 export const WRITTEN_FILES: readonly string[] = [

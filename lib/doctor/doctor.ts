@@ -14,7 +14,7 @@ import { placeOf } from "../store/place.ts";
 import { checkBooks, checkIntegrity, checkOutbox } from "./database.ts";
 import { guarded } from "./guarded.ts";
 import { checkFiles, checkSettings } from "./host.ts";
-import { checkLog } from "./log.ts";
+import { checkLogs } from "./log.ts";
 import { checkObjects, checkStore } from "./objects.ts";
 import { createReport, type Report } from "./report.ts";
 import { checkSmallObjects } from "./small_objects.ts";
@@ -50,7 +50,7 @@ export async function runDoctor(options: DoctorOptions): Promise<Report> {
       await guarded(report, "database file", async () => {
         isSound = await checkIntegrity(report, audit, { isServed: server !== null });
       });
-      await guarded(report, "log", () => checkLog(report, dataDir, server?.processId ?? null));
+      await guarded(report, "log", () => checkLogs(report, dataDir, server?.processId ?? null));
       if (config.store === "disk") {
         const objectsDir = join(dataDir, OBJECTS_FOLDER);
         await guarded(report, "small objects", () =>

@@ -133,6 +133,7 @@ export function createCheckpoints(sqlite: Database.Database, options: Checkpoint
     const { logBytes, heldUpMs } = figures();
     const readers = readersOf(`${path}-shm`);
     log.warn("log_held_up", {
+      file: `${path}-wal`,
       log_bytes: logBytes,
       held_up_seconds: Math.round(heldUpMs / 1_000),
       readers: readers.map(describeReader),

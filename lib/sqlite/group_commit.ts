@@ -31,6 +31,8 @@ export interface GroupCommit {
 }
 
 export interface GroupCommitOptions {
+  /** The file, as the subject of a sentence; by default "The database". */
+  subject?: string;
   log: Log;
   /** Called before each transaction: throws if the file is no longer the one that is open. */
   checkInPlace: () => void;
@@ -65,6 +67,7 @@ class GroupLost extends Error {}
  */
 export function createGroupCommit(sqlite: Database.Database, options: GroupCommitOptions): GroupCommit {
   const { log, checkInPlace, afterGroup, onFatal } = options;
+  const { subject = "The database" } = options;
   const { onGroup = () => {}, onFull = () => {}, monotonicMs = () => performance.now() } = options;
   sqlite.pragma(`busy_timeout = ${BUSY_TIMEOUT_MS}`);
   const begin = sqlite.prepare("BEGIN IMMEDIATE");
@@ -104,7 +107,7 @@ export function createGroupCommit(sqlite: Database.Database, options: GroupCommi
     } catch (error) {
       if (isSqliteError(error, "SQLITE_BUSY")) return waitForLock(error);
       // Nothing of it was begun, which is more than "unknown".
-      return failGroup(queue.splice(0), error, toUnavailable(error));
+      return failGroup(queue.splice(0), error, toUnavailable(error, subject));
     }
     const group = queue.length <= GROUP_BODIES_MAX ? queue : queue.splice(0, GROUP_BODIES_MAX);
     if (group === queue) queue = [];
@@ -159,7 +162,7 @@ export function createGroupCommit(sqlite: Database.Database, options: GroupCommi
   }
 
   function failGroup(group: QueuedWrite[], cause: unknown, told: unknown = outcomeUnknown(cause)): void {
-    log.error("group_failed", { writes: group.length, cause });
+    log.error("group_failed", { file: subject, writes: group.length, cause });
     try {
       if (sqlite.inTransaction) rollback.run();
     } catch (error) {
@@ -181,8 +184,8 @@ export function createGroupCommit(sqlite: Database.Database, options: GroupCommi
     const tooOld = queue.filter((write) => nowMs - write.queuedAtMs > WRITE_AGE_MS_MAX);
     if (tooOld.length > 0) {
       queue = queue.filter((write) => nowMs - write.queuedAtMs <= WRITE_AGE_MS_MAX);
-      log.warn("database_busy", { refused: tooOld.length });
-      for (const write of tooOld) write.reject(busy("The database is busy with another process: ask again", cause));
+      log.warn("database_busy", { file: subject, refused: tooOld.length });
+      for (const write of tooOld) write.reject(busy(`${subject} is busy with another process: ask again`, cause));
     }
     if (queue.length === 0) return;
     scheduled = true;

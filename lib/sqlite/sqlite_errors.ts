@@ -94,11 +94,11 @@ export function hintOn(error: unknown): string | null {
   return causeOf(error)?.hint ?? null;
 }
 
-/** What the caller of a request is told: 503 where the database as a whole failed. All else passes through as it is. */
-export function toUnavailable(error: unknown): unknown {
+/** What the caller of a request is told: 503 if the file, `subject`, failed as a whole. All else passes through as it is. */
+export function toUnavailable(error: unknown, subject = "The database"): unknown {
   const why = whyUnusable(error);
   if (why === null) return error;
-  return new AppError("storage_unavailable", `The database cannot be used at the moment: ${why}`, {
+  return new AppError("storage_unavailable", `${subject} cannot be used at the moment: ${why}`, {
     retryAfterSeconds: 1,
     cause: error,
   });

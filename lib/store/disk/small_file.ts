@@ -139,7 +139,7 @@ function open(sqlite: Database.Database, path: string, { serves, onFull, log }: 
   const checkNowAndThen = createFileWatch(path);
   let isLost = false;
   const commits = createGroupCommit(sqlite, {
-    ...{ log, onFull },
+    ...{ subject: "The file of small objects", log, onFull },
     checkInPlace() {
       // The state of the connection is unknown: nothing more is written through it.
       if (isLost) throw new DatabaseMoved("the file of small objects has to be opened again");

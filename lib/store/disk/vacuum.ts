@@ -1,5 +1,6 @@
 import type Database from "better-sqlite3";
 import type { Log } from "../../log.ts";
+import { isSqliteError } from "../../sqlite/sqlite_errors.ts";
 
 /** Nothing is given back while writes come: they would wait, and may need the room themselves. */
 const IDLE_MS = 1_000;
@@ -37,7 +38,9 @@ export function createVacuum(sqlite: Database.Database, { onEnd, log }: { onEnd:
       hasVacuumed = true;
       waitMs(STEP_PAUSE_MS);
     } catch (error) {
-      // The room stays in the file, for the objects to come. The next idle moment tries again.
+      // Another process reads or writes, for a moment as a rule.
+      if (isSqliteError(error, "SQLITE_BUSY") || isSqliteError(error, "SQLITE_LOCKED")) return waitMs(IDLE_MS);
+      // The room stays in the file, for the objects to come. The next idle moment after a write tries again.
       log.warn("room_not_given_back", { error });
     }
   }
