@@ -284,7 +284,7 @@ export const SETTINGS = {
   },
   jsonBytesMax: {
     name: "JSON_BYTES_MAX",
-    schema: integer(64 * 1024, 1024 ** 2),
+    schema: bytes(64 * 1024, 1024 ** 2),
     default: String(64 * 1024),
     describe: "Largest JSON body accepted, and so the largest definition of a workflow.",
   },
