@@ -139,8 +139,17 @@ test("workspaces are made, listed and given quotas", async (t) => {
     },
     { workspace_id: third, slug: "third", name: "Third", storage_bytes_used: 0, storage_bytes_quota: tenGib },
   ]);
-  const list = (await succeed("workspaces", "list")).trimEnd().split("\n");
-  console.log(list);
+  const [head, ...lines] = (await succeed("workspaces", "list")).trimEnd().split("\n");
+  assert.match(head ?? "", /^workspace_id +slug +name +used +quota$/);
+  assert.match(lines[1] ?? "", new RegExp(`^${created.workspace_id} +second +Second +0 bytes +200 bytes$`));
+  const again = await succeed("workspaces", "set-quota", "second", "1.5GiB");
+  assert.equal(again, `${created.workspace_id} may use 1.5 GiB (1610612736 bytes)\n`);
+  await succeed("workspaces", "set-quota", "Third", "5GB");
+  const quotas = JSON.parse(await succeed("workspaces", "list", "--json"));
+  assert.deepEqual(
+    quotas.map((row: { storage_bytes_quota: number }) => row.storage_bytes_quota),
+    [tenGib, 1_610_612_736, 5_000_000_000],
+  );
 
   const unknown = await run("workspaces", "set-quota", "nope", "1");
   assert.equal(unknown.exitCode, 1);
@@ -198,6 +207,50 @@ test("keys are made, listed and revoked; a new one is printed once, alone on std
   }
   const scope = await run("keys", "create", "--workspace", made.workspace_id, "--scopes", "uploads:writ");
   assert.match(scope.stderr, /^stowage: error: Invalid scopes: "uploads:writ" is not one of .*uploads:write/);
+});
+
+test("a workspace is named by its id, its slug or its name; with only one it need not be named for a key", async (t) => {
+  const { made, run, succeed } = await initialised(t);
+  assert.match(await succeed("keys", "create"), /^op_live_/);
+  const second = (await succeed("workspaces", "create", "--name", "Second")).trimEnd();
+  const twin = (await succeed("workspaces", "create", "--name", "Second")).trimEnd();
+  const slugs = JSON.parse(await succeed("workspaces", "list", "--json")).map(({ slug }: { slug: string }) => slug);
+  const failing = async (...args: string[]) => {
+    const { exitCode, stdout, stderr } = await run(...args);
+    assert.deepEqual([exitCode, stdout], [1, ""]);
+    return stderr;
+  };
+  assert.equal(
+    await failing("keys", "create"),
+    "stowage: error: There are 3 workspaces: name one with --workspace\n" +
+      `stowage: hint: their slugs: ${slugs.join(", ")}\n`,
+  );
+  assert.equal(
+    await failing("keys", "create", "--workspace", "Second"),
+    'stowage: error: 2 workspaces have the name "Second"\n' +
+      `stowage: hint: name one by its slug: ${slugs.slice(1).join(", ")}\n`,
+  );
+  for (const [name, workspaceId] of [
+    [made.workspace_id, made.workspace_id],
+    ["default", made.workspace_id],
+    ["second", second],
+    [slugs[2], twin],
+  ] as const) {
+    const key = JSON.parse(await succeed("keys", "create", "--workspace", name, "--json"));
+    assert.equal(key.workspace_id, workspaceId, name);
+  }
+  await succeed("workspaces", "delete", "second", "--yes");
+  assert.match(await failing("keys", "create", "--workspace", "second"), /There is no workspace "second"/);
+});
+
+test("keys list fits into 100 columns, whatever the names", async (t) => {
+  const { succeed } = await initialised(t);
+  await succeed("workspaces", "create", "--name", `${"A very long name ".repeat(8)}end`);
+  const slugs = JSON.parse(await succeed("workspaces", "list", "--json")).map(({ slug }: { slug: string }) => slug);
+  await succeed("keys", "create", "--workspace", slugs[1], "--name", "n".repeat(100), "--expires", "36500");
+  const lines = (await succeed("keys", "list")).trimEnd().split("\n");
+  assert.equal(lines.length, 3);
+  for (const line of lines) assert.ok(line.length <= 100, `${line.length} columns: ${line}`);
 });
 
 test("wrong usage ends with 2, says what is wrong, and how it is right", async (t) => {
@@ -268,11 +321,8 @@ test("help lists every command, of one or of all, and goes to stdout", async (t)
     const { command } = parseCommand(COMMANDS, ["help", ...name.split(" ")]);
     assert.match(help(COMMANDS, command), new RegExp(`\n\nExample:\n  stowage ${name}`), name);
     const words = example.match(/"[^"]*"|\S+/g)?.map((word) => word.replaceAll('"', "")) ?? [];
-    assert.equal(
-      parseCommand(COMMANDS, words).command?.name ?? name,
-      name,
-      "the example is a command that can be typed",
-    );
+    const typed = parseCommand(COMMANDS, words);
+    assert.equal(typed.kind === "run" ? typed.command.name : "help", name, "the example can be typed");
   }
   const ofOne = await runProgram(t, ["keys", "revoke", "--help"], {});
   assert.match(ofOne.stdout, /^Usage: stowage keys revoke API_KEY_ID \[--json\]\n\nRevoke an API key/);
