@@ -59,6 +59,7 @@ const BAD_VALUES: Record<string, [rule: string, values: string[]]> = {
   S3_PUBLIC_ENDPOINT: [URL_RULE, ["files.example.com", "https://key:secret@files.example.com"]],
   S3_BUCKET: [BUCKET_RULE, ["ab", "Stowage", "under_score", "ends-", "a/b", "a..b", "10.0.0.12"]],
   S3_VIRTUAL_HOST: ["must be true or false", ["yes", "1"]],
+  COMPUTE_CHECKSUMS: ["must be true or false", ["TRUE", "sha256"]],
   CLERK_ISSUER: [ISSUER_RULE, ["clerk.example.com", "ftp://x", "https://x?a=b", "https://me@x"]],
   CLERK_JWKS_URL: [URL_RULE, ["clerk.example.com/jwks", "file:///etc/jwks.json"]],
   WORKSPACES_PER_OWNER_MAX: [range(0, 1_000_000), ["-1", "1000001"]],
