@@ -124,7 +124,7 @@ export function createIntake(parts: IntakeOptions): Receive {
       options.onAccept?.();
       const bytes = await readSmallBody(chunks, lengthBytes);
       const checksumSha256 = check.finish();
-      return { ...(await storeRow(put, bytes)), checksumSha256 };
+      return withChecksum(await storeRow(put, bytes), checksumSha256);
     }
   };
 
@@ -188,7 +188,7 @@ export function createIntake(parts: IntakeOptions): Receive {
       const checksumSha256 = body.finish();
       // The modification time is part of the ETag, so it is ours and not the kernel's, whose clock may stand still between
       // two writes.
-      return { ...(await file.finish(nextStampUs())), checksumSha256 };
+      return withChecksum(await file.finish(nextStampUs()), checksumSha256);
     } finally {
       file.close();
     }
@@ -224,6 +224,10 @@ interface FileBody {
   finish: () => string | null;
   /** Called once there is a file to write to. */
   onAccept?: (() => void) | undefined;
+}
+
+function withChecksum(stat: ObjectStat, checksumSha256: string | null): ObjectStat {
+  return checksumSha256 === null ? stat : { ...stat, checksumSha256 };
 }
 
 /** Wraps what iterating a body threw, so that it is not taken for a failure of the file system. */

@@ -124,7 +124,7 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
 
   async function statObject(objectKey: string): Promise<ObjectStat | null> {
     const stat = small.stat(objectKey) ?? (await files.stat(objectKey));
-    return stat === null ? null : { ...stat, checksumSha256: checksums.find(objectKey, stat) };
+    return stat === null ? null : checksums.addTo(objectKey, stat);
   }
 
   async function promote(stagingKey: string, finalKey: string, { source }: PromoteOptions): Promise<ObjectStat> {

@@ -16,11 +16,11 @@ export function createStagedChecksums() {
     if (sums.size > KEPT_MAX && oldest !== undefined) sums.delete(oldest);
   }
 
-  /** The sum of this very object; null if it is not known. */
-  function find(objectKey: string, { etag }: ObjectStat): string | null {
+  /** The stat of an object with its sum, if that is known of this very object. */
+  function addTo(objectKey: string, stat: ObjectStat): ObjectStat {
     const sum = sums.get(objectKey);
-    return sum?.etag === etag ? sum.checksumSha256 : null;
+    return sum?.etag === stat.etag ? { ...stat, checksumSha256: sum.checksumSha256 } : stat;
   }
 
-  return { note, find };
+  return { note, addTo };
 }
