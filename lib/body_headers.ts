@@ -137,7 +137,9 @@ function* digests(headers: IncomingHttpHeaders): Generator<PromisedChecksum> {
     const value = headers[header.toLowerCase()];
     if (value === undefined) continue;
     for (const item of String(value).split(",")) {
-      const [, name = "", rest = ""] = /^\s*([^=\s]+)=(.*?)\s*$/.exec(item) ?? [];
+      const equalsAt = item.indexOf("=");
+      const name = item.slice(0, Math.max(0, equalsAt)).trim();
+      const rest = item.slice(equalsAt + 1).trim();
       const algorithm = DIGEST_ALGORITHMS.get(name.toLowerCase());
       if (algorithm === undefined) throw uncheckable(header, `the known algorithms are ${known}`);
       // The newer two are structured fields, where bytes stand between colons.

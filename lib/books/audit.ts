@@ -43,7 +43,7 @@ export interface Audit {
   /** Whether the upload, in either state, names this object. */
   isNamed(uploadId: string, objectKey: string): Promise<boolean>;
 
-  /** Whether the object is entered for removal. */
+  /** Whether the object is entered for removal. One that was sealed a moment ago may still be under its staging key. */
   isEntered(objectKey: string): Promise<boolean>;
 
   /** Lists up to `limit` entries of the outbox whose removal has failed, oldest first. */

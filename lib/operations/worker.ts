@@ -30,7 +30,7 @@ export interface Worker<Result> {
   start: (inMs?: number) => void;
   /** A hint that something is due. Losing it costs time, never correctness. */
   wake: () => void;
-  /** Runs one pass, or joins the one that is under way. Rejects if it fails. */
+  /** Runs one whole pass, after the one that is under way. Rejects if it fails. */
   runOnce: () => Promise<Result>;
   /** Ends the loop. Resolves when what was under way has ended. */
   stop: () => Promise<void>;
@@ -67,7 +67,7 @@ export function createWorker<Result>(work: Work<Result>): Worker<Result> {
   async function takeTurn(): Promise<void> {
     let sleepMs = work.retryMs;
     try {
-      await runOnce();
+      await runPass();
       await pause(work.gapMs);
       if (!isStopping()) sleepMs = await work.planNext();
     } catch (error) {
@@ -76,7 +76,13 @@ export function createWorker<Result>(work: Work<Result>): Worker<Result> {
     if (!isStopping()) sleep(sleepMs);
   }
 
-  function runOnce(): Promise<Result> {
+  async function runOnce(): Promise<Result> {
+    // That pass may have read already what is due. Any that begins meanwhile is as good as our own.
+    if (pass !== null) await pass.catch(() => {});
+    return await runPass();
+  }
+
+  function runPass(): Promise<Result> {
     pass ??= work.runPass(steps).finally(() => {
       pass = null;
     });

@@ -29,6 +29,9 @@ function accepts(url: string): Promise<boolean> {
   });
 }
 
+/** Half of a file that is large enough to be written while it arrives. */
+const HALF = "half ".repeat(10_000);
+
 /** The files of PUTs that are under way. */
 function halfSent(dataDir: string): string[] {
   return readdirSync(join(dataDir, "objects", "tmp"));
@@ -48,14 +51,16 @@ for (const signal of ["SIGTERM", "SIGINT"] as const) {
     const { host, pathname, search } = new URL(uploadUrl);
     const idle = await rawClient(t, server.url);
     const client = await rawClient(t, server.url);
-    client.send(`PUT ${pathname}${search} HTTP/1.1\r\nHost: ${host}\r\nContent-Length: 10\r\n\r\nhalf `);
+    client.send(
+      `PUT ${pathname}${search} HTTP/1.1\r\nHost: ${host}\r\nContent-Length: ${2 * HALF.length}\r\n\r\n${HALF}`,
+    );
     await until(() => halfSent(dataDir).length === 1, "the first half is being written");
 
     server.child.kill(signal);
     await server.says('"msg":"stopping"');
     await idle.ended();
     assert.equal(await accepts(server.url), false);
-    client.send("done.");
+    client.send(HALF);
     const response = await client.response();
     assert.equal(response.status, 200);
     const { exitCode, stderr } = await server.ended;
@@ -71,7 +76,7 @@ for (const signal of ["SIGTERM", "SIGINT"] as const) {
     const next = await serveProgram(t, dataDir);
     const body = { context_type: "workspace", context_id: made.workspace_id };
     const confirmed = await next.call("POST", path, { key: made.api_key, body });
-    assert.equal(confirmed.json.data.size_bytes, 10, "what was answered before the end is there after it");
+    assert.equal(confirmed.json.data.size_bytes, 2 * HALF.length, "what was answered before the end is there after it");
   });
 }
 
@@ -110,7 +115,9 @@ test("a second signal ends the process at once; the half-sent file is swept at t
   const { uploadUrl } = await createUpload(server, made.api_key);
   const { host, pathname, search } = new URL(uploadUrl);
   const client = await rawClient(t, server.url);
-  client.send(`PUT ${pathname}${search} HTTP/1.1\r\nHost: ${host}\r\nContent-Length: 10\r\n\r\nhalf `);
+  client.send(
+    `PUT ${pathname}${search} HTTP/1.1\r\nHost: ${host}\r\nContent-Length: ${2 * HALF.length}\r\n\r\n${HALF}`,
+  );
   await until(() => halfSent(dataDir).length === 1, "the first half is being written");
   server.child.kill("SIGTERM");
   await server.says('"msg":"stopping"');

@@ -314,8 +314,8 @@ test("the embedded store: tried through the running server, by the command, and 
     ...env,
     STOWAGE_CORS_ORIGINS: "https://other.example.com",
   });
-  assert.equal(other.exitCode, 1);
-  assert.match(other.stdout, /^problem +CORS +pages of https:\/\/other\.example\.com cannot upload$/m);
+  assert.equal(other.exitCode, 0, "a signed URL is good for pages of any origin");
+  assert.match(other.stdout, /^ok +CORS +/m);
   const elsewhere = await runProgram(t, ["doctor", "storage"], { ...env, STOWAGE_PUBLIC_URL: "http://127.0.0.1:9" });
   assert.match(elsewhere.stdout, /^problem +upload +clients cannot reach http:\/\/127\.0\.0\.1:9/m);
   assert.equal((await server.call("GET", "/ready")).status, 200);

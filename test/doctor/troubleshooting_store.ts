@@ -4,6 +4,7 @@ import { join } from "node:path";
 import type { TestContext } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { type ServingProgram, serveProgram } from "../help/process.ts";
+import { rawTruncate } from "../help/raw_objects.ts";
 import { clientFor, copyDataDir, copyObjects, drained, openPlace, type Site, stop } from "../help/store_place.ts";
 import { until } from "../help/until.ts";
 import type { Case } from "./troubleshooting.ts";
@@ -121,8 +122,7 @@ export const STORE_CASES: readonly Case[] = [
       const { upload, upload_url: url } = (await server.call("POST", "/api/v1/uploads", { key, body })).json.data;
       assert.equal((await server.call("PUT", url, { body: "Hello from Stowage\n" })).status, 200);
       // As a store leaves it that keeps what came of a PUT that was cut.
-      const [staged = ""] = filesOf(site, upload.id);
-      writeFileSync(staged, "Hello");
+      rawTruncate(site.dataDir, new URL(url).pathname.replace("/objects/", ""), 5);
       const refused = await clientFor(server, site.made).confirm(upload.id);
       assert.equal(refused.status, 422);
       assert.match(refused.text, /5 of 19 bytes arrived/);
@@ -151,15 +151,24 @@ export const STORE_CASES: readonly Case[] = [
       const site = await onDisk(t);
       const server = await site.start();
       const client = clientFor(server, site.made);
-      const { id } = await client.uploaded("gone");
-      assert.equal((await client.remove(id)).status, 200);
-      await drained(site);
-      const { stdout } = await cure.run({ ...site, env: { ...wire(server, site), ID: id } });
-      assert.match(stdout, /\n0 problems\n/);
-      assert.deepEqual(filesOf(site, id), []);
-      const { data } = JSON.parse(stdout.slice(stdout.indexOf('{"data"')));
-      assert.equal(data.bytes_released, 4);
-      assert.match(data.waiting_for[0].reason, /^it was removed; whatever may still arrive/, stdout);
+      // The first is a file. The second was confirmed where it lay, so that nothing can arrive for it any more.
+      for (const [content, status] of [
+        ["gone ".repeat(20_000), "waiting"],
+        ["gone", "removed"],
+      ] as const) {
+        const { id } = await client.uploaded(content);
+        assert.equal((await client.remove(id)).status, 200);
+        await drained(site);
+        const { stdout } = await cure.run({ ...site, env: { ...wire(server, site), ID: id } });
+        assert.match(stdout, /\n0 problems\n/);
+        assert.deepEqual(filesOf(site, id), []);
+        const { data } = JSON.parse(stdout.slice(stdout.indexOf('{"data"')));
+        assert.equal(data.bytes_released, content.length);
+        assert.equal(data.status, status, stdout);
+        if (status === "waiting") {
+          assert.match(data.waiting_for[0].reason, /^it was removed; whatever may still arrive/, stdout);
+        }
+      }
     },
   },
 ];

@@ -8,6 +8,7 @@ import { DATABASE_FILE } from "../../lib/data_dir/layout.ts";
 import type { Json } from "./app.ts";
 import { type InitOutput, initProgram, type ServingProgram, serveProgram } from "./process.ts";
 import { rawBucket } from "./raw_bucket.ts";
+import { rawRows } from "./raw_objects.ts";
 import { installationOf } from "./raw_store.ts";
 import { s3Env } from "./s3_app.ts";
 import { type S3Server, useS3Server } from "./s3_servers.ts";
@@ -66,12 +67,13 @@ function diskPlace(dataDir: string): RawPlace {
   const folder = join(dataDir, "objects");
   const path = join(folder, "ledger-marker");
   return {
-    keys: async () =>
-      existsSync(folder)
-        ? readdirSync(folder, { recursive: true, withFileTypes: true })
-            .filter((entry) => entry.isFile())
-            .map((entry) => join(entry.parentPath, entry.name).slice(folder.length + 1))
-        : [],
+    async keys() {
+      if (!existsSync(folder)) return [];
+      const files = readdirSync(folder, { recursive: true, withFileTypes: true })
+        .filter((entry) => entry.isFile())
+        .map((entry) => join(entry.parentPath, entry.name).slice(folder.length + 1));
+      return [...files, ...rawRows(folder).map(({ objectKey }) => objectKey)];
+    },
     marker: async () => JSON.parse(readFileSync(path, "utf8")),
     async setMarker(marker) {
       if (marker === null) rmSync(path);

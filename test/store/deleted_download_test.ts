@@ -1,7 +1,7 @@
 // Goal: a file that was deleted is refused from that moment on, whatever the cleaner does and however long its URLs are good.
 // Method: the embedded store, whose cleaner runs only when a test says so; every way in which an upload can go.
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { type TestContext, test } from "node:test";
 import { type ApiResponse, type Json, startTestApp, type TestApp } from "../help/app.ts";
 import { rawCopy } from "../help/raw_objects.ts";
 import { EMBEDDED_ONLY } from "../help/test_store.ts";
@@ -22,7 +22,9 @@ async function checkRefused({ call, put }: TestApp, urls: { download: string; up
   assertGone(await put(urls.upload, "late"));
 }
 
-const DELETIONS: Record<string, (app: TestApp, ids: readonly string[]) => Promise<void>> = {
+type Deletion = (app: TestApp, ids: readonly string[]) => Promise<void>;
+
+const DELETIONS: Record<string, Deletion> = {
   async "a delete by the API"({ call }, ids) {
     for (const id of ids) assert.equal((await call("DELETE", `${UPLOADS}/${id}`)).status, 200);
   },
@@ -34,19 +36,31 @@ const DELETIONS: Record<string, (app: TestApp, ids: readonly string[]) => Promis
   },
 };
 
-for (const [name, remove] of Object.entries(DELETIONS)) {
-  test(`after ${name} its URLs are refused while its file still lies there`, EMBEDDED_ONLY, async (t) => {
-    const app = await startTestApp(t, { cleansInBackground: false });
-    const confirmed: Json = await app.confirmedUpload("secret");
-    const { id, uploadUrl } = await app.createUpload();
-    assert.equal((await app.put(uploadUrl, "staged")).status, 200);
-    const download: string = confirmed.download_url;
-    assert.equal((await app.call("GET", download, { key: "" })).text, "secret");
+/** A small object is confirmed where it lies; of a large one, the staged file is left as well. */
+const SECRETS = { small: { secret: "secret", objects: 1 }, large: { secret: "secret ".repeat(10_000), objects: 2 } };
 
-    await remove(app, [confirmed.id, id]);
-    assert.equal((await app.raw.objects()).length, 3, "two of the confirmed, one of the pending");
-    await checkRefused(app, { download, upload: uploadUrl });
+for (const [name, remove] of Object.entries(DELETIONS)) {
+  test(`after ${name} its URLs are refused while its object still lies there`, EMBEDDED_ONLY, async (t) => {
+    for (const [size, { secret, objects }] of Object.entries(SECRETS)) {
+      await t.test(size, (t) => checkDeleted(t, { remove, secret, objects }));
+    }
   });
+}
+
+async function checkDeleted(
+  t: TestContext,
+  { remove, secret, objects }: { remove: Deletion; secret: string; objects: number },
+): Promise<void> {
+  const app = await startTestApp(t, { cleansInBackground: false });
+  const confirmed: Json = await app.confirmedUpload(secret);
+  const { id, uploadUrl } = await app.createUpload();
+  assert.equal((await app.put(uploadUrl, "staged")).status, 200);
+  const download: string = confirmed.download_url;
+  assert.equal((await app.call("GET", download, { key: "" })).text, secret);
+
+  await remove(app, [confirmed.id, id]);
+  assert.equal((await app.raw.objects()).length, objects + 1, "those of the confirmed, and one of the pending");
+  await checkRefused(app, { download, upload: uploadUrl });
 }
 
 test(
@@ -54,7 +68,8 @@ test(
   EMBEDDED_ONLY,
   async (t) => {
     const app = await startTestApp(t, { cleansInBackground: false });
-    const { id } = await app.confirmedUpload("confirmed");
+    const content = "confirmed ".repeat(10_000);
+    const { id } = await app.confirmedUpload(content);
     const key = app.sql.prepare<[string], string>("SELECT object_key FROM uploads WHERE id = ?").pluck().get(id) ?? "";
     // As a confirm leaves it that failed after its copy.
     const otherKey = key.slice(0, -32) + "0".repeat(32);
@@ -64,7 +79,7 @@ test(
         ...{ contentType: "text/plain", filename: "a.txt" },
         expiresAtMs: Date.now() + 60_000,
       });
-    assert.equal((await app.call("GET", urlOf(key), { key: "" })).text, "confirmed");
+    assert.equal((await app.call("GET", urlOf(key), { key: "" })).text, content);
     assertGone(await app.call("GET", urlOf(otherKey), { key: "" }));
   },
 );

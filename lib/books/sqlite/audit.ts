@@ -1,4 +1,5 @@
 import type { Audit, ConfirmedRow, FailingEntry } from "../audit.ts";
+import { placeOfKey, sealedKeyOf } from "../object_keys.ts";
 import type { Db } from "./db/db.ts";
 import type { UploadRows } from "./upload_rows.ts";
 
@@ -36,7 +37,10 @@ export function createAudit(db: Db, { rows }: { rows: Pick<UploadRows, "insertTr
       selectWorkspaces.all({ afterId, limit }).map(({ workspaceId }) => workspaceId),
     listConfirmed: async (afterId, throughId, limit) => selectConfirmed.all({ afterId, throughId, limit }),
     isNamed: async (uploadId, objectKey) => selectKey.get(uploadId)?.objectKey === objectKey,
-    isEntered: async (objectKey) => selectEntry.get(objectKey) !== undefined,
+    async isEntered(objectKey) {
+      const keys = placeOfKey(objectKey) === "staging" ? [objectKey, sealedKeyOf(objectKey)] : [objectKey];
+      return keys.some((key) => selectEntry.get(key) !== undefined);
+    },
     listFailing: async (limit) => selectFailing.all({ limit }),
     countExpiring: async (nowMs) => countExpiring.get(nowMs)?.uploads ?? 0,
     createTrial: (trial) => db.writeStatement(() => rows.insertTrial(trial)),
