@@ -1,11 +1,12 @@
 import { sealedKeyOf, stagingKeyOfSealed } from "../../books/object_keys.ts";
 import { noPendingUpload, type Staging } from "../../books/staging.ts";
 import { isSqliteError, whyUnusable } from "../../sqlite/sqlite_errors.ts";
-import { type ListedObject, type ObjectStat, type Sealing, StoreError, type StorePart } from "../objects.ts";
+import { type ListedObject, type ObjectStat, type Sealing, StoreError } from "../objects.ts";
 import { noSpace } from "./file_errors.ts";
 import { absent } from "./object_files.ts";
-import { openSmallFile, type SmallFileOptions } from "./small_file.ts";
-import { type OpenRows, openRows, type Row } from "./small_rows.ts";
+import type { SmallFileOptions } from "./small_file.ts";
+import { createSmallPlace, type SmallPlace } from "./small_place.ts";
+import type { OpenRows, Row } from "./small_rows.ts";
 import { statOf } from "./stamps.ts";
 
 /**
@@ -45,17 +46,7 @@ export interface RemovedRow {
  * An object that a confirm has sealed keeps its staging key until it is renamed, a moment later or, after a crash, much
  * later. From the commit of the confirm on it is found and listed under its final key only.
  */
-export interface SmallObjects extends Sealing {
-  /**
-   * Opens the file, and makes it with `makes` if it is missing. From then on a file that is missing, or another store's, is
-   * lost: whatever asks for an object throws `unavailable` until it is back.
-   */
-  prepare: (options: { makes: boolean }) => void;
-  /** Throws if the file cannot be read, or is lost. */
-  probe: () => void;
-  isLost: () => boolean;
-  /** The file as the part of the store that can be lost by itself. */
-  part: StorePart;
+export interface SmallObjects extends Sealing, Pick<SmallPlace, "prepare" | "probe" | "isLost" | "part"> {
   stat: (objectKey: string) => ObjectStat | null;
   read: (objectKey: string) => SmallObject | null;
   /**
@@ -94,39 +85,8 @@ export function createSmallObjects(options: SmallObjectsOptions): SmallObjects {
   const { staging, holdRoom, log } = options;
   const toRename = new Set<string>();
   let renaming: NodeJS.Timeout | null = null;
-  let opened: OpenRows | null = null;
-
-  /** The store that the file belongs to, null if it was not marked yet; undefined before `prepare`. */
-  let owner: string | null | undefined;
-
-  /** The rows of the file that counts; null if none was made yet. Throws `unavailable` if it is lost. */
-  function rows(): OpenRows | null {
-    const open = rowsAtPath();
-    if (isAnother(open)) throw lost();
-    return open;
-  }
-
-  function isAnother(open: OpenRows | null): boolean {
-    return owner !== undefined && open?.ownerId !== owner;
-  }
-
-  /** The rows of whichever file lies at the path; null if there is none. A disk that was mounted again has another. */
-  function rowsAtPath({ makes = false } = {}): OpenRows | null {
-    if (opened?.file.isInPlace() === true) return opened;
-    if (opened !== null) {
-      const { file } = opened;
-      opened = null;
-      log.warn("small_objects_reopened", {
-        why: "the file, or the log beside it, was moved, removed or replaced while the service was running, or a write to it failed",
-        effect: "it is opened again",
-        hint: "leave the files in the objects folder alone while the service runs",
-      });
-      file.abandon();
-    }
-    const file = openSmallFile(options, { makes });
-    opened = file === null ? null : openRows(file);
-    return opened;
-  }
+  const place = createSmallPlace(options);
+  const { rows } = place;
 
   async function inFile<T>(work: (rows: OpenRows) => Promise<T>, otherwise: T): Promise<T> {
     const open = rows();
@@ -222,31 +182,10 @@ export function createSmallObjects(options: SmallObjectsOptions): SmallObjects {
   }
 
   return {
-    prepare({ makes }) {
-      const open = rowsAtPath({ makes });
-      if (open === null) throw lost();
-      owner = open.ownerId;
-    },
-    probe: () => void rows()?.readMark.get(),
-    isLost: () => isAnother(rowsAtPath()),
-    part: {
-      async readMark() {
-        const open = rowsAtPath();
-        if (open === null) return null;
-        // Another process may have accepted the file for this store.
-        const mark = open.readMark.get() ?? null;
-        open.ownerId = mark?.storeId ?? null;
-        return mark;
-      },
-      async writeMark(mark) {
-        const open = rowsAtPath();
-        if (open === null) return false;
-        await open.file.writeStatement(() => void open.writeMark.run(mark));
-        open.ownerId = mark.storeId;
-        if (owner !== undefined) owner = mark.storeId;
-        return true;
-      },
-    },
+    prepare: place.prepare,
+    probe: place.probe,
+    isLost: place.isLost,
+    part: place.part,
     stat(objectKey) {
       const row = ofObject(objectKey, (key) => rows()?.find.get(key));
       return row === undefined ? null : statOf(row.sizeBytes, row.stampUs);
@@ -329,9 +268,7 @@ export function createSmallObjects(options: SmallObjectsOptions): SmallObjects {
       if (renaming !== null) clearTimeout(renaming);
       // What is not renamed is found under its final key all the same.
       await renameSealed().catch((error: unknown) => log.warn("sealed_objects_not_renamed", { error }));
-      const last = opened;
-      opened = null;
-      await last?.file.close();
+      await place.close();
     },
   };
 }
@@ -356,10 +293,6 @@ function checkIsSame({ sizeBytes, stampUs }: Row, source: ObjectStat): ObjectSta
   const stat = statOf(sizeBytes, stampUs);
   if (stat.etag !== source.etag || sizeBytes !== source.sizeBytes) throw changed();
   return stat;
-}
-
-function lost(): StoreError {
-  return new StoreError("unavailable", "The file of small objects is not in the objects folder, or is another store's");
 }
 
 function changed(): StoreError {
