@@ -16,7 +16,10 @@ const LEASE_BYTES_PER_MS = 10_000;
 const TURN_MS_MAX = 10_000;
 
 export interface ConfirmParts {
-  uploads: Pick<Uploads, "findToConfirm" | "reserveFinalKey" | "settleConfirm" | "settleSealed">;
+  uploads: Pick<
+    Uploads,
+    "checkMayConfirm" | "findToConfirm" | "checkRoom" | "reserveFinalKey" | "settleConfirm" | "settleSealed"
+  >;
   removals: Pick<Removals, "endLease">;
   objects: ObjectStore;
   guard: Pick<StoreGuard, "admitConfirm">;
@@ -65,12 +68,14 @@ export function createConfirm(parts: ConfirmParts): Confirm {
   const copyAndSettle = createCopies(parts, scripts);
 
   async function confirm(principal: Principal, request: ConfirmRequest): Promise<Upload> {
-    // Before the turn: the wait must not tell strangers that the upload is being confirmed (NO-LEAK).
-    const found = await uploads.findToConfirm(principal, request);
-    if (found.isConfirmed) return found.upload;
-    return await inTurn(request.uploadId, async (hasWaited) => {
-      const present = hasWaited ? await uploads.findToConfirm(principal, request) : found;
-      return present.isConfirmed ? present.upload : await confirmPending(principal, request, present);
+    return await inTurn(request.uploadId, {
+      // A wait must not tell strangers that the upload is being confirmed (NO-LEAK). The context is checked in the turn:
+      // if the confirm that has it succeeds, no context matters any more.
+      checkMayWait: () => uploads.checkMayConfirm(principal, request),
+      async work() {
+        const present = await uploads.findToConfirm(principal, request);
+        return present.isConfirmed ? present.upload : await confirmPending(principal, request, present);
+      },
     });
   }
 
@@ -94,6 +99,9 @@ export function createConfirm(parts: ConfirmParts): Confirm {
       throw otherSize(staged.sizeBytes, upload.statedSizeBytes);
     }
     if (staged.sizeBytes > maxUploadBytes) throw tooLarge(staged.sizeBytes, maxUploadBytes);
+    // Before any wait: a caller who is over the quota must not get a 503, which says that a retry may succeed. The charge
+    // itself decides.
+    await uploads.checkRoom(workspaceId, staged.sizeBytes);
 
     // All waiting is done before the lease is taken, because its time runs. A script waits for its own turn first: the
     // scripts that wait must not hold a connection to the store.
@@ -170,15 +178,19 @@ function leaseMsOf(objects: ObjectStore): (sizeBytes: number) => number {
   return (sizeBytes) => objects.promoteMsMax(sizeBytes) + LEASE_EXTRA_MS + Math.ceil(sizeBytes / LEASE_BYTES_PER_MS);
 }
 
-/**
- * Lets one confirm of each upload work at a time: two at once would copy twice for nothing, and the second finds it done.
- * `work` is told whether it has waited.
- */
+interface Turn<T> {
+  /** Called before a wait, if there is one. Throws if this caller may not know of the other confirm. */
+  checkMayWait: () => Promise<void>;
+  work: () => Promise<T>;
+}
+
+/** Lets one confirm of each upload work at a time: two at once would both copy, and the second then finds it done. */
 function createUploadTurns() {
   // Each waits for the one before it. If all waited for the first, its end would wake them all.
   const lastTurns = new Map<string, Promise<void>>();
 
-  return async function inTurn<T>(uploadId: string, work: (hasWaited: boolean) => Promise<T>): Promise<T> {
+  return async function inTurn<T>(uploadId: string, { checkMayWait, work }: Turn<T>): Promise<T> {
+    if (lastTurns.has(uploadId)) await checkMayWait();
     const before = lastTurns.get(uploadId);
     const { promise: done, resolve: end } = Promise.withResolvers<void>();
     // A confirm that gives up waiting does not let the next one through.
@@ -193,7 +205,7 @@ function createUploadTurns() {
           throw beingConfirmed();
         });
       }
-      return await work(before !== undefined);
+      return await work();
     } finally {
       end();
     }

@@ -45,6 +45,8 @@ export function createWorker<Result>(work: Work<Result>): Worker<Result> {
   let pass: Promise<Result> | null = null;
   /** A pass of the loop and what follows it, while it is under way. */
   let turn: Promise<void> | null = null;
+  /** A wake came while `planNext` was under way: it may have read what is due before that. */
+  let isWokenMeanwhile = false;
   /** Runs while the loop sleeps. */
   let timer: NodeJS.Timeout | null = null;
 
@@ -55,8 +57,11 @@ export function createWorker<Result>(work: Work<Result>): Worker<Result> {
   }
 
   function wake(): void {
-    // A turn that is under way asks what is due after its pass, so it sees whatever is durable by then.
-    if (!isStarted || isStopping() || turn !== null) return;
+    if (!isStarted || isStopping()) return;
+    if (turn !== null) {
+      isWokenMeanwhile = true;
+      return;
+    }
     if (timer !== null && !work.mayWake()) return;
     endSleep();
     turn = takeTurn().finally(() => {
@@ -69,7 +74,10 @@ export function createWorker<Result>(work: Work<Result>): Worker<Result> {
     try {
       await runOnce();
       await pause(work.gapMs);
+      // It sees whatever is durable by now, so earlier wakes have had their effect.
+      isWokenMeanwhile = false;
       if (!isStopping()) sleepMs = await work.planNext();
+      if (isWokenMeanwhile && work.mayWake()) sleepMs = 0;
     } catch (error) {
       if (!isStopping()) work.onFailure(error);
     }
