@@ -14,7 +14,7 @@ const PAGE_LIMIT_DEFAULT = 50;
 const PAGE_OFFSET_MAX = 10_000_000;
 
 /** Where a page begins that a cursor leads to. */
-interface Cursor<Key> {
+export interface Cursor<Key> {
   /** What the last row before it is ordered by. */
   lastKey: Key;
   /** How many rows came before it when the list was begun. */

@@ -94,7 +94,7 @@ export function createUploadConfirms(
       uncount();
       return upload;
     } catch (error) {
-      if (chargedId === null || !isRefusal(error, "storageLimitExceeded")) throw error;
+      if (chargedId === null || !isRefusal(error, "over_quota")) throw error;
       const workspace = workspaces.find(chargedId);
       // A deleted workspace takes nothing, whatever its quota.
       throw workspace === undefined ? noWorkspace() : storageLimitExceeded(sizeBytes, workspace);

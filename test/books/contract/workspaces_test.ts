@@ -66,7 +66,7 @@ promise("callers see their own workspaces only", async (its) => {
   assert.deepEqual([ofKey.total, ofKey.workspaces[0]?.workspaceId], [1, a.workspaceId]);
   assert.deepEqual([ofPerson.total, ofPerson.workspaces[0]?.workspaceId], [1, b.workspaceId]);
   const beyond = await workspaces.listVisible(sessionOf(ann.userId), { offset: 1, limit: 10 });
-  assert.deepEqual(beyond, { workspaces: [], total: 1 });
+  assert.deepEqual(beyond, { workspaces: [], total: 1, nextAfterId: null });
 });
 
 promise("an admin changes a workspace, field by field; others are refused", async (its) => {

@@ -30,3 +30,15 @@ BEGIN
   SELECT RAISE(ABORT, 'a confirm gives up its staging key')
    WHERE changes() IS NOT (substr(NEW.object_key, -32) IS NOT substr(OLD.object_key, -32));
 END;
+
+-- Refusals that the program recognises have codes.
+DROP TRIGGER uploads_start_in_no_deleted_workspace;
+CREATE TRIGGER uploads_start_in_no_deleted_workspace BEFORE INSERT ON uploads
+ WHEN (SELECT deleted_at_ms FROM workspaces WHERE id = NEW.workspace_id) IS NOT NULL
+BEGIN SELECT RAISE(ABORT, 'workspace_deleted: a deleted workspace takes no uploads'); END;
+DROP TRIGGER uploads_gate;
+CREATE TRIGGER uploads_gate BEFORE UPDATE OF status ON uploads
+ WHEN OLD.status = 'pending' AND NEW.status = 'uploaded'
+  AND coalesce((SELECT storage_bytes_used + NEW.size_bytes > storage_bytes_quota OR deleted_at_ms IS NOT NULL
+                  FROM workspaces WHERE id = NEW.workspace_id), 1)
+BEGIN SELECT RAISE(ABORT, 'over_quota: the workspace has no room for these bytes, or it is deleted'); END;
