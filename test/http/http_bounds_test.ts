@@ -41,7 +41,7 @@ async function servedClient(t: TestContext, url: string, options: { localAddress
   return client;
 }
 
-/** ApiResponses once it is let to. */
+/** Responds once it is let to. */
 const slowRoute = (gate: Promise<void>): TestRoute =>
   testBareRoute({
     ...{ method: "GET", path: "/slow" },
