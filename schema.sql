@@ -29,7 +29,7 @@ CREATE TABLE installation (
   -- Written by the readiness probe: the only reliable way to know that the file can be written.
   probed_at_ms    INTEGER NOT NULL DEFAULT 0,
   -- When the last complete scan of the store's staging objects ended.
-  looked_at_ms    INTEGER,
+  staging_scanned_at_ms INTEGER,
   -- When the clock was last trusted, and when it was first in doubt after that: see clock_watch.ts.
   clock_trusted_at_ms INTEGER,
   clock_doubted_at_ms INTEGER,

@@ -75,7 +75,7 @@ export function invalidField(field: string, message: string): AppError {
 
 /** The outcome of a write is unknown: a retry shows it. */
 export function outcomeUnknown(cause: unknown): AppError {
-  return new AppError("storage_unavailable", "Cannot tell whether the change was made: ask again", {
+  return new AppError("storage_unavailable", "Cannot tell whether the change was made: retry", {
     retryAfterSeconds: 1,
     cause,
   });

@@ -257,7 +257,7 @@ export function createdUploadIsGone(): AppError {
 
 /** The confirm's lease ran out before it could settle. */
 export function confirmTookTooLong(): AppError {
-  return new AppError("storage_unavailable", "The confirm took too long and was given up: ask again", {
+  return new AppError("storage_unavailable", "The confirm took too long and was given up: retry", {
     retryAfterSeconds: 1,
   });
 }

@@ -51,7 +51,7 @@ export function createExchanges(options: ExchangesOptions) {
       working++;
       serve(req, res, exchange, refusal).then(onEnded, (error: unknown) => {
         connection.socket.destroy();
-        log.error("answer_failed", { request_id: requestId, route: exchange.route, error });
+        log.error("response_failed", { request_id: requestId, route: exchange.route, error });
         onEnded();
       });
     });

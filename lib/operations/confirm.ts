@@ -12,7 +12,7 @@ import type { StoreGuard } from "./store_guard.ts";
 /** Time beyond the copy itself for the two transactions and for reading the file: 30 s and 1 s for every 10 MB. */
 const LEASE_EXTRA_MS = 30_000;
 const LEASE_BYTES_PER_MS = 10_000;
-/** How long a confirm waits for its turn. Clients give up after some 30 s, and the store may have taken 10 of them. */
+/** How long a confirm waits for its turn. Clients give up after about 30 s, and the store may need 10 of them. */
 const TURN_MS_MAX = 10_000;
 
 export interface ConfirmParts {
@@ -59,11 +59,11 @@ export function createConfirm(parts: ConfirmParts): Confirm {
   const copyTurn = createGate({
     places: objects.promotesAtOnceMax,
     waitMsMax: TURN_MS_MAX,
-    refusal: "Too many files are being confirmed at the moment: ask again",
+    refusal: "Too many files are being confirmed at the moment: retry",
   });
   const scripts = createScriptCounts(objects, {
     waitMsMax: TURN_MS_MAX,
-    refusal: "Too many scripts are being confirmed at the moment: ask again",
+    refusal: "Too many scripts are being confirmed at the moment: retry",
   });
   const copyAndSettle = createCopies(parts, scripts);
 
@@ -83,7 +83,7 @@ export function createConfirm(parts: ConfirmParts): Confirm {
     try {
       return await attempt(principal, request, pending);
     } catch (error) {
-      // Whatever failed, the row says what is true: confirmed meanwhile is a success, deleted meanwhile is a 404.
+      // The row decides, whatever failed: confirmed meanwhile is a success, deleted meanwhile is a 404.
       const present = await uploads.findToConfirm(principal, request);
       if (present.isConfirmed) return present.upload;
       throw error instanceof StoreError ? storeProblem(error) : error;
@@ -103,8 +103,8 @@ export function createConfirm(parts: ConfirmParts): Confirm {
     // itself decides.
     await uploads.checkRoom(workspaceId, staged.sizeBytes);
 
-    // All waiting is done before the lease is taken, because its time runs. A script waits for its own turn first: the
-    // scripts that wait must not hold a connection to the store.
+    // All waiting comes before the lease, because the lease runs out. A script waits for its own turn first, so that waiting
+    // scripts hold no connection to the store.
     const settle =
       sealing?.canSeal(upload.objectKey) === true
         ? () => sealAndSettle(sealing, { principal, request, pending, staged })
@@ -186,7 +186,7 @@ interface Turn<T> {
 
 /** Lets one confirm of each upload work at a time: two at once would both copy, and the second then finds it done. */
 function createUploadTurns() {
-  // Each waits for the one before it. If all waited for the first, its end would wake them all.
+  // Each confirm waits for the one before it. If all waited for the first, its end would wake all of them.
   const lastTurns = new Map<string, Promise<void>>();
 
   return async function inTurn<T>(uploadId: string, { checkMayWait, work }: Turn<T>): Promise<T> {
@@ -213,7 +213,7 @@ function createUploadTurns() {
 }
 
 function beingConfirmed(): AppError {
-  return new AppError("storage_unavailable", "This upload is being confirmed at the moment: ask again", {
+  return new AppError("storage_unavailable", "This upload is being confirmed at the moment: retry", {
     retryAfterSeconds: 5,
   });
 }
@@ -241,15 +241,15 @@ function tooLarge(sizeBytes: number, maxUploadBytes: number): AppError {
   );
 }
 
-/** What a store's failure means for the caller of a confirm. */
+/** Turns a store's failure into the error that the caller of a confirm gets. */
 function storeProblem(error: StoreError): AppError {
   if (error.failure === "absent" || error.failure === "changed") {
-    return new AppError("storage_unavailable", "The uploaded file changed while it was confirmed: ask again", {
+    return new AppError("storage_unavailable", "The uploaded file changed while it was being confirmed: retry", {
       retryAfterSeconds: 1,
       cause: error,
     });
   }
-  return new AppError("storage_unavailable", "The object store cannot be used at the moment: ask again", {
+  return new AppError("storage_unavailable", "The object store cannot be used at the moment: retry", {
     retryAfterSeconds: 5,
     cause: error,
   });

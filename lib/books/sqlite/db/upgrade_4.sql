@@ -1,7 +1,9 @@
 -- From schema version 3 to 4. A fresh file is made by schema.sql alone: these steps must lead to the same schema.
 
--- Written and never read: a repeated request is answered from the upload's row.
+-- Written and never read: the response to a repeated request is made from the upload's row.
 ALTER TABLE idempotency_keys DROP COLUMN status;
+
+ALTER TABLE installation RENAME COLUMN looked_at_ms TO staging_scanned_at_ms;
 
 -- Lists are filtered by filename and time of creation as well, still without reading a row.
 DROP INDEX uploads_by_workspace;
