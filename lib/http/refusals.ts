@@ -6,7 +6,7 @@ import { newRequestId } from "../ids.ts";
 import type { Log } from "../log.ts";
 import { errorResponse } from "./errors.ts";
 
-/** What the metrics count of a request once its response is written. */
+/** The facts about a request that the metrics count once its response is written. */
 export interface AnsweredRequest {
   method: string;
   /** The pattern of its route, never the requested path. */

@@ -51,7 +51,7 @@ export interface CheckpointOptions {
 }
 
 /**
- * Copies the log into the database between groups of writes, where it adds to no request's latency. Another process that reads
+ * Copies the log into the database between groups of writes, so that it adds to no request's latency. Another process that reads
  * for long, such as a shell, holds this up: the log then grows, and that process is named in the program's log.
  */
 export function createCheckpoints(sqlite: Database.Database, options: CheckpointOptions) {

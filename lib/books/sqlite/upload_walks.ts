@@ -10,7 +10,7 @@ const ROW_COST = 8;
 export interface Scope {
   /** Null for personal uploads. */
   workspaceId: string | null;
-  /** Whose personal uploads; null in a workspace. */
+  /** The person whose personal uploads these are; null in a workspace. */
   userId: string | null;
   contextId: string | null;
   status: string | null;
