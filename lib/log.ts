@@ -45,12 +45,16 @@ const CAUSES_MAX = 5;
 const RANK: Record<LogLevel, number> = { debug: 0, info: 1, warn: 2, error: 3, silent: 4 };
 
 /**
+ * A failure that the service survives is told in one line, and with its stack at the level `debug`; an error always has its
+ * stack, because it is a defect or the end.
+ *
  * Lines are written together at the end of an event loop's turn: under load one system call serves many requests. While
  * the reader is far behind lines are dropped, and once it has taken the rest a line says how many.
  */
 export function createLog(options: LogOptions): Log {
   const { level, write, untakenBytes = () => 0, onceTaken = () => {}, pretty = false, now = Date.now } = options;
   const format = pretty ? prettyLine : jsonLine;
+  const showsStacks = (name: LogLevel): boolean => name === "error" || level === "debug";
   let held = "";
   let isBehind = false;
   let dropped = 0;
@@ -69,7 +73,7 @@ export function createLog(options: LogOptions): Log {
     isBehind = false;
     if (dropped > 0) {
       const hint = "whatever reads the log stood still, or is slower than it is written";
-      held += format(now(), "warn", "log_lines_dropped", { dropped, hint });
+      held += format(now(), "warn", "log_lines_dropped", { dropped, hint }, false);
     }
     dropped = 0;
     flush();
@@ -84,7 +88,7 @@ export function createLog(options: LogOptions): Log {
         return;
       }
       if (held === "") setImmediate(flush);
-      held += format(now(), name, msg, fields);
+      held += format(now(), name, msg, fields, showsStacks(name));
       if (name === "error") flush();
     };
   }
@@ -102,31 +106,34 @@ export function logTo(stream: Writable): LogSink {
   };
 }
 
-function jsonLine(nowMs: number, level: string, msg: string, fields: LogFields = {}): string {
+function jsonLine(nowMs: number, level: string, msg: string, fields: LogFields = {}, withStacks = false): string {
   const head = `{"time":"${timestamp(nowMs)}","level":"${level}","msg":${JSON.stringify(msg)}`;
-  const rest = toJson(fields);
+  const rest = toJson(fields, withStacks);
   return rest === "{}" ? `${head}}\n` : `${head},${rest.slice(1)}\n`;
 }
 
-function prettyLine(nowMs: number, level: string, msg: string, fields: LogFields = {}): string {
+function prettyLine(nowMs: number, level: string, msg: string, fields: LogFields = {}, withStacks = false): string {
   let line = `${timestamp(nowMs).slice(11, 23)} ${level.padEnd(5)} ${msg}`;
   for (const [name, value] of Object.entries(fields)) {
     if (value === undefined || value === null) continue;
-    line += ` ${name}=${prettyValue(value)}`;
+    line += ` ${name}=${prettyValue(value, withStacks)}`;
   }
   return `${line}\n`;
 }
 
-function prettyValue(value: unknown): string {
-  // A stack stays readable. Its message may quote what a stranger sent: nothing in it may move the cursor.
-  if (value instanceof Error) return describeError(value).replaceAll(/[^\P{Cc}\n]|\p{Bidi_Control}/gu, "?");
-  return typeof value === "string" && PLAIN_TEXT.test(value) ? value : toJson(value);
+function prettyValue(value: unknown, withStacks: boolean): string {
+  if (value instanceof Error) {
+    // A stack stays readable. Its message may quote what a stranger sent: nothing in it may move the cursor.
+    if (withStacks) return describeError(value, true).replaceAll(/[^\P{Cc}\n]|\p{Bidi_Control}/gu, "?");
+    return describeError(value, false).replaceAll(/\p{Cc}|\p{Bidi_Control}/gu, "?");
+  }
+  return typeof value === "string" && PLAIN_TEXT.test(value) ? value : toJson(value, withStacks);
 }
 
 /** Never throws: an event that could not be written would hide the failure that it tells of. */
-function toJson(value: unknown): string {
+function toJson(value: unknown, withStacks: boolean): string {
   try {
-    return JSON.stringify(value, isSimple(value) ? undefined : asText) ?? "null";
+    return JSON.stringify(value, isSimple(value) ? undefined : (_key, part) => asText(part, withStacks)) ?? "null";
   } catch (error) {
     return JSON.stringify({ unwritable: String(error) });
   }
@@ -141,16 +148,17 @@ function isPlain(value: unknown): boolean {
   return typeof value !== "object" && typeof value !== "bigint";
 }
 
-function asText(_key: string, value: unknown): unknown {
+function asText(value: unknown, withStacks: boolean): unknown {
   if (typeof value === "bigint") return value.toString();
-  return value instanceof Error ? describeError(value) : value;
+  return value instanceof Error ? describeError(value, withStacks) : value;
 }
 
-/** The stack of an error, its code where it has one, and the same of what caused it. */
-function describeError(error: Error, causesMax = CAUSES_MAX): string {
+/** An error's message, or its stack, with its code if it has one, and the same of what caused it. */
+function describeError(error: Error, withStack: boolean, causesMax = CAUSES_MAX): string {
   const code = "code" in error && typeof error.code === "string" ? ` [${error.code}]` : "";
-  const text = `${error.stack ?? error.message}${code}`;
+  const text = `${(withStack ? error.stack : undefined) ?? String(error)}${code}`;
   if (error.cause === undefined || causesMax === 0) return text;
   const { cause } = error;
-  return `${text}\ncaused by: ${cause instanceof Error ? describeError(cause, causesMax - 1) : String(cause)}`;
+  const causeText = cause instanceof Error ? describeError(cause, withStack, causesMax - 1) : String(cause);
+  return `${text}${withStack ? "\n" : "; "}caused by: ${causeText}`;
 }

@@ -75,6 +75,26 @@ test("an error is told with its stack, its code and what caused it", () => {
   assert.match(error, /^Error: Cannot write\n {4}at .*\ncaused by: Error: no room\n.*\[SQLITE_FULL\]$/s);
 });
 
+test("a warning is one line with its causes; the stacks are there at the level debug", () => {
+  const cause = Object.assign(new Error("connect ECONNREFUSED"), { code: "ECONNREFUSED" });
+  const error = new Error("No response\nfrom the store", { cause });
+  for (const level of ["info", "debug"] as const) {
+    for (const isPretty of [false, true]) {
+      const { log, written } = collect({ level, pretty: isPretty });
+      log.warn("store_unavailable", { error });
+      log.flush();
+      const line = written.join("");
+      assert.equal(line.includes(" at "), level === "debug", line);
+      if (level === "debug") continue;
+      assert.equal(line.split("\n").length, 2, "one line");
+      assert.match(
+        line,
+        /Error: No response.{1,2}from the store; caused by: Error: connect ECONNREFUSED \[ECONNREFUSED\]/,
+      );
+    }
+  }
+});
+
 test("what cannot be written as JSON still leaves a line, and causes in a ring end", () => {
   const ring: LogFields = {};
   ring.ring = ring;

@@ -68,7 +68,7 @@ export async function startDevIssuer(options: DevIssuerOptions = {}): Promise<De
     const { sub = "dev-user", email, name, azp, ttlSeconds = TTL_SECONDS_DEFAULT } = { ...defaults, ...claims };
     const nowSeconds = Math.floor(now() / 1000);
     return new SignJWT({
-      ...(email === undefined ? {} : { email }),
+      ...(email === undefined ? {} : { email, email_verified: true }),
       ...(name === undefined ? {} : { name }),
       ...(azp === undefined ? {} : { azp }),
     })

@@ -4,7 +4,7 @@ import { AppError } from "../errors.ts";
 import type { Log } from "../log.ts";
 
 /** Accepted signature algorithms. Asymmetric only: with HMAC everyone who can verify could also sign. */
-export const ALGORITHMS = ["RS256", "ES256"] as const;
+export const ALGORITHMS = ["RS256", "ES256", "EdDSA"] as const;
 export type Algorithm = (typeof ALGORITHMS)[number];
 
 /** A set older than this is refreshed in the background, so that a withdrawn key is dropped. */
@@ -53,6 +53,13 @@ const publishedKey = z.discriminatedUnion("kty", [
     crv: z.literal("P-256"),
     x: z.string(),
     y: z.string(),
+  }),
+  z.object({
+    ...forSignatures,
+    kty: z.literal("OKP"),
+    alg: z.literal("EdDSA").default("EdDSA"),
+    crv: z.literal("Ed25519"),
+    x: z.string(),
   }),
 ]);
 type PublishedKey = z.output<typeof publishedKey>;
@@ -171,7 +178,7 @@ export function createJwks(options: JwksOptions): Jwks {
   function unreachable(): AppError {
     return new AppError(
       "storage_unavailable",
-      `Cannot check this session token: the identity provider ${JSON.stringify(issuer)} does not give its keys; ask again`,
+      `Cannot check this session token: the identity provider ${JSON.stringify(issuer)} does not give its keys; try again`,
       { retryAfterSeconds: Math.max(1, Math.ceil(coolDownMs() / 1000)) },
     );
   }
@@ -225,6 +232,7 @@ async function importKeys(text: string): Promise<ImportedKeys> {
 async function importKey(jwk: PublishedKey): Promise<CryptoKey | undefined> {
   try {
     if (jwk.kty === "EC") return await importJWK({ kty: jwk.kty, crv: jwk.crv, x: jwk.x, y: jwk.y }, jwk.alg);
+    if (jwk.kty === "OKP") return await importJWK({ kty: jwk.kty, crv: jwk.crv, x: jwk.x }, jwk.alg);
     const key = await importJWK({ kty: jwk.kty, n: jwk.n, e: jwk.e }, jwk.alg);
     const bits = "modulusLength" in key.algorithm ? Number(key.algorithm.modulusLength) : 0;
     return bits >= RSA_BITS_MIN ? key : undefined;

@@ -121,8 +121,8 @@ export function createSessions(options: SessionsOptions): Sessions {
     if (typeof subject !== "string" || !SUBJECT_PATTERN.test(subject)) {
       throw refused('names nobody: the claim "sub" must be 1 to 255 ASCII characters');
     }
-    // An unverified address could be anyone's, and members are found by theirs.
-    const email = claims.email_verified === undefined || claims.email_verified === true ? claims.email : null;
+    // An unverified address could be anyone's, and members are found by theirs. Some issuers send the claim as text.
+    const email = claims.email_verified === true || claims.email_verified === "true" ? claims.email : null;
     return Object.freeze({
       subject,
       expiresAtMs,
@@ -146,7 +146,9 @@ function readHeader(token: string): { algorithm: Algorithm; kid: string } {
   const header = headerOf(token);
   const algorithm = ALGORITHMS.find((name) => name === header.alg);
   if (algorithm === undefined) {
-    throw refused(`names the algorithm ${quoted(header.alg)}: accepted are ${ALGORITHMS.join(" and ")}`);
+    throw refused(
+      `names the algorithm ${quoted(header.alg)}: accepted are ${new Intl.ListFormat("en").format(ALGORITHMS)}`,
+    );
   }
   if (header.crit !== undefined) throw refused('asks for extensions ("crit" in its header), and none are supported');
   if (typeof header.kid !== "string" || header.kid === "") throw refused('names no key: its header lacks a "kid"');

@@ -67,10 +67,12 @@ function extensionOf(filename: string): string | null {
 }
 
 /**
- * Control characters, and those that reorder or hide text. Not the two joiners: words of several scripts and many emoji
- * are written with them.
+ * Control characters, and those that reorder or hide text. Not the two joiners, which words of several scripts and many emoji
+ * are written with; nor the format characters that are visible: signs of Arabic, Syriac and Kaithi that enclose what follows
+ * them, and the joints of hieroglyphs.
  */
-const UNWANTED = /[\p{Cc}\p{Zl}\p{Zp}[\p{Cf}--[\u200c\u200d]]]/gv;
+const UNWANTED =
+  /[\p{Cc}\p{Zl}\p{Zp}[\p{Cf}--[\u200c\u200d\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\u{110bd}\u{110cd}\u{13430}-\u{1343f}]]]/gv;
 
 /** Keeps the last part of a path, in Unicode's composed form, without what is unwanted and without space around it. */
 function cleanFilename(raw: string): string {

@@ -146,7 +146,7 @@ export interface Upload {
   format: string | null;
   status: "pending" | "uploaded";
   statedSizeBytes: number | null;
-  /** As it was stated, in lower-case hex. */
+  /** In lower-case hex: as it was stated or, once it is confirmed, as the store computed it; null if neither was. */
   checksumSha256: string | null;
   sizeBytes: number | null;
   etag: string | null;
@@ -198,6 +198,8 @@ export interface ChargedObject {
   sizeBytes: number;
   /** The store's, with its quotes. */
   etag: string;
+  /** Kept if the caller stated none; null if the store computed none. */
+  checksumSha256: string | null;
   /** Null if its characters are not counted. */
   counts: TextCounts | null;
 }

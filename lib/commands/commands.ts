@@ -1,4 +1,3 @@
-import { openApp } from "../app.ts";
 import { describeConfig, readConfig } from "../config/config.ts";
 import { VERSION } from "../version.ts";
 import type { Command } from "./command_line.ts";
@@ -7,25 +6,12 @@ import { DOCTOR_COMMANDS } from "./doctor.ts";
 import { INIT_COMMAND } from "./init.ts";
 import { KEY_COMMANDS } from "./keys.ts";
 import { MEMBER_COMMANDS } from "./members.ts";
-import { runUntilSignal } from "./run.ts";
-import { stderrLog } from "./work.ts";
+import { SERVE_COMMAND } from "./serve.ts";
 import { WORKSPACE_COMMANDS } from "./workspaces.ts";
 
 /** Every command, in the order of the help. Those that work on data can run beside `serve`. */
 export const COMMANDS: readonly Command[] = [
-  {
-    name: "serve",
-    example: "serve",
-    usage: "",
-    summary: "Serve the data directory until SIGTERM or SIGINT",
-    options: {},
-    operands: [],
-    async run(_args, { env }) {
-      const config = readConfig(env);
-      const log = stderrLog(config);
-      await runUntilSignal(log, (onFatal) => openApp({ config, log, onFatal }));
-    },
-  },
+  SERVE_COMMAND,
   INIT_COMMAND,
   ...WORKSPACE_COMMANDS,
   ...MEMBER_COMMANDS,

@@ -11,7 +11,7 @@ export const DEV_ISSUER_COMMAND: Command = {
   name: "dev-issuer",
   example: "dev-issuer --email ann@example.com",
   usage:
-    "[--port N] [--host ADDRESS] [--algorithm RS256|ES256] [--subject S] [--email E] [--name N] [--azp ORIGIN] [--ttl SECONDS] [--json]",
+    "[--port N] [--host ADDRESS] [--algorithm RS256|ES256|EdDSA] [--subject S] [--email E] [--name N] [--azp ORIGIN] [--ttl SECONDS] [--json]",
   summary: "For development: publish a key and mint session tokens, on this machine only",
   options: {
     port: "string",

@@ -1,5 +1,6 @@
 import { hasDatabase } from "../books/sqlite/db/schema_version.ts";
 import { type ServeLock, takeServeLock } from "../books/sqlite/db/serve_lock.ts";
+import type { FirstWorkspace, NewWorkspace } from "../books/workspaces.ts";
 import { type Config, readConfig } from "../config/config.ts";
 import { checkHoldsNoObjects, makeDataFolder } from "../data_dir/data_dir.ts";
 import { makeSigningKey } from "../data_dir/signing_key.ts";
@@ -22,7 +23,19 @@ export const INIT_COMMAND: Command = {
 async function init(args: Arguments, terminal: Terminal): Promise<void> {
   const quota = args.size("quota");
   const config = readConfig(terminal.env);
-  const storageBytesQuota = quota ?? config.defaultQuotaBytes;
+  const first = await createFirstWorkspace(config, {
+    name: args.text("name") ?? "default",
+    storageBytesQuota: quota ?? config.defaultQuotaBytes,
+  });
+  const { workspaceId: workspace_id, userId: user_id, apiKeyId: api_key_id, apiKey: api_key } = first;
+  print(args, terminal, { workspace_id, user_id, api_key_id, api_key }, firstSteps(config, first));
+}
+
+/**
+ * Makes the data directory if there is none, with a workspace and an API key. Throws `conflict` if it has a workspace, if it
+ * is of an older version, or if another process makes or serves it.
+ */
+export async function createFirstWorkspace(config: Config, fields: NewWorkspace): Promise<FirstWorkspace> {
   await makeDataFolder(config.dataDir);
   const isThere = hasDatabase(config.dataDir);
   if (!isThere) checkHoldsNoObjects(config.dataDir);
@@ -31,12 +44,9 @@ async function init(args: Arguments, terminal: Terminal): Promise<void> {
     // Opened without an upgrade or a repair: a directory that is refused is left as it is.
     if (isThere) await refuseIfUsed(config, { holdsLock: true });
     await makeSigningKey(config.dataDir);
-    await usingBooks(config, { migrate: true }, async ({ workspaces }) => {
-      const first = await workspaces.createFirst({ name: args.text("name") ?? "default", storageBytesQuota });
-      if (first === null) throw hasWorkspace(config.dataDir);
-      const { workspaceId: workspace_id, userId: user_id, apiKeyId: api_key_id, apiKey: api_key } = first;
-      print(args, terminal, { workspace_id, user_id, api_key_id, api_key }, firstSteps(config, first));
-    });
+    const first = await usingBooks(config, { migrate: true }, ({ workspaces }) => workspaces.createFirst(fields));
+    if (first === null) throw hasWorkspace(config.dataDir);
+    return first;
   } finally {
     lock.release();
   }
@@ -62,6 +72,6 @@ async function refuseIfUsed(config: Config, { holdsLock }: { holdsLock: boolean 
 
 function hasWorkspace(dataDir: string): AppError {
   return new AppError("conflict", `"${dataDir}" has a workspace already and was left as it is`, {
-    hint: "`stowage workspaces list` shows it; `stowage keys create --workspace ID` makes another key for it",
+    hint: "`stowage workspaces list` shows it; `stowage keys create` makes another key for it",
   });
 }

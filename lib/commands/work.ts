@@ -47,15 +47,15 @@ export function listSlugs(workspaces: readonly Workspace[]): string {
   return slugs.join(", ") + (workspaces.length > slugs.length ? ", …" : "");
 }
 
-/** Opens the books for the time of `work`. */
-export async function usingBooks(
+/** Opens the books for the time of `work`, and resolves with its result. */
+export async function usingBooks<T>(
   config: Config,
   how: Pick<BooksOptions, "migrate" | "holdsLock">,
-  work: (books: Books) => Promise<void> | void,
-): Promise<void> {
+  work: (books: Books) => Promise<T> | T,
+): Promise<T> {
   const books = openBooks({ config, log: stderrLog(config), now: Date.now, ...how, onFatal: () => {} });
   try {
-    await work(books);
+    return await work(books);
   } finally {
     await books.close();
   }

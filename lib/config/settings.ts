@@ -120,6 +120,8 @@ export interface Setting {
   inSeconds?: true;
 }
 
+const flag = z.enum(["true", "false"], "must be true or false").transform((value) => value === "true");
+
 /** Every setting, in the order of the documentation. The README's table is checked against this list. */
 export const SETTINGS = {
   host: {
@@ -190,7 +192,7 @@ export const SETTINGS = {
   },
   s3VirtualHost: {
     name: "S3_VIRTUAL_HOST",
-    schema: z.enum(["true", "false"], "must be true or false").transform((value) => value === "true"),
+    schema: flag,
     default: "false",
     describe: "Whether the bucket is in the host name (`true`) or in the path (`false`).",
   },
@@ -284,7 +286,7 @@ export const SETTINGS = {
   },
   jsonBytesMax: {
     name: "JSON_BYTES_MAX",
-    schema: integer(64 * 1024, 1024 ** 2),
+    schema: bytes(64 * 1024, 1024 ** 2),
     default: String(64 * 1024),
     describe: "Largest JSON body accepted, and so the largest definition of a workflow.",
   },
@@ -354,6 +356,13 @@ export const SETTINGS = {
     default: "",
     describe:
       "Addresses or networks of your reverse proxies, separated by commas. They may open any number of connections, and the log has the client's address that they report in `X-Forwarded-For` or `Forwarded`. Default: none.",
+  },
+  computesChecksums: {
+    name: "COMPUTE_CHECKSUMS",
+    schema: flag,
+    default: "false",
+    describe:
+      "Whether the embedded store computes the SHA-256 of every file, for `checksum_sha256`. Otherwise an upload shows the one that was stated or sent with the PUT.",
   },
   corsOrigins: {
     name: "CORS_ORIGINS",

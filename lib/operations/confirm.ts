@@ -117,7 +117,9 @@ export function createConfirm(parts: ConfirmParts): Confirm {
     const { objectKey, workspaceId, userId } = pending.upload;
     // A PUT may replace the object while it is counted: then it cannot be sealed as the one that was stat'ed.
     const counts = isCounted(pending.upload) ? await scripts.count(objectKey, staged, workspaceId ?? userId) : null;
-    return await uploads.settleSealed(principal, request, { ...staged, counts, seal: () => seal(objectKey, staged) });
+    const { checksumSha256 = null } = staged;
+    const object = { ...staged, checksumSha256, counts, seal: () => seal(objectKey, staged) };
+    return await uploads.settleSealed(principal, request, object);
   }
 
   return confirm;
@@ -154,8 +156,9 @@ function createCopies(parts: ConfirmParts, scripts: ScriptCounts) {
       const counts = isCounted(upload)
         ? await scripts.count(finalKey, object, upload.workspaceId ?? upload.userId)
         : null;
-      const { etag } = object;
-      return await uploads.settleConfirm(principal, request, { finalKey, sizeBytes: object.sizeBytes, etag, counts });
+      // Of the staged object: what was promoted is that one and no other.
+      const { checksumSha256 = null } = source;
+      return await uploads.settleConfirm(principal, request, { ...object, finalKey, checksumSha256, counts });
     } catch (error) {
       await endLease(finalKey, { uploadId, sizeBytes, nowMs: now(), mayLandLate });
       throw error;

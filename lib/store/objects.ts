@@ -5,6 +5,8 @@ export interface ObjectStat {
   sizeBytes: number;
   /** Changes whenever the bytes do. With the quotes that HTTP wants around it. */
   etag: string;
+  /** The SHA-256 of the bytes, in lower-case hex, if the store knows it. */
+  checksumSha256?: string | null;
 }
 
 export interface ListedObject extends ObjectStat {

@@ -47,6 +47,7 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
     signingKey: options.serves ? await keepSigningKey(config, log) : lookAtSigningKey(config),
     maxUploadBytes: config.maxUploadBytes,
     minFreeBytes: config.minFreeBytes,
+    computesSha256: config.computesChecksums,
     sweep: options.serves,
   });
   return { objects, objectRoutes: createObjectRoutes({ store: objects, now }) };

@@ -15,7 +15,7 @@ import { silentLog } from "../help/app.ts";
 
 const run = promisify(execFile);
 
-for (const algorithm of ["RS256", "ES256"] as const) {
+for (const algorithm of ["RS256", "ES256", "EdDSA"] as const) {
   test(`a token from GET /token is a session, signed with ${algorithm}`, async (t) => {
     const dev = await start(t, { algorithm });
     const response = await fetch(
@@ -45,7 +45,14 @@ for (const algorithm of ["RS256", "ES256"] as const) {
 
 test("what is not asked for comes from the defaults", async (t) => {
   const dev = await start(t, { defaults: { sub: "bob", email: "bob@example.com", ttlSeconds: 10 }, now: () => 1e12 });
-  const claims = { iss: dev.issuer, sub: "bob", email: "bob@example.com", iat: 1e9, exp: 1e9 + 10 };
+  const claims = {
+    iss: dev.issuer,
+    sub: "bob",
+    email: "bob@example.com",
+    email_verified: true,
+    iat: 1e9,
+    exp: 1e9 + 10,
+  };
   assert.deepEqual(decodeJwt(await (await fetch(dev.tokenUrl)).text()), claims);
   const other = decodeJwt(await (await fetch(`${dev.tokenUrl}?sub=carol&ttl=20`)).text());
   assert.deepEqual(other, { ...claims, sub: "carol", exp: 1e9 + 20 });

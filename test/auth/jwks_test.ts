@@ -325,7 +325,7 @@ async function unavailable(outcome: Promise<unknown>, { issuer }: TestIssuer): P
     assert.equal(error.code, "storage_unavailable");
     assert.equal(
       error.message,
-      `Cannot check this session token: the identity provider "${issuer}" does not give its keys; ask again`,
+      `Cannot check this session token: the identity provider "${issuer}" does not give its keys; try again`,
     );
     assert.ok(error.retryAfterSeconds !== null && error.retryAfterSeconds >= 1);
     assert.ok(error.retryAfterSeconds <= JWKS_COOLDOWN_MS / 1000);

@@ -115,6 +115,11 @@ test("letters, joined words, emoji and spaces inside stay, in composed form", ()
     "می‌خواهم.txt",
     "👩‍👩‍👧‍👦 🇰🇷 ❤️.txt",
     "日本語.txt",
+    "\u0601\u0661\u0662.txt",
+    "\u06dd\u0661.txt",
+    "\u070fܐܒ.txt",
+    "\u{110bd}\u{11083}.txt",
+    "\u{13000}\u{13430}\u{13001}.txt",
     "a'\"<>|?*:;&$`.txt",
     "%2e%2e%2f.txt",
   ]) {

@@ -403,7 +403,10 @@ test("figures are the same in steps of any length", async (t) => {
 test("a long outbox is not read anew for each request, a short one is", async (t) => {
   const app = await start(t);
   const ids = [(await app.confirmedUpload("1")).id, (await app.confirmedUpload("22")).id];
-  const removeNext = () => app.sql.prepare("DELETE FROM uploads WHERE id = ?").run(ids.shift());
+  const remove = (id: string | undefined) => app.sql.prepare("DELETE FROM uploads WHERE id = ?").run(id);
+  const removeNext = () => remove(ids.shift());
+  // Of no bytes, so that they only make the outbox long.
+  for (let i = 0; i < 10; i++) remove((await app.confirmedUpload("")).id);
   const awaiting = async (usage: Usage) => (await usage.storageFigures(app.owner.workspaceId)).bytesAwaitingRemoval;
   const inOneStep = createUsage(engineOf(app.app).db, { outboxKeptFactor: 10_000 });
   const kept = createUsage(engineOf(app.app).db, { stepRows: 1, outboxKeptFactor: 10_000 });

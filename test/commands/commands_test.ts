@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import Database from "better-sqlite3";
-import { describeFailure, parseCommand } from "../../lib/commands/command_line.ts";
+import { describeFailure, help, parseCommand } from "../../lib/commands/command_line.ts";
 import { COMMANDS } from "../../lib/commands/commands.ts";
 import { listSettings } from "../../lib/config/config.ts";
 import { VERSION } from "../../lib/version.ts";
@@ -93,7 +93,7 @@ test("init a second time changes nothing and says which command makes another ke
   assert.equal(
     stderr,
     `stowage: error: "${dataDir}" has a workspace already and was left as it is\n` +
-      "stowage: hint: `stowage workspaces list` shows it; `stowage keys create --workspace ID` makes another key for it\n",
+      "stowage: hint: `stowage workspaces list` shows it; `stowage keys create` makes another key for it\n",
   );
   assert.deepEqual(await contents(), before);
 });
@@ -123,13 +123,33 @@ test("workspaces are made, listed and given quotas", async (t) => {
   const rows = JSON.parse(await succeed("workspaces", "list", "--json"));
   const tenGib = 10 * 1024 ** 3;
   assert.deepEqual(rows, [
-    { workspace_id: made.workspace_id, name: "default", storage_bytes_used: 0, storage_bytes_quota: tenGib },
-    { workspace_id: created.workspace_id, name: "Second", storage_bytes_used: 0, storage_bytes_quota: 200 },
-    { workspace_id: third, name: "Third", storage_bytes_used: 0, storage_bytes_quota: tenGib },
+    {
+      workspace_id: made.workspace_id,
+      slug: "default",
+      name: "default",
+      storage_bytes_used: 0,
+      storage_bytes_quota: tenGib,
+    },
+    {
+      workspace_id: created.workspace_id,
+      slug: "second",
+      name: "Second",
+      storage_bytes_used: 0,
+      storage_bytes_quota: 200,
+    },
+    { workspace_id: third, slug: "third", name: "Third", storage_bytes_used: 0, storage_bytes_quota: tenGib },
   ]);
   const [head, ...lines] = (await succeed("workspaces", "list")).trimEnd().split("\n");
-  assert.match(head ?? "", /^workspace_id +name +storage_bytes_used +storage_bytes_quota$/);
-  assert.match(lines[1] ?? "", new RegExp(`^${created.workspace_id} +Second +0 +200$`));
+  assert.match(head ?? "", /^workspace_id +slug +name +used +quota$/);
+  assert.match(lines[1] ?? "", new RegExp(`^${created.workspace_id} +second +Second +0 bytes +200 bytes$`));
+  const again = await succeed("workspaces", "set-quota", "second", "1.5GiB");
+  assert.equal(again, `${created.workspace_id} may use 1.5 GiB (1610612736 bytes)\n`);
+  await succeed("workspaces", "set-quota", "Third", "5GB");
+  const quotas = JSON.parse(await succeed("workspaces", "list", "--json"));
+  assert.deepEqual(
+    quotas.map((row: { storage_bytes_quota: number }) => row.storage_bytes_quota),
+    [tenGib, 1_610_612_736, 5_000_000_000],
+  );
 
   const unknown = await run("workspaces", "set-quota", "nope", "1");
   assert.equal(unknown.exitCode, 1);
@@ -189,10 +209,55 @@ test("keys are made, listed and revoked; a new one is printed once, alone on std
   assert.match(scope.stderr, /^stowage: error: Invalid scopes: "uploads:writ" is not one of .*uploads:write/);
 });
 
+test("a workspace is named by its id, its slug or its name; with only one it need not be named for a key", async (t) => {
+  const { made, run, succeed } = await initialised(t);
+  assert.match(await succeed("keys", "create"), /^op_live_/);
+  const second = (await succeed("workspaces", "create", "--name", "Second")).trimEnd();
+  const twin = (await succeed("workspaces", "create", "--name", "Second")).trimEnd();
+  const slugs = JSON.parse(await succeed("workspaces", "list", "--json")).map(({ slug }: { slug: string }) => slug);
+  const failing = async (...args: string[]) => {
+    const { exitCode, stdout, stderr } = await run(...args);
+    assert.deepEqual([exitCode, stdout], [1, ""]);
+    return stderr;
+  };
+  assert.equal(
+    await failing("keys", "create"),
+    "stowage: error: There are 3 workspaces: name one with --workspace\n" +
+      `stowage: hint: their slugs: ${slugs.join(", ")}\n`,
+  );
+  assert.equal(
+    await failing("keys", "create", "--workspace", "Second"),
+    'stowage: error: 2 workspaces have the name "Second"\n' +
+      `stowage: hint: name one by its slug: ${slugs.slice(1).join(", ")}\n`,
+  );
+  for (const [name, workspaceId] of [
+    [made.workspace_id, made.workspace_id],
+    ["default", made.workspace_id],
+    ["second", second],
+    [slugs[2], twin],
+  ] as const) {
+    const key = JSON.parse(await succeed("keys", "create", "--workspace", name, "--json"));
+    assert.equal(key.workspace_id, workspaceId, name);
+  }
+  await succeed("workspaces", "delete", "second", "--yes");
+  assert.match(await failing("keys", "create", "--workspace", "second"), /There is no workspace "second"/);
+});
+
+test("keys list fits into 100 columns, whatever the names", async (t) => {
+  const { succeed } = await initialised(t);
+  await succeed("workspaces", "create", "--name", `${"A very long name ".repeat(8)}end`);
+  const slugs = JSON.parse(await succeed("workspaces", "list", "--json")).map(({ slug }: { slug: string }) => slug);
+  await succeed("keys", "create", "--workspace", slugs[1], "--name", "n".repeat(100), "--expires", "36500");
+  const lines = (await succeed("keys", "list")).trimEnd().split("\n");
+  assert.equal(lines.length, 3);
+  for (const line of lines) assert.ok(line.length <= 100, `${line.length} columns: ${line}`);
+});
+
 test("wrong usage ends with 2, says what is wrong, and how it is right", async (t) => {
   const CREATE =
-    "usage: stowage keys create --workspace ID [--name NAME] [--scopes A,B] [--expires DAYS] [--rate-limit N] [--json]";
+    "usage: stowage keys create [--workspace WORKSPACE] [--name NAME] [--scopes A,B] [--expires DAYS] [--rate-limit N] [--json]";
   const REVOKE = "usage: stowage keys revoke API_KEY_ID [--json]";
+  const SERVE = "usage: stowage serve [--init]";
   const LIST = "`stowage help` lists the commands";
   for (const [args, what, hint] of [
     [[], "No command was given", LIST],
@@ -201,8 +266,13 @@ test("wrong usage ends with 2, says what is wrong, and how it is right", async (
     [["key", "list"], 'There is no command "key list"; did you mean "keys list"?', LIST],
     [["keys"], '"keys" needs a second word', "usage: stowage keys create | stowage keys list | stowage keys revoke"],
     [["--port", "80"], 'A command must come before "--port"', LIST],
-    [["help", "nothing"], 'There is no command "nothing"; did you mean "config"?', LIST],
-    [["keys", "create"], "--workspace is missing", CREATE],
+    [["help", "nothing"], 'There is no command "nothing"', LIST],
+    [["serve", "--port", "80"], 'There is no option "--port": set the variable STOWAGE_PORT instead', SERVE],
+    [
+      ["keys", "create", "--workspcae", "x"],
+      'There is no option "--workspcae" here; did you mean "--workspace"?',
+      CREATE,
+    ],
     [
       ["keys", "create", "--workspace", "x", "--nam", "y"],
       'There is no option "--nam" here; did you mean "--name"?',
@@ -218,13 +288,13 @@ test("wrong usage ends with 2, says what is wrong, and how it is right", async (
     [["keys", "revoke", "a", "--json=yes"], "Option '--json' does not take an argument", REVOKE],
     [
       ["workspaces", "set-quota", "x", "1e9"],
-      `BYTES must be a whole number from 0 to ${Number.MAX_SAFE_INTEGER}, not "1e9"`,
-      "usage: stowage workspaces set-quota WORKSPACE_ID BYTES [--json]",
+      'SIZE must be a number of bytes, or a size such as 500MB or 10GiB, not "1e9"',
+      "usage: stowage workspaces set-quota WORKSPACE SIZE [--json]",
     ],
     [
       ["init", "--quota", "9999999999999999"],
-      `--quota must be a whole number from 0 to ${Number.MAX_SAFE_INTEGER}, not "9999999999999999"`,
-      "usage: stowage init [--name NAME] [--quota BYTES] [--json]",
+      '--quota must be a number of bytes, or a size such as 500MB or 10GiB, not "9999999999999999"',
+      "usage: stowage init [--name NAME] [--quota SIZE] [--json]",
     ],
   ] as const) {
     const refused = await refusalOf(args);
@@ -247,6 +317,13 @@ test("help lists every command, of one or of all, and goes to stdout", async (t)
     assert.ok(stdout.includes(summary), summary);
   }
   for (const option of ["--help", "-h"]) assert.equal((await runProgram(t, [option], {})).stdout, stdout);
+  for (const { name, example } of COMMANDS) {
+    const { command } = parseCommand(COMMANDS, ["help", ...name.split(" ")]);
+    assert.match(help(COMMANDS, command), new RegExp(`\n\nExample:\n  stowage ${name}`), name);
+    const words = example.match(/"[^"]*"|\S+/g)?.map((word) => word.replaceAll('"', "")) ?? [];
+    const typed = parseCommand(COMMANDS, words);
+    assert.equal(typed.kind === "run" ? typed.command.name : "help", name, "the example can be typed");
+  }
   const ofOne = await runProgram(t, ["keys", "revoke", "--help"], {});
   assert.match(ofOne.stdout, /^Usage: stowage keys revoke API_KEY_ID \[--json\]\n\nRevoke an API key/);
   assert.equal(ofOne.exitCode, 0);

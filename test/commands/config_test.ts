@@ -1,7 +1,10 @@
 import assert from "node:assert/strict";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { test } from "node:test";
-import { describeConfig, listSettings, readConfig } from "../../lib/config/config.ts";
+import { describeConfig, listServiceLinks, listSettings, readConfig } from "../../lib/config/config.ts";
 import { AppError } from "../../lib/errors.ts";
+import { temporaryFolder } from "../help/app.ts";
 
 /** The problems that these variables have, as they are listed. */
 function problemsOf(env: Record<string, string>): string[] {
@@ -22,6 +25,12 @@ const HOST_RULE = "must be an IP address or a host name, without a port";
 const ORIGINS_RULE = 'must be origins such as https://app.example.com, separated by commas, or "*"';
 const ISSUER_RULE = "must be the issuer's URL as its tokens have it, such as https://clerk.example.com";
 const range = (min: number, max: number) => `must be a whole number from ${min} to ${max}`;
+const sizes = (min: number, max: number) =>
+  `must be a number of bytes, or a size such as 500MB or 10GiB, from ${min} to ${max}`;
+const durations = (min: number, max: number) =>
+  `must be a number of seconds, or a time such as 90s, 15m, 24h or 7d, from ${min} to ${max}`;
+const RATE_RULE = "must be a whole number per minute, or a rate such as 10/s, from 0 to 1000000";
+const SPEED_RULE = `must be a number of bytes, or a size such as 500MB or 10GiB, per 10 seconds, or a rate such as 1KiB/s, from 0 to ${Number.MAX_SAFE_INTEGER}`;
 
 /** For each variable what it may be, and values that it may not have. */
 const BUCKET_RULE =
@@ -50,27 +59,28 @@ const BAD_VALUES: Record<string, [rule: string, values: string[]]> = {
   S3_PUBLIC_ENDPOINT: [URL_RULE, ["files.example.com", "https://key:secret@files.example.com"]],
   S3_BUCKET: [BUCKET_RULE, ["ab", "Stowage", "under_score", "ends-", "a/b", "a..b", "10.0.0.12"]],
   S3_VIRTUAL_HOST: ["must be true or false", ["yes", "1"]],
+  COMPUTE_CHECKSUMS: ["must be true or false", ["TRUE", "sha256"]],
   CLERK_ISSUER: [ISSUER_RULE, ["clerk.example.com", "ftp://x", "https://x?a=b", "https://me@x"]],
   CLERK_JWKS_URL: [URL_RULE, ["clerk.example.com/jwks", "file:///etc/jwks.json"]],
   WORKSPACES_PER_OWNER_MAX: [range(0, 1_000_000), ["-1", "1000001"]],
-  UPLOAD_URL_TTL_SECONDS: [range(1, 604_800), ["0", "604801", "15m"]],
-  DOWNLOAD_URL_TTL_SECONDS: [range(1, 604_800), ["0", "604801"]],
-  MAX_UPLOAD_BYTES: [range(1, 5 * 1024 ** 4), ["0", "1GiB", "5497558138881"]],
-  DEFAULT_QUOTA_BYTES: [range(0, Number.MAX_SAFE_INTEGER), ["-1", "9007199254740992", "99999999999999999999"]],
-  PENDING_TTL_SECONDS: [range(60, 31_536_000), ["59", "31536001"]],
-  UPLOAD_BYTES_PER_10S_MIN: [range(0, Number.MAX_SAFE_INTEGER), ["-1", "1k"]],
+  UPLOAD_URL_TTL_SECONDS: [durations(1, 604_800), ["0", "604801", "8d", "1.5s", "15 minutes", "-15m"]],
+  DOWNLOAD_URL_TTL_SECONDS: [durations(1, 604_800), ["0", "604801"]],
+  MAX_UPLOAD_BYTES: [sizes(1, 5 * 1024 ** 4), ["0", "6TiB", "1G", "0.1KiB", "1e9", "5497558138881"]],
+  DEFAULT_QUOTA_BYTES: [sizes(0, Number.MAX_SAFE_INTEGER), ["-1", "9007199254740992", "99999999999999999999"]],
+  PENDING_TTL_SECONDS: [durations(60, 31_536_000), ["59", "31536001", "366d"]],
+  UPLOAD_BYTES_PER_10S_MIN: [SPEED_RULE, ["-1", "1k", "1KiB/m"]],
   CONNECTIONS_PER_ADDRESS_MAX: [range(1, 8_192), ["0", "8193"]],
   TRUSTED_PROXIES: [
     "must be IP addresses or networks such as 10.0.0.0/8, separated by commas",
     ["proxy", "10.0.0.0/33", "10.0.0/8", "::1/129", "10.0.0.1/8/8", "10.0.0.1/"],
   ],
-  JSON_BYTES_MAX: [range(65_536, 1_048_576), ["65535", "1048577"]],
+  JSON_BYTES_MAX: [sizes(65_536, 1_048_576), ["65535", "1048577"]],
   WORKFLOWS_PER_WORKSPACE_MAX: [range(1, 10_000), ["0", "10001"]],
   IDEMPOTENCY_KEYS_MAX: [range(1, 100_000_000), ["0", "100000001"]],
   PENDING_UPLOADS_MAX: [range(1, 100_000_000), ["0", "100000001"]],
-  STAGED_BYTES_MAX: [range(1, Number.MAX_SAFE_INTEGER), ["0", "-1", "9007199254740992"]],
-  RATE_LIMIT_PER_MIN: [range(0, 1_000_000), ["-1", "1000001", "60/min"]],
-  MIN_FREE_BYTES: [range(0, Number.MAX_SAFE_INTEGER), ["-1", "1 GiB"]],
+  STAGED_BYTES_MAX: [sizes(1, Number.MAX_SAFE_INTEGER), ["0", "-1", "9007199254740992"]],
+  RATE_LIMIT_PER_MIN: [RATE_RULE, ["-1", "1000001", "60/day", "61/h"]],
+  MIN_FREE_BYTES: [sizes(0, Number.MAX_SAFE_INTEGER), ["-1", "1 gig"]],
   CORS_ORIGINS: [
     ORIGINS_RULE,
     [
@@ -116,6 +126,86 @@ test("a variable that is no setting suggests the nearest name", () => {
     "STOWAGE_max_upload_bytes is not a setting; did you mean STOWAGE_MAX_UPLOAD_BYTES?",
   ]);
   assert.deepEqual(problemsOf({ PORT: "x", STOWAG_PORT: "x", STOWAGE_TEST_SEED: "1" }), []);
+});
+
+test("a suggestion is a name that is near, or none", () => {
+  assert.deepEqual(problemsOf({ STOWAGE_TELEMETRY: "off" }), [
+    "STOWAGE_TELEMETRY is not a setting: `stowage config` lists them",
+  ]);
+});
+
+test("sizes, durations and rates take units, and a bare number is what it always was", () => {
+  const config = readConfig({
+    STOWAGE_MAX_UPLOAD_BYTES: "2GiB",
+    STOWAGE_DEFAULT_QUOTA_BYTES: "1.5 TB",
+    STOWAGE_UPLOAD_URL_TTL_SECONDS: "15m",
+    STOWAGE_DOWNLOAD_URL_TTL_SECONDS: "90",
+    STOWAGE_PENDING_TTL_SECONDS: "7d",
+    STOWAGE_RATE_LIMIT_PER_MIN: "10/s",
+    STOWAGE_UPLOAD_BYTES_PER_10S_MIN: "1KiB/s",
+    STOWAGE_MIN_FREE_BYTES: "500mb",
+  });
+  assert.equal(config.maxUploadBytes, 2 * 1024 ** 3);
+  assert.equal(config.defaultQuotaBytes, 1_500_000_000_000);
+  assert.equal(config.uploadUrlTtlMs, 900_000);
+  assert.equal(config.downloadUrlTtlMs, 90_000);
+  assert.equal(config.pendingTtlMs, 7 * 86_400_000);
+  assert.equal(config.rateLimitPerMin, 600);
+  assert.equal(config.uploadBytesPer10sMin, 10_240);
+  assert.equal(config.minFreeBytes, 500_000_000);
+  const shown = describeConfig(config);
+  assert.equal(shown.STOWAGE_MAX_UPLOAD_BYTES, 2 * 1024 ** 3, "what is printed can be set again");
+  assert.equal(shown.STOWAGE_PENDING_TTL_SECONDS, 604_800);
+});
+
+test("what Kubernetes injects for a Service named stowage is ignored, and listed for a warning", () => {
+  const links = {
+    STOWAGE_SERVICE_HOST: "10.43.0.7",
+    STOWAGE_SERVICE_PORT: "8000",
+    STOWAGE_SERVICE_PORT_HTTP: "8000",
+    STOWAGE_PORT: "tcp://10.43.0.7:8000",
+    STOWAGE_PORT_8000_TCP: "tcp://10.43.0.7:8000",
+    STOWAGE_PORT_8000_TCP_PROTO: "tcp",
+    STOWAGE_PORT_8000_TCP_PORT: "8000",
+    STOWAGE_PORT_8000_TCP_ADDR: "10.43.0.7",
+    // A Service named stowage-metrics.
+    STOWAGE_METRICS_PORT: "tcp://10.43.0.8:9000",
+    STOWAGE_METRICS_SERVICE_HOST: "10.43.0.8",
+    STOWAGE_METRICS_PORT_9000_TCP: "tcp://10.43.0.8:9000",
+  };
+  const config = readConfig(links);
+  assert.equal(config.port, 8000);
+  assert.equal(config.metricsPort, null);
+  assert.deepEqual(listServiceLinks({ ...links, OTHER_PORT: "tcp://10.0.0.1:1" }), Object.keys(links));
+  assert.deepEqual(listServiceLinks({ STOWAGE_PORT: "8001", STOWAGE_METRICS_PORT: "9000" }), []);
+  assert.equal(readConfig({ STOWAGE_PORT: "8001", STOWAGE_SERVICE_HOST: "10.43.0.7" }).port, 8001);
+});
+
+test("every secret may come from a file, whose content is never printed", async (t) => {
+  const folder = await temporaryFolder(t);
+  const path = join(folder, "secret");
+  const secrets = listSettings().filter(({ name }) => /_SECRET_KEY$/.test(name));
+  assert.equal(secrets.length, 3);
+  for (const { name } of secrets) {
+    writeFileSync(path, "hush\n");
+    assert.equal(describeConfig(readConfig({ [`${name}_FILE`]: path }))[name], "(set)", name);
+    assert.deepEqual(problemsOf({ [name]: "x", [`${name}_FILE`]: path }), [
+      `${name} and ${name}_FILE must not both be set`,
+    ]);
+    writeFileSync(path, "two\nlines\n");
+    assert.deepEqual(problemsOf({ [`${name}_FILE`]: path }), [
+      `${name}_FILE: "${path}" must have one line, the secret`,
+    ]);
+    writeFileSync(path, "\n");
+    assert.deepEqual(problemsOf({ [`${name}_FILE`]: path }), [`${name}_FILE: "${path}" is empty`]);
+    writeFileSync(path, "x".repeat(4_097));
+    assert.match(problemsOf({ [`${name}_FILE`]: path }).join(), /has 4097 bytes: a secret has at most 4096/);
+    assert.match(problemsOf({ [`${name}_FILE`]: `${path}.gone` }).join(), /_FILE: ENOENT/);
+    assert.match(problemsOf({ [`${name}_FILE`]: folder }).join(), /_FILE: /);
+  }
+  writeFileSync(path, "hush");
+  assert.equal(readConfig({ STOWAGE_S3_SECRET_KEY_FILE: path }).s3SecretKey, "hush");
+  assert.deepEqual(problemsOf({ STOWAGE_PORT_FILE: path }).length, 1, "what is no secret is not read from a file");
 });
 
 test("the S3 store needs an endpoint and a key, and a key of its own for URLs needs its secret", () => {

@@ -86,4 +86,15 @@ test("./scripts/start in a clean clone installs, prints a key once, and serves; 
   await once(second.child, "close");
   const third = await start(t, folder);
   assert.ok(!third.stderr.includes("Installing"));
+
+  // A relative data directory starts where the user stands, with the script as with npm; the default is the checkout's own.
+  const elsewhere = await temporaryFolder(t);
+  const env = { PATH: process.env.PATH, HOME: process.env.HOME, STOWAGE_DATA_DIR: "mine" };
+  execFileSync(join(folder, "scripts/stowage"), ["init"], { cwd: elsewhere, env, stdio: "pipe" });
+  assert.ok(existsSync(join(elsewhere, "mine/stowage.db")));
+  const npm = ["run", "-s", "stowage", "--", "keys", "list", "--json"];
+  const inDocs = execFileSync("npm", npm, { cwd: join(folder, "docs"), env: { ...env, STOWAGE_DATA_DIR: "../data" } });
+  const ofDefault = execFileSync("npm", npm, { cwd: folder, env: { PATH: env.PATH, HOME: env.HOME } });
+  assert.equal(inDocs.toString(), ofDefault.toString());
+  assert.equal(JSON.parse(inDocs.toString()).length, 1);
 });

@@ -63,9 +63,12 @@ async function traceLife(t: TestContext, bytes: number): Promise<Trace | null> {
   const { upload, upload_url } = created.json.data;
   const path = `/api/v1/uploads/${upload.id}`;
   assert.equal((await call("PUT", upload_url, { body: Buffer.alloc(bytes, 1) })).status, 200);
+  const sql = new Database(join(dataDir, "stowage.db"), { readonly: true });
+  const notedBytes = sql.prepare("SELECT staged_size_bytes FROM uploads").pluck();
+  // Written in the middle of the confirm, it would be taken for one of the confirm's own commits.
+  await until(() => notedBytes.get() === bytes, "the size of the staged object is noted");
   const context = { context_type: "workspace", context_id: made.workspace_id };
   assert.equal((await call("POST", path, { key, body: context })).status, 200);
-  const sql = new Database(join(dataDir, "stowage.db"), { readonly: true });
   const dueAtOnce = sql.prepare("SELECT count(*) FROM object_removals WHERE due_at_ms = 0").pluck();
   // Booked beside the next removal, it would be a write that no removal waits for.
   await until(() => dueAtOnce.get() === 0, "the removal of the staged object is booked");

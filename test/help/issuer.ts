@@ -110,7 +110,8 @@ export function handMade(header: unknown, payload: unknown, signature: Uint8Arra
 export function signed(header: unknown, payload: unknown, { privateJwk }: TestKey): string {
   const key = createPrivateKey({ key: privateJwk, format: "jwk" });
   const bytes = Buffer.from(`${encoded(header)}.${encoded(payload)}`);
-  return handMade(header, payload, sign("sha256", bytes, { key, dsaEncoding: "ieee-p1363" }));
+  const digest = key.asymmetricKeyType === "ed25519" ? null : "sha256";
+  return handMade(header, payload, sign(digest, bytes, { key, dsaEncoding: "ieee-p1363" }));
 }
 
 function encoded(value: unknown): string {

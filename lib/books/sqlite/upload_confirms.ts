@@ -76,7 +76,7 @@ export function createUploadConfirms(
     { write, claim }: { write: Db["write"]; claim: (upload: Upload) => string },
   ): Promise<Upload> {
     const { uploadId, contextType, contextId, repeatable } = request;
-    const { sizeBytes, etag, counts } = object;
+    const { sizeBytes, etag, checksumSha256, counts } = object;
     let chargedId: string | null = null;
     try {
       const { upload, uncount } = await write(() => {
@@ -85,7 +85,7 @@ export function createUploadConfirms(
         chargedId = workspaceId;
         const finalKey = claim(pending);
         const uncount = unconfirmed.removeById(uploadId);
-        const charged = { finalKey, sizeBytes, etag, counts };
+        const charged = { finalKey, sizeBytes, etag, checksumSha256, counts };
         const upload = rows.confirm({ ...charged, uploadId, workspaceId, contextType, contextId, nowMs: now() });
         if (upload === undefined) throw noUpload();
         if (repeatable !== null) memory.remember(repeatable, uploadId);

@@ -9,6 +9,8 @@ export interface BodyLimits {
   maxBytes: number;
   /** The SHA-256 of the bytes, in hex, as it was stated or announced; null if it was neither. */
   checksumSha256?: string | null;
+  /** Computes the SHA-256 even if none was stated or announced. */
+  computesSha256?: boolean;
   /** The other checksums that the sender announced; null if there are none. */
   checksums?: ChecksumCheck | null;
   /** The length that the sender announced, or null. */
@@ -19,15 +21,18 @@ export interface BodyLimits {
 export interface BodyCheck {
   /** To be called with each chunk before it is kept. Throws `payload_too_large`. */
   accept: (chunk: Buffer) => void;
-  /** To be called at the end. Throws `bad_request` if the length or a checksum is not the one that it should be. */
-  finish: () => void;
+  /**
+   * To be called at the end. Returns the SHA-256 of the bytes in hex, or null if there was no need to compute it. Throws
+   * `bad_request` if the length or a checksum is not the one that it should be.
+   */
+  finish: () => string | null;
 }
 
 /** Throws `bad_request` or `payload_too_large` if the announced length can be none that is allowed. */
 export function createBodyCheck(limits: BodyLimits): BodyCheck {
-  const { maxBytes, checksumSha256 = null, checksums = null, contentLength } = limits;
+  const { maxBytes, checksumSha256 = null, computesSha256 = false, checksums = null, contentLength } = limits;
   if (contentLength !== null) checkLength(contentLength, limits, "announces");
-  const hash = checksumSha256 === null ? null : createHash("sha256");
+  const hash = checksumSha256 === null && !computesSha256 ? null : createHash("sha256");
   let cameBytes = 0;
   return {
     accept(chunk) {
@@ -39,9 +44,10 @@ export function createBodyCheck(limits: BodyLimits): BodyCheck {
     finish() {
       checkLength(cameBytes, limits, "has");
       if (contentLength !== null && cameBytes !== contentLength) throw brokeOff();
-      const foundSha256 = hash?.digest("hex");
-      if (foundSha256 !== undefined && foundSha256 !== checksumSha256) throw otherBytes(foundSha256, checksumSha256);
+      const foundSha256 = hash?.digest("hex") ?? null;
+      if (checksumSha256 !== null && foundSha256 !== checksumSha256) throw otherBytes(foundSha256, checksumSha256);
       checksums?.finish();
+      return foundSha256;
     },
   };
 }
@@ -65,7 +71,7 @@ function tooLarge({ sizeBytes, maxBytes }: BodyLimits): AppError {
   );
 }
 
-function otherBytes(foundSha256: string, checksumSha256: string | null): AppError {
+function otherBytes(foundSha256: string | null, checksumSha256: string): AppError {
   return new AppError(
     "bad_request",
     `Cannot store the upload: the SHA-256 of its bytes is ${foundSha256} and not ${checksumSha256}, as was stated, and nothing of it was kept. Send the file that was meant, or create a new upload`,

@@ -58,6 +58,8 @@ export interface IntakeOptions {
   removeFiles: (objectKeys: readonly string[]) => Promise<Map<string, string>>;
   admit: Admission;
   staging: Pick<Staging, "findOwner" | "whilePending">;
+  /** Whether the SHA-256 of every upload is computed, even if nobody stated it. */
+  computesSha256: boolean;
   now: () => number;
   log: Log;
 }
@@ -79,7 +81,7 @@ interface AdmittedPut extends Pick<Admitted, "check"> {
  * for a moment, or after a crash: then the row is what counts.
  */
 export function createIntake(parts: IntakeOptions): Receive {
-  const { smallBytesMax, paths, folders, small, removeFiles, admit, staging, now, log } = parts;
+  const { smallBytesMax, paths, folders, small, removeFiles, admit, staging, computesSha256, now, log } = parts;
   const writers = createFairGate(WRITERS_MAX);
   const nextStampUs = createStamps(now);
   const inTurn = createKeyTurns();
@@ -89,7 +91,7 @@ export function createIntake(parts: IntakeOptions): Receive {
     const path = paths.pathOf(objectKey);
     if (path === null) throw noPendingUpload();
     const ownerId = await staging.findOwner(objectKey);
-    const check = createBodyCheck(options);
+    const check = createBodyCheck({ ...options, computesSha256 });
     const lengthBytes = options.contentLength ?? options.sizeBytes;
     // Outside of what discards a file: a flood of refused uploads must cost no call of the file system.
     const admitted = await admitOrRefuse(objectKey, ownerId, lengthBytes);
@@ -121,8 +123,8 @@ export function createIntake(parts: IntakeOptions): Receive {
       }
       options.onAccept?.();
       const bytes = await readSmallBody(chunks, lengthBytes);
-      check.finish();
-      return await storeRow(put, bytes);
+      const checksumSha256 = check.finish();
+      return { ...(await storeRow(put, bytes)), checksumSha256 };
     }
   };
 
@@ -183,10 +185,10 @@ export function createIntake(parts: IntakeOptions): Receive {
     try {
       body.onAccept?.();
       for await (const chunk of body.chunks) await file.add(chunk);
-      body.finish();
+      const checksumSha256 = body.finish();
       // The modification time is part of the ETag, so it is ours and not the kernel's, whose clock may stand still between
       // two writes.
-      return await file.finish(nextStampUs());
+      return { ...(await file.finish(nextStampUs())), checksumSha256 };
     } finally {
       file.close();
     }
@@ -218,8 +220,8 @@ export function createIntake(parts: IntakeOptions): Receive {
 /** What is written to a file. */
 interface FileBody {
   chunks: AsyncIterable<Buffer>;
-  /** To be called when all has come. Throws if it is not what it should be. */
-  finish: () => void;
+  /** To be called when all has come. Returns its SHA-256 if that was computed. Throws if it is not what it should be. */
+  finish: () => string | null;
   /** Called once there is a file to write to. */
   onAccept?: (() => void) | undefined;
 }

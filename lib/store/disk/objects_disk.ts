@@ -19,6 +19,7 @@ import { checkFileSystem, probeFolder, sweepFolder } from "./setup.ts";
 import { createSignedUrls, type SignedUrls } from "./signed_urls.ts";
 import { createSmallObjects, SMALL_BYTES_MAX } from "./small_objects.ts";
 import { createDiskSpace } from "./space.ts";
+import { createStagedChecksums } from "./staged_checksums.ts";
 
 /** A promote is a link and an fsync, or a row; a disk that needs longer for them is not going to answer. */
 const PROMOTE_MS_MAX = 30_000;
@@ -44,6 +45,8 @@ export interface DiskStoreOptions {
   onFull?: (() => void) | undefined;
   /** Larger objects are files of their own. */
   smallBytesMax?: number;
+  /** Whether the SHA-256 of every upload is computed, even if nobody stated it. */
+  computesSha256?: boolean;
   now: () => number;
   log: Log;
 }
@@ -80,8 +83,10 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
   const admit = createAdmission({ space, beginPut: staging.beginPut });
   const files = createObjectFiles({ paths, folders, installationId });
   const small = createSmallObjects({ objectsDir, serves: options.sweep, onFull: options.onFull, staging, log });
-  const receive = createIntake({
+  const checksums = createStagedChecksums();
+  const takeIn = createIntake({
     smallBytesMax: options.smallBytesMax ?? SMALL_BYTES_MAX,
+    computesSha256: options.computesSha256 ?? false,
     ...{ paths, folders, small, removeFiles: files.remove, admit, staging, now: options.now, log },
   });
 
@@ -111,8 +116,15 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
     }
   }
 
+  async function receive(...args: Parameters<Receive>): Promise<ObjectStat> {
+    const stored = await takeIn(...args);
+    checksums.note(args[0], stored);
+    return stored;
+  }
+
   async function statObject(objectKey: string): Promise<ObjectStat | null> {
-    return small.stat(objectKey) ?? (await files.stat(objectKey));
+    const stat = small.stat(objectKey) ?? (await files.stat(objectKey));
+    return stat === null ? null : { ...stat, checksumSha256: checksums.find(objectKey, stat) };
   }
 
   async function promote(stagingKey: string, finalKey: string, { source }: PromoteOptions): Promise<ObjectStat> {

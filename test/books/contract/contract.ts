@@ -168,7 +168,7 @@ export function toWorkspace(
 }
 
 export function objectOf(finalKey: string, sizeBytes: number) {
-  return { finalKey, sizeBytes, etag: '"e"', counts: null };
+  return { finalKey, sizeBytes, etag: '"e"', checksumSha256: null, counts: null };
 }
 
 /** A request with an Idempotency-Key; `words` are what it asks for. */

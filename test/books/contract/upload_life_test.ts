@@ -32,11 +32,12 @@ promise("a confirm charges the object that was copied and gives the staging key 
   assert.equal(await its.usedBytes(workspaceId), 0, "a reservation charges nothing");
 
   const counts = { charCount: 4, lineCount: 1 };
-  const copy = { ...objectOf(finalKey, 5), counts };
+  const copy = { ...objectOf(finalKey, 5), checksumSha256: "0".repeat(64), counts };
   const upload = await its.books.uploads.settleConfirm(key, request, copy);
   assert.equal(upload.status, "uploaded");
   assert.deepEqual([upload.sizeBytes, upload.etag, upload.objectKey], [5, copy.etag, finalKey]);
   assert.deepEqual([upload.charCount, upload.lineCount], [4, 1]);
+  assert.equal(upload.checksumSha256, copy.checksumSha256);
   assert.deepEqual([upload.contextType, upload.contextId], ["workspace", workspaceId]);
   assert.equal(await its.usedBytes(workspaceId), 5);
   assert.equal(await its.books.audit.isEntered(finalKey), false, "the lease was taken back");
