@@ -156,7 +156,7 @@ function createCopies(parts: ConfirmParts, scripts: ScriptCounts) {
       const counts = isCounted(upload)
         ? await scripts.count(finalKey, object, upload.workspaceId ?? upload.userId)
         : null;
-      // Of the staged object: what was promoted is that one and no other.
+      // The staged object's checksum: the promoted object is exactly that one.
       const { checksumSha256 = null } = source;
       return await uploads.settleConfirm(principal, request, { ...object, finalKey, checksumSha256, counts });
     } catch (error) {
