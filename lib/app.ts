@@ -189,7 +189,7 @@ export async function openApp(options: AppOptions): Promise<App> {
       bodyBytesPer10sMin: config.uploadBytesPer10sMin,
       connectionsPerAddressMax: config.connectionsPerAddressMax,
       isTrustedAddress: trustedAddresses(config.trustedProxies),
-      onAnswered: metrics.onAnswered,
+      onFinished: metrics.onFinished,
       log,
       now,
     };

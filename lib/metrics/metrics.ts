@@ -42,7 +42,7 @@ export type Metrics = ReturnType<typeof createMetrics>;
 export function createMetrics({ store, now }: { store: string; now: () => number }) {
   const registry = new Registry();
   const registers = [registry];
-  const { onAnswered } = createRequestMetrics(registry);
+  const { onFinished } = createRequestMetrics(registry);
 
   const buildInfo = new Gauge({
     name: "stowage_build_info",
@@ -229,5 +229,5 @@ export function createMetrics({ store, now }: { store: string; now: () => number
     clearInterval(lagTimer);
   }
 
-  return { onAnswered, onGroup, onStoreCall, onRemovals, render, contentType: registry.contentType, close };
+  return { onFinished, onGroup, onStoreCall, onRemovals, render, contentType: registry.contentType, close };
 }

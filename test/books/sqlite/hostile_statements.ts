@@ -464,7 +464,10 @@ export function hostileStatements(installation: string): HostileStatement[] {
     ),
     refused(INSTALLATION, `UPDATE installation SET id = '${"0".repeat(16)}'`),
     refused(INSTALLATION, `UPDATE OR IGNORE installation SET rowid = 2`),
-    refused(INSTALLATION, `UPDATE OR REPLACE installation SET staging_scanned_at_ms = 1, clock_trusted_at_ms = 1, id = 'mine'`),
+    refused(
+      INSTALLATION,
+      `UPDATE OR REPLACE installation SET staging_scanned_at_ms = 1, clock_trusted_at_ms = 1, id = 'mine'`,
+    ),
     refused(INSTALLATION, `DELETE FROM installation`),
     refused(INSTALLATION, `REPLACE INTO installation (only_row, id, created_at_ms) VALUES (1, 'mine', 1)`),
     refused(

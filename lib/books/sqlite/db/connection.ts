@@ -84,6 +84,9 @@ function checkWritable(sqlite: Database.Database): void {
   } catch (error) {
     // The file is writable: somebody holds the write lock at this moment.
     if (!isSqliteError(error, "SQLITE_BUSY")) throw error;
+  } finally {
+    // The mark of the first log, which is written next, has to wait for that lock.
+    sqlite.pragma(`busy_timeout = ${OPEN_TIMEOUT_MS}`);
   }
 }
 
