@@ -13,6 +13,9 @@
 -- Times are integer milliseconds UTC (_at_ms), sizes integer bytes. The schema needs nothing newer than SQLite 3.37 and no
 -- functions of our own, so any sqlite3 shell can be used on the file.
 --
+-- A refusal that the program recognises begins with a code and a colon (see refusals.ts): SQLite has only one result code
+-- for all triggers. The rest of a text is for people.
+--
 -- The triggers do not rely on CHECKs (PRAGMA ignore_check_constraints disables those), nor on UPDATE OF for a column that
 -- has a second name (rowid), nor on OLD if a foreign TEMP trigger may have changed the row meanwhile. No schema can withstand
 -- a custom trigger that says RAISE(IGNORE) or RAISE(FAIL) after a change, or that changes a table from inside one of our
@@ -26,11 +29,11 @@ CREATE TABLE installation (
   -- Written by the readiness probe: the only reliable way to know that the file can be written.
   probed_at_ms    INTEGER NOT NULL DEFAULT 0,
   -- When the last complete scan of the store's staging objects ended.
-  looked_at_ms    INTEGER,
+  staging_scanned_at_ms INTEGER,
   -- When the clock was last trusted, and when it was first in doubt after that: see clock_watch.ts.
   clock_trusted_at_ms INTEGER,
   clock_doubted_at_ms INTEGER,
-  -- The store that holds the objects, as JSON: see store_record.ts. NULL until the first object could have been PUT there.
+  -- The store that holds the objects, as JSON: see stores.ts. NULL until the first object could have been PUT there.
   store_json      TEXT,
   -- When the ledger marker was first written to that store; NULL: never. After that, a store without one is not that store.
   marker_written_at_ms INTEGER,
@@ -302,7 +305,7 @@ BEGIN SELECT RAISE(ABORT, 'an upload starts as pending, once, with a staging key
 -- Otherwise a request that began just before the workspace was deleted could leave a row behind the cleaner.
 CREATE TRIGGER uploads_start_in_no_deleted_workspace BEFORE INSERT ON uploads
  WHEN (SELECT deleted_at_ms FROM workspaces WHERE id = NEW.workspace_id) IS NOT NULL
-BEGIN SELECT RAISE(ABORT, 'a deleted workspace takes no uploads'); END;
+BEGIN SELECT RAISE(ABORT, 'workspace_deleted: a deleted workspace takes no uploads'); END;
 
 -- Only the step from pending to uploaded may change key, size, ETag, workspace and status.
 CREATE TRIGGER uploads_change_at_confirm_only BEFORE UPDATE OF id, status, size_bytes, etag, workspace_id, object_key ON uploads
@@ -329,7 +332,7 @@ CREATE TRIGGER uploads_gate BEFORE UPDATE OF status ON uploads
  WHEN OLD.status = 'pending' AND NEW.status = 'uploaded'
   AND coalesce((SELECT storage_bytes_used + NEW.size_bytes > storage_bytes_quota OR deleted_at_ms IS NOT NULL
                   FROM workspaces WHERE id = NEW.workspace_id), 1)
-BEGIN SELECT RAISE(ABORT, 'storage_limit_exceeded'); END;
+BEGIN SELECT RAISE(ABORT, 'over_quota: the workspace has no room for these bytes, or it is deleted'); END;
 
 CREATE TRIGGER uploads_charge AFTER UPDATE OF status ON uploads
  WHEN OLD.status = 'pending' AND NEW.status = 'uploaded'

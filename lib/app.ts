@@ -36,7 +36,7 @@ export interface AppOptions {
   log: Log;
   now?: () => number;
   monotonicNow?: () => number;
-  /** Called where the process must end because the database's state is unknown. */
+  /** Called if the process must end because the database's state is unknown. */
   onFatal: (error: unknown) => void;
   /** False: the cleaner runs only when it is told to, pass by pass. */
   cleansInBackground?: boolean;
@@ -51,9 +51,9 @@ export interface AppOptions {
 }
 
 export interface App {
-  /** What clients see. */
+  /** The URL that clients use. */
   url: string;
-  /** Where Prometheus finds its page. */
+  /** The URL of the page for Prometheus. */
   metricsUrl: string;
   books: Books;
   keyUses: KeyUses;
@@ -65,8 +65,8 @@ export interface App {
 }
 
 /**
- * Opens everything in order and serves; closes in reverse. The one place where the parts meet. Throws an `AppError` where
- * the data directory is missing, served by another process, or newer than the program.
+ * Opens everything in order and serves; closes in reverse. The one place where the parts meet. Throws an `AppError` if the data
+ * directory is missing, served by another process, or newer than the program.
  */
 export async function openApp(options: AppOptions): Promise<App> {
   const {
@@ -77,7 +77,7 @@ export async function openApp(options: AppOptions): Promise<App> {
     monotonicNow = () => performance.now(),
     wrapStore = (objects) => objects,
   } = options;
-  /** What closes the parts that are open, the newest last. */
+  /** Functions that close the parts that are open, the newest last. */
   const closers: (() => Promise<void> | void)[] = [];
   async function closeAll(): Promise<void> {
     for (const close of closers.splice(0).reverse()) await close();
@@ -107,7 +107,7 @@ export async function openApp(options: AppOptions): Promise<App> {
     closers.push(() => books.staging.flush().catch((error) => log.warn("staged_sizes_not_written", { error })));
     const { installationId, uploads, removals, idempotency, keys, users, members } = books;
 
-    // Known only once the port is, where it was left to the system.
+    // If the system chooses the port, the URL is known only once the server listens.
     let url = config.publicUrl ?? "";
     const store = await openStore({
       config,
@@ -129,8 +129,8 @@ export async function openApp(options: AppOptions): Promise<App> {
       ...{ objects, ledger: books.ledger, stores: books.stores, installationId, place: placeOf(config) },
       ...{ directory: directoryIdOf(config.dataDir), log, now, monotonicNow },
     });
-    // Before anyone can create an upload: from then on a store without a record is another.
-    await guard.recordIntended().catch((error) => log.warn("store_not_noted", { error }));
+    // Before anyone can create an upload: after that, a store without a record counts as another store.
+    await guard.recordIntended().catch((error) => log.warn("store_not_recorded", { error }));
     if (config.store === "disk") await takeFolder({ config, guard, log });
 
     const cleaner = createCleaner({
@@ -189,7 +189,7 @@ export async function openApp(options: AppOptions): Promise<App> {
       bodyBytesPer10sMin: config.uploadBytesPer10sMin,
       connectionsPerAddressMax: config.connectionsPerAddressMax,
       isTrustedAddress: trustedAddresses(config.trustedProxies),
-      onAnswered: metrics.onAnswered,
+      onFinished: metrics.onFinished,
       log,
       now,
     };
@@ -205,7 +205,7 @@ export async function openApp(options: AppOptions): Promise<App> {
       const at = { host: config.host, port: config.metricsPort, setting: "STOWAGE_METRICS_PORT" };
       metricsUrl = (await listenOn(metricsHttp, at)) + METRICS_PATH;
     }
-    // Not before: a copy of the data directory that cannot even listen must take no bucket from its original.
+    // Not earlier: a copy of the data directory that cannot even listen must not take the bucket from its original.
     if (config.store === "s3") closers.push((await watchBucket({ objects, guard, log })).close);
     lock.announce(url);
     if (options.cleansInBackground !== false) {
@@ -216,7 +216,7 @@ export async function openApp(options: AppOptions): Promise<App> {
       log.warn("no_workspace", { hint: "run `stowage init`: it creates one, with an API key" });
     }
     if (config.store === "s3") {
-      // Nobody waits for it: it asks the store.
+      // Not awaited, because it calls the store.
       const { warnOfMainKey } = await import("./doctor/main_key.ts");
       void warnOfMainKey(config, log);
     }
@@ -228,11 +228,11 @@ export async function openApp(options: AppOptions): Promise<App> {
   }
 }
 
-/** Asks the embedded store. Throws an `AppError` where its folder may not, or can never, be used. */
+/** Takes the embedded store. Throws an `AppError` if this user may not use its folder, or if it can never be used. */
 async function takeFolder({ config, guard, log }: { config: Config; guard: StoreGuard; log: Log }): Promise<void> {
   await guard.isCurrent().catch((error) => {
     if (!(error instanceof StoreError)) throw error;
-    // A disk that is full or fails may mend itself: the cleaner asks again.
+    // A full or failing disk may recover: the cleaner retries.
     const { failure, hint } = error;
     if (failure !== "denied")
       return log.warn("store_unavailable", { failure, ...(hint === null ? {} : { hint }), error });
@@ -241,12 +241,12 @@ async function takeFolder({ config, guard, log }: { config: Config; guard: Store
   });
 }
 
-/** Asks the S3 store, until it can be used. */
+/** Tries the S3 store until it can be used. */
 function watchBucket({ objects, guard, log }: { objects: ObjectStore; guard: StoreGuard; log: Log }) {
   return watchStore({
     log,
     async check() {
-      // A listing, because its response has a reason where it fails. A bucket that is missing is the guard's concern.
+      // A listing, because it gives a reason if it fails. A missing bucket is left to the guard.
       await objects.probe().catch((error) => {
         if (!(error instanceof StoreError && error.failure === "bucket_missing")) throw error;
       });
@@ -255,7 +255,7 @@ function watchBucket({ objects, guard, log }: { objects: ObjectStore; guard: Sto
   });
 }
 
-/** Null where no issuer is configured: then only API keys are accepted. */
+/** Null if no issuer is configured: then only API keys are accepted. */
 function openSessions({ config, log, now }: { config: Config; log: Log; now: () => number }): Sessions | null {
   const { clerkIssuer: issuer, clerkJwksUrl, clerkAuthorizedParties: authorizedParties } = config;
   if (issuer === null) return null;
@@ -263,7 +263,7 @@ function openSessions({ config, log, now }: { config: Config; log: Log; now: () 
   return createSessions({ issuer, jwksUrl, authorizedParties, now, log });
 }
 
-/** Starts to listen and resolves with the URL of the address; says which setting to change where it cannot be used. */
+/** Starts to listen and resolves with the URL. If the address cannot be used, the error names the setting to change. */
 async function listenOn(http: HttpServer, at: { host: string; port: number; setting: string }): Promise<string> {
   const port = await http.listen(at.host, at.port).catch((error: unknown) => {
     throw listenProblem(error, at);

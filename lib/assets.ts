@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 
-/** The files that the program carries with it. The one place that knows where they lie. */
+/** The files that the program carries with it. The one place that knows their paths. */
 export type AssetName =
   | "schema.sql"
   | "lib/books/sqlite/db/upgrade_2.sql"

@@ -1,6 +1,6 @@
 /**
- * What `work` resolves with, or what `late` returns if that takes longer than `ms` milliseconds. What `late` throws rejects.
- * The work itself goes on; what becomes of it later is nobody's concern.
+ * Resolves as `work` does, or with the result of `late` if that takes longer than `ms` milliseconds. If `late` throws, rejects
+ * with that error. The work itself goes on, and its later outcome is ignored.
  */
 export async function orAfter<T>(ms: number, work: Promise<T>, late: () => T): Promise<T> {
   let timer: NodeJS.Timeout | undefined;

@@ -37,7 +37,7 @@ export interface ErrorDetail {
 
 interface AppErrorOptions {
   details?: ErrorDetail[];
-  /** What to do about it. The command line prints it on a line of its own; HTTP appends it to the message. */
+  /** Advice on the problem. The command line prints it on a line of its own; HTTP appends it to the message. */
   hint?: string;
   /** When the same request may succeed; becomes `Retry-After`. */
   retryAfterSeconds?: number;
@@ -75,7 +75,7 @@ export function invalidField(field: string, message: string): AppError {
 
 /** The outcome of a write is unknown: a retry shows it. */
 export function outcomeUnknown(cause: unknown): AppError {
-  return new AppError("storage_unavailable", "Cannot tell whether the change was made: ask again", {
+  return new AppError("storage_unavailable", "Cannot tell whether the change was made: retry", {
     retryAfterSeconds: 1,
     cause,
   });
@@ -85,7 +85,7 @@ export function outcomeUnknown(cause: unknown): AppError {
 export function clientGone(cause?: unknown): AppError {
   return new AppError(
     "client_closed_request",
-    "The client closed the connection before it was answered",
+    "The client closed the connection before it got a response",
     cause === undefined ? {} : { cause },
   );
 }

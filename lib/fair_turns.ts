@@ -2,7 +2,7 @@
 interface Owner {
   /** The time that their work has taken, on a clock that starts at that of whoever was served when they came. */
   virtualMs: number;
-  /** What waits, the first to be next; what was taken from it lies before `first`. */
+  /** The waiting bits of work, the next one first. Those before `first` have been taken. */
   waiting: (() => void)[];
   first: number;
   /** Whether they are in the heap, or their work is being done. */
@@ -11,7 +11,7 @@ interface Owner {
 
 /** Work that takes turns at the event loop, bit by bit. */
 export interface FairTurns {
-  /** Resolves when the next bit of the owner's work may be done. What it takes until it waits again is counted. */
+  /** Resolves when the next bit of the owner's work may be done. The time until it waits again is counted. */
   wait: (ownerId: string) => Promise<void>;
   /** Whether anything waits. */
   isWaited: () => boolean;
@@ -63,7 +63,7 @@ export function createFairTurns(creditAfter: (turnMs: number, leftMs: number) =>
   function enqueue(owner: Owner): void {
     if (owner.isQueued) return;
     owner.isQueued = true;
-    // Whoever was away has saved nothing up.
+    // An owner who was away has saved nothing up.
     owner.virtualMs = Math.max(owner.virtualMs, virtualNowMs);
     heap.push(owner);
   }
@@ -80,7 +80,7 @@ export function createFairTurns(creditAfter: (turnMs: number, leftMs: number) =>
     virtualNowMs = owner.virtualMs;
     waitingCount--;
     takeFirst(owner)?.();
-    // A tick that is asked for by a microtask comes after all microtasks: by then what was woken has done its bit and waits
+    // A tick requested by a microtask comes after all microtasks. By then the work that was woken has done its bit and waits
     // again, or its response is made.
     queueMicrotask(() => process.nextTick(charge, owner, startedMs));
   }

@@ -27,7 +27,7 @@ export async function fsyncPath(path: string): Promise<void> {
  * either the old file or the new one, whole. Only for one writer at a time.
  */
 export async function replaceFile(path: string, content: string | Buffer): Promise<void> {
-  // Always the same name, and opened with "w": the next writer overwrites what a killed one has left.
+  // Always the same name, and opened with "w": the next writer overwrites a file that a killed one left behind.
   const draft = `${path}.new`;
   const file = await open(draft, "w", 0o600);
   try {
@@ -44,8 +44,8 @@ export async function replaceFile(path: string, content: string | Buffer): Promi
  * Makes a folder and those above it that are missing, private to this user. The folders that are new are durable before
  * it returns: an fsync of a file inside a folder does not make the folder's own name survive.
  *
- * Step by step: Node's recursive `mkdir` never ends where a file system says of each try that something is missing, as
- * `/proc` does.
+ * Step by step: Node's recursive `mkdir` never ends if a file system reports on each try that something is missing, as `/proc`
+ * does.
  */
 export async function makeFolder(path: string): Promise<void> {
   if (await isFolder(path)) return;

@@ -5,7 +5,7 @@ export interface GateOptions {
   places: number;
   /** How long one waits for a place. */
   waitMsMax: number;
-  /** What is told to whoever got no place in time. */
+  /** The message for callers that got no place in time. */
   refusal: string;
 }
 
@@ -36,7 +36,7 @@ export function createGate({ places, waitMsMax, refusal }: GateOptions): Gate {
     const held = heldBy(owner) - 1;
     if (held === 0) heldByOwner.delete(owner);
     else heldByOwner.set(owner, held);
-    // Only a place that becomes free can let anyone in, so whoever still waits after this may not enter yet.
+    // Only a place that becomes free can let anyone in, so those who still wait after this may not enter yet.
     for (let next = nextOwner(); next !== null; next = nextOwner()) {
       const [first] = waitingByOwner.get(next) ?? [];
       if (first === undefined) return;

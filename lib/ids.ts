@@ -62,7 +62,7 @@ function drawRandom(count: number): Buffer {
 let ulidTimeMs = -1;
 let ulidTimeText = "";
 
-/** A ULID (26 characters): 48 bits of milliseconds, 80 random bits. Names a request in answers and in the log. */
+/** A ULID (26 characters): 48 bits of milliseconds, 80 random bits. Names a request in responses and in the log. */
 export function newRequestId(nowMs: number): string {
   if (nowMs !== ulidTimeMs) {
     ulidTimeMs = nowMs;

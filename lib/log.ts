@@ -1,10 +1,10 @@
 import type { Writable } from "node:stream";
 import { timestamp } from "./timestamp.ts";
 
-/** Writes what happened to stderr: one JSON line an event, or a short readable line where a person watches a terminal. */
+/** Events go to stderr: one JSON line each, or a short readable line if a person watches a terminal. */
 export type LogLevel = "debug" | "info" | "warn" | "error" | "silent";
 
-/** What an event carries. Secrets, tokens, signatures of URLs and contents of files are never put in here. */
+/** The fields of an event. They never contain secrets, tokens, signatures of URLs or contents of files. */
 export type LogFields = Record<string, unknown>;
 
 export interface Log {
@@ -12,14 +12,14 @@ export interface Log {
   info(msg: string, fields?: LogFields): void;
   warn(msg: string, fields?: LogFields): void;
   error(msg: string, fields?: LogFields): void;
-  /** Writes what is still held back; to be called before the process ends. */
+  /** Writes lines that are still held back; to be called before the process ends. */
   flush(): void;
 }
 
-/** Where lines go. */
+/** The destination of lines. */
 export interface LogSink {
   write: (text: string) => void;
-  /** Bytes that were written and that the reader has not taken. Left out: it always takes them at once. */
+  /** Bytes that were written and not yet read. Left out if the reader always takes them at once. */
   untakenBytes?: () => number;
   /** Calls back, once, when the reader has taken everything. */
   onceTaken?: (callback: () => void) => void;
@@ -32,21 +32,21 @@ export interface LogOptions extends LogSink {
   now?: () => number;
 }
 
-/** What needs no quotes in a readable line. */
+/** Text that needs no quotes in a readable line. */
 const PLAIN_TEXT = /^[\x21-\x7e]+$/;
 /**
- * What a reader may leave untaken. Beyond it lines are dropped: they lie in memory, and a reader that stands still must not
- * take the service with it. 4 MiB are some 15,000 requests.
+ * The most bytes that a reader may leave unread. Beyond it lines are dropped: they use memory, and a reader that stands still
+ * must not bring the service down. 4 MiB are some 15,000 requests.
  */
 const UNTAKEN_BYTES_MAX = 4 * 1024 * 1024;
-/** Errors in a chain of causes that are told; a chain may be a ring. */
+/** Causes of an error that are logged: a chain of causes may be a ring. */
 const CAUSES_MAX = 5;
 
 const RANK: Record<LogLevel, number> = { debug: 0, info: 1, warn: 2, error: 3, silent: 4 };
 
 /**
- * A failure that the service survives is told in one line, and with its stack at the level `debug`; an error always has its
- * stack, because it is a defect or the end.
+ * A failure that the service survives is logged in one line, with its stack only at the level `debug`. An error always has its
+ * stack, because it is a defect or ends the process.
  *
  * Lines are written together at the end of an event loop's turn: under load one system call serves many requests. While
  * the reader is far behind lines are dropped, and once it has taken the rest a line says how many.
@@ -96,7 +96,7 @@ export function createLog(options: LogOptions): Log {
   return { debug: logger("debug"), info: logger("info"), warn: logger("warn"), error: logger("error"), flush };
 }
 
-/** A stream as the place where lines go. */
+/** A stream as the destination of lines. */
 export function logTo(stream: Writable): LogSink {
   return {
     write: (text) => void stream.write(text),
@@ -123,14 +123,14 @@ function prettyLine(nowMs: number, level: string, msg: string, fields: LogFields
 
 function prettyValue(value: unknown, withStacks: boolean): string {
   if (value instanceof Error) {
-    // A stack stays readable. Its message may quote what a stranger sent: nothing in it may move the cursor.
+    // A stack stays readable. Its message may quote a stranger's bytes, which must not move the cursor.
     if (withStacks) return describeError(value, true).replaceAll(/[^\P{Cc}\n]|\p{Bidi_Control}/gu, "?");
     return describeError(value, false).replaceAll(/\p{Cc}|\p{Bidi_Control}/gu, "?");
   }
   return typeof value === "string" && PLAIN_TEXT.test(value) ? value : toJson(value, withStacks);
 }
 
-/** Never throws: an event that could not be written would hide the failure that it tells of. */
+/** Never throws: an event that cannot be written would hide the failure that it reports. */
 function toJson(value: unknown, withStacks: boolean): string {
   try {
     return JSON.stringify(value, isSimple(value) ? undefined : (_key, part) => asText(part, withStacks)) ?? "null";

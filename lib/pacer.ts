@@ -1,6 +1,6 @@
 import { createFairTurns } from "./fair_turns.ts";
 
-/** Of the time in which the event loop has other work, long reads together may take this part. */
+/** While the event loop has other work, long reads together may take this share of its time. */
 const SHARE = 0.2;
 /** A turn of the loop that took no longer had nothing else to do. */
 const IDLE_TURN_MS = 0.1;

@@ -53,7 +53,11 @@ export function operation<Params = undefined, Query = undefined, Body = undefine
   if (isRepeatable) errors.push("validation_error");
   const complete = { ...spec, errors };
 
-  /** The same operation with the same words: what the schemas made of them counts, not how they were spelled. */
+  /**
+   * The same operation with the same words: what the schemas made of them counts, not how they were spelled. The header is
+   * checked with the rest of the request, before the handler asks the books or the store: a 503 would tell the client to
+   * retry a request that can never succeed.
+   */
   function requestOf(principal: Principal, headers: IncomingHttpHeaders, words: unknown[]): RepeatableRequest | null {
     const asked = [method, path, ...words.filter((word) => word !== undefined)];
     return repeatable(principal, headers["idempotency-key"], asked);

@@ -22,7 +22,7 @@ import {
 const STORAGE_EVENTS = "/api/v1/usage/storage-events";
 const READ = PERMISSIONS.readUsage;
 
-/** What a workspace uses. Nothing is run or generated here, so credits, runs and audio are zero. */
+/** A workspace's usage. Nothing is run or generated here, so credits, runs and audio are zero. */
 export const usageOperations: readonly Operation[] = [
   operation({
     method: "GET",

@@ -24,14 +24,14 @@ export interface TrialUpload {
 }
 
 /**
- * The questions that doctor asks of the books, and the trial upload that it makes. Each question is short and bounded, so
- * that doctor never holds up the log of a server that runs beside it; `findFaults` alone takes as long as the file is large.
+ * The reads that doctor makes, and its trial upload. Each read is short and bounded, so that doctor never holds up the log of a
+ * server that runs beside it. Only the time of `findFaults` grows with the size of the file.
  */
 export interface Audit {
   /** The size of the database file, without its log. */
   fileBytes(): Promise<number>;
 
-  /** What the database finds wrong with its own file, a sentence for each fault; empty if it is sound. */
+  /** Checks the database file and resolves with a sentence for each fault; empty if it is sound. */
   findFaults(): Promise<string[]>;
 
   /** Up to `limit` workspace ids after this one, in order; deleted workspaces are included. */

@@ -1,6 +1,6 @@
 import { AppError } from "../errors.ts";
 
-/** What an upload can be bound to. `playground` and `workspace` are the workspace itself. */
+/** The types of context that an upload can be bound to. `playground` and `workspace` are the workspace itself. */
 export const CONTEXT_TYPES = ["workflow", "playground", "assistant_session", "workspace"] as const;
 export type ContextType = (typeof CONTEXT_TYPES)[number];
 

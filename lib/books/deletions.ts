@@ -1,7 +1,7 @@
 import { AppError } from "../errors.ts";
 import type { Principal } from "./principals.ts";
 
-/** What is known of uploads that were deleted, and of their objects. */
+/** The history of deleted uploads and their objects. */
 export interface Deletions {
   /**
    * The deletion of an upload, for everybody who could have deleted it. Throws `not_found`: with a hint if the upload still

@@ -31,13 +31,13 @@ export interface FileType {
   /** The cleaned name: what is shown and what a download is saved as. Never part of a key or a path. */
   filename: string;
   contentType: string;
-  /** The extension in lower case, or null where there is none. */
+  /** The extension in lower case; null if there is none. */
   format: string | null;
 }
 
 /**
  * Cleans a client's filename and derives the type from its extension; what the client says of the type is never used.
- * Throws `validation_error` with the allowed extensions where the category does not take this one.
+ * Throws `validation_error` with the allowed extensions if the category does not take this one.
  */
 export function fileType(rawFilename: string, category: Category): FileType {
   const filename = cleanFilename(rawFilename);
@@ -58,7 +58,7 @@ export function fileType(rawFilename: string, category: Category): FileType {
   return { filename, contentType, format: extension };
 }
 
-/** What follows the last dot, in lower case. A dot at the beginning hides a file: ".txt" has no extension, "a..txt" has. */
+/** The text after the last dot, in lower case. A dot at the beginning hides a file: ".txt" has no extension, "a..txt" has. */
 function extensionOf(filename: string): string | null {
   const dot = filename.lastIndexOf(".");
   const extension = filename.slice(dot + 1);

@@ -10,7 +10,7 @@ export interface StorageEvent {
   kind: StorageEventKind;
   /** Signed: a release is negative. */
   bytes: number;
-  /** What the workspace used after this event. */
+  /** The workspace's usage after this event. */
   balanceBytes: number;
   atMs: number;
 }

@@ -1,6 +1,6 @@
 import { randomHex } from "../ids.ts";
 
-/** Where an object lies in the store: `staging` holds what clients PUT, `final` what was confirmed. */
+/** The part of the store that an object is in: `staging` holds what clients PUT, `final` what was confirmed. */
 export type ObjectPlace = "staging" | "final";
 
 export const OBJECT_PLACES: readonly ObjectPlace[] = ["staging", "final"];

@@ -1,6 +1,6 @@
 /** Anything that could have been removed for this long is more than a backlog: doctor and `/ready` report it. */
 export const OVERDUE_MS = 60 * 60_000;
-/** An object of a deleted upload that is overdue by this much is counted separately: somebody may have to answer for it. */
+/** An object of a deleted upload that is overdue by this much is counted separately: somebody may have to account for it. */
 export const DELETED_OVERDUE_MS = 24 * 60 * 60_000;
 
 export interface OutboxFigures {

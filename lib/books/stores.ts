@@ -1,4 +1,4 @@
-/** Where a store is, as the settings name it. It contains no secrets. */
+/** The place of a store, as the settings name it. It contains no secrets. */
 export type StorePlace = { kind: "disk"; folder: string } | { kind: "s3"; endpoint: string; bucket: string };
 
 /** The store that holds the objects, as the database knows it. */
@@ -8,7 +8,7 @@ export interface StoreRecord {
   storeId: string;
   /** The run of `serve` that took the store last; null after a person has decided, until a run takes it. */
   runId: string | null;
-  /** How far the ledger had come when the marker was last known to be written. */
+  /** The ledger's number when the marker was last known to be written. */
   ledgerSeq: number;
 }
 
@@ -26,7 +26,7 @@ export interface SampledUpload {
   sizeBytes: number;
 }
 
-/** What the database remembers of the store that its objects are in, and what it can compare that store with. */
+/** The database's record of the store that holds its objects, and data to compare a store with. */
 export interface Stores {
   /** Reads what is remembered; empty before the first start. */
   read(): Promise<StoreState>;

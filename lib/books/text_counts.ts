@@ -9,8 +9,8 @@ export interface TextCounts {
 const WHITE_SPACE = /\p{White_Space}/u;
 
 /**
- * Counts the text of a file in UTF-8 (a byte order mark is tolerated) while it streams by: memory does not grow with the
- * file, nor with its longest line. Resolves with null where the bytes are not UTF-8. Rejects where the stream fails.
+ * Counts the text of a file in UTF-8 (a byte order mark is tolerated) while it streams by. Memory grows neither with the file
+ * nor with its longest line. Resolves with null if the bytes are not UTF-8. Rejects if the stream fails.
  */
 export async function countText(bytes: AsyncIterable<Uint8Array>): Promise<TextCounts | null> {
   const decoder = new TextDecoder("utf-8", { fatal: true });

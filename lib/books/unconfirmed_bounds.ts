@@ -4,7 +4,7 @@ import { AppError } from "../errors.ts";
 const EXTRA_BYTES = 64 * 1024 * 1024;
 const RETRY_AFTER_SECONDS = 60;
 
-/** Whose unconfirmed uploads are counted together: a workspace's, or a person's that are in none. */
+/** An owner whose unconfirmed uploads are counted together: a workspace, or a person with uploads in none. */
 export interface Owner {
   workspaceId: string | null;
   userId: string;
@@ -45,10 +45,10 @@ export function tooManyUploads(owner: Owner, { uploads, heldUploads }: UploadFig
   );
 }
 
-/** Why so many bytes more would be too many by the setting; null if they would not. */
+/** Why this many more bytes would exceed the setting; null if they would not. */
 export function tooManyBySetting(owner: Owner, figures: ByteFigures, max: number): AppError | null {
   if (sumOf(figures) <= max) return null;
-  // No waiting helps: a retry would be refused for ever.
+  // Waiting does not help: every retry would be refused.
   if (figures.moreBytes > max) {
     return new AppError(
       "payload_too_large",
@@ -59,12 +59,12 @@ export function tooManyBySetting(owner: Owner, figures: ByteFigures, max: number
   return new AppError("rate_limited", message, { retryAfterSeconds: RETRY_AFTER_SECONDS });
 }
 
-/** Whether so few bytes are fine whatever the quota. */
+/** Whether this few bytes are allowed whatever the quota. */
 export function areFew(figures: ByteFigures): boolean {
   return sumOf(figures) <= EXTRA_BYTES;
 }
 
-/** Why so many bytes more would be too many by the quota; null if they would not. */
+/** Why this many more bytes would exceed what the quota allows; null if they would not. */
 export function tooManyByQuota(owner: Owner, figures: ByteFigures, quota: Quota): AppError | null {
   const { storageBytesQuota: quotaBytes, storageBytesUsed: usedBytes } = quota;
   const leftBytes = Math.max(0, quotaBytes - usedBytes);

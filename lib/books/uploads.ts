@@ -52,6 +52,12 @@ export interface Uploads {
   ) => Promise<UploadPage>;
 
   /**
+   * Resolves if the caller may confirm the upload, whatever its state and the context. To be called before a wait that
+   * would tell strangers something. Throws `not_found`, `invalid_api_key` or `validation_error`, as `findToConfirm`.
+   */
+  checkMayConfirm: (principal: Principal, request: ConfirmRequest) => Promise<void>;
+
+  /**
    * The first step of a confirm: the upload, and the workspace that is to be charged. An upload that is confirmed already is
    * found as it is, whatever the context; the request's Idempotency-Key is then remembered, because there is nothing left
    * to do. To be called again whenever time has passed, and after any failure: the row says what is true.
@@ -64,6 +70,13 @@ export interface Uploads {
    * - `validation_error`: the Idempotency-Key came with another request before.
    */
   findToConfirm: (principal: Principal, request: ConfirmRequest) => Promise<FoundToConfirm>;
+
+  /**
+   * An early check, so that a confirm that cannot succeed need not wait: whether the quota of the workspace has room for
+   * `sizeBytes` more. Reserves nothing: only the charge in `settleConfirm` or `settleSealed` decides. Throws
+   * `storage_limit_exceeded`, and `not_found` if the workspace is deleted.
+   */
+  checkRoom: (workspaceId: string, sizeBytes: number) => Promise<void>;
 
   /**
    * The second step: a fresh final key to copy the object to. The key is entered in the outbox with a lease of `leaseMs`, so
@@ -246,7 +259,7 @@ export function createdUploadIsGone(): AppError {
 
 /** The confirm's lease ran out before it could settle. */
 export function confirmTookTooLong(): AppError {
-  return new AppError("storage_unavailable", "The confirm took too long and was given up: ask again", {
+  return new AppError("storage_unavailable", "The confirm took too long and was given up: retry", {
     retryAfterSeconds: 1,
   });
 }

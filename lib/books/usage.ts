@@ -14,19 +14,19 @@ export interface StorageFigures {
   uploadsPending: number;
   /** The sum of the sizes that were stated for pending uploads; those without one add nothing. */
   bytesPendingStated: number;
-  /** What is known to lie in the store for pending uploads. */
+  /** Bytes known to be in the store for pending uploads. */
   bytesPendingStored: number;
   /** Upload URLs that the store still accepts a PUT to although their upload is deleted or confirmed. */
   uploadsHeld: number;
-  /** What is known to lie in the store and belongs to no upload any more: of deleted uploads, and staged leftovers. */
+  /** Bytes known to be in the store that no longer belong to an upload: those of deleted uploads, and staged leftovers. */
   bytesAwaitingRemoval: number;
   /** When the oldest of that was given up; null if there is nothing. */
   oldestRemovalEnteredAtMs: number | null;
 }
 
 /**
- * What a workspace uses. No table of its own keeps these figures, because it could drift: each call adds up the rows, in
- * short steps between which other requests have their turn. If there are more rows than one step reads, the figures of one
+ * A workspace's usage. No table keeps these figures, because it could drift: each call adds up the rows, in short steps between
+ * which other requests get their turn. If there are more rows than one step reads, the figures of one
  * result may therefore be some milliseconds apart.
  */
 export interface Usage {

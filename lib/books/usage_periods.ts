@@ -1,7 +1,7 @@
 /**
  * Local days, weeks and months as spans of UTC. A local day is not always 24 hours long, does not always begin at 00:00,
- * and may be missing altogether (Samoa had no 30 December 2011): so each boundary is asked of the zone's own rules, which
- * Node brings with it (`Intl`), and never reckoned from another boundary.
+ * and may be missing altogether (Samoa had no 30 December 2011). So each boundary is computed from the zone's own rules, which
+ * come with Node (`Intl`), and never from another boundary.
  */
 
 export const USAGE_RANGES = ["30d", "60d", "90d"] as const;
@@ -40,7 +40,7 @@ const VIEW_MONTHS = 12;
 const WEEKDAYS = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
-/** Asking a zone's rules costs microseconds, and a chart has a hundred boundaries: answers are kept, but not without end. */
+/** Reading a zone's rules costs microseconds, and a chart has a hundred boundaries, so results are cached up to a limit. */
 const ZONES_HELD_MAX = 100;
 const STARTS_HELD_MAX = 1_000;
 interface Zone {
@@ -120,7 +120,7 @@ function spansBetween(days: readonly Day[], timeZone: string): (Span & { day: Da
   return days.slice(0, -1).map((day, i) => ({ day, startMs: starts[i] ?? 0, endMs: starts[i + 1] ?? 0 }));
 }
 
-/** The first moment at which the date in the zone is `day`, or later where the zone never had that day. */
+/** The first moment at which the date in the zone is `day`, or a later one if the zone never had that day. */
 function startOfDay(timeZone: string, day: Day): number {
   const { starts } = zoneOf(timeZone);
   let startMs = starts.get(day);
@@ -152,14 +152,14 @@ function localDayOf(timeZone: string, atMs: number): Day {
   return Math.floor((atMs + offsetMs(timeZone, atMs)) / DAY_MS);
 }
 
-/** What the zone's clocks showed at this moment, less what UTC's did. */
+/** The difference between the zone's local time and UTC at this moment. */
 function offsetMs(timeZone: string, atMs: number): number {
   const shown = zoneOf(timeZone).clock.format(atMs).match(/\d+/g)?.map(Number) ?? [];
   const [month = 1, day = 1, year = 1970, hour = 0, minute = 0, second = 0] = shown;
   return Date.UTC(year, month - 1, day, hour, minute, second) - Math.floor(atMs / 1_000) * 1_000;
 }
 
-/** Throws a `RangeError` where there is no such zone. */
+/** Throws a `RangeError` if there is no such zone. */
 function zoneOf(timeZone: string): Zone {
   const name = timeZone.toLowerCase();
   let zone = zones.get(name);

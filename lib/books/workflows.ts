@@ -6,11 +6,11 @@ export const PLACEHOLDER_NAME = "Untitled workflow";
 
 export interface Workflow {
   workflowId: string;
-  /** Who created it. */
+  /** The user who created it. */
   userId: string;
   name: string;
   /** `placeholder` until a person names it, then `user`. */
-  /** Who chose the name; `placeholder`: nobody yet. */
+  /** The origin of the name; `placeholder` if nobody has chosen one yet. */
   nameSource: "placeholder" | "generated" | "user";
   description: string | null;
   definitionJson: string;
@@ -26,7 +26,7 @@ export interface WorkflowFields {
   definition?: unknown;
 }
 
-/** The place of a workflow in every order of the list. Nothing needs to be there any more. */
+/** The place of a workflow in every order of the list. The workflow itself may be gone. */
 export interface WorkflowPlace {
   workflowId: string;
   updatedAtMs: number;
@@ -50,12 +50,12 @@ export interface WorkflowFilter {
   after?: WorkflowPlace | undefined;
   offset: number;
   limit: number;
-  /** Without it each definition is `{}`: definitions are most of what there is to read. */
+  /** Without it each definition is `{}`, because definitions are most of the bytes to read. */
   withDefinitions: boolean;
 }
 
 /**
- * Workflows: what a user's uploads are bound to. They are never run here. A workspace may have only so many, because no
+ * Workflows, which uploads are bound to. They are never run here. A workspace may have only so many, because no
  * quota counts them.
  *
  * Each verb is about the workspace that the caller has selected and throws `bad_request` if a session has selected none.

@@ -16,13 +16,13 @@ const PATHS_TOLD_MAX = 3;
 
 const { R_OK, W_OK, X_OK } = constants;
 
-/** Who may not use what, and the command that mends it. */
+/** The paths that this user may not use, and the command that repairs it. */
 export interface RightsProblem {
   message: string;
   hint: string;
 }
 
-/** Whether something is at this path. Throws `storage_unavailable` where this user may not look: that is not "no". */
+/** Whether something is at this path. Throws `storage_unavailable` if this user may not find out: that is not a "no". */
 export function isThere(path: string): boolean {
   try {
     statSync(path);
@@ -33,7 +33,7 @@ export function isThere(path: string): boolean {
   }
 }
 
-/** Throws `storage_unavailable` where this user may not use some part of the data directory, with who owns what. */
+/** Throws `storage_unavailable`, naming paths and owners, if this user may not use some part of the data directory. */
 export function checkRights(dataDir: string): void {
   const problem = describeRights(dataDir);
   if (problem === null) return;
@@ -42,7 +42,7 @@ export function checkRights(dataDir: string): void {
   });
 }
 
-/** What of the data directory this user may not use; null where it is all right, or is not there at all. */
+/** The part of the data directory that this user may not use; null if there is none, or if the directory is missing. */
 export function describeRights(dataDir: string): RightsProblem | null {
   return describeRefused(refusedPaths(dataDir), dataDir);
 }
@@ -59,7 +59,7 @@ function describeRefused(refused: readonly Refused[], dataDir: string): RightsPr
   const told = refused.slice(0, PATHS_TOLD_MAX).map(({ path }) => `"${path}" ${ownerOf(path)}`);
   const more = refused.length - told.length;
   const user = process.getuid?.();
-  // Of one's own files the mode alone can be wrong, and changing the owner would change nothing.
+  // If the user owns the files, only their mode can be wrong, and changing the owner would change nothing.
   if (refused.every(({ path }) => isOwnedBy(path, user))) {
     const paths = refused.map(({ path }) => `"${path}"`).slice(0, PATHS_TOLD_MAX);
     return {
@@ -91,7 +91,7 @@ function refusedPaths(dataDir: string): Refused[] {
     ...READ_FILES.map((name) => tried(join(dataDir, name), R_OK)),
   ];
   const folders = objectFolders(join(dataDir, OBJECTS_FOLDER)).map((path) => tried(path, R_OK | W_OK | X_OK));
-  // Folders first: of what lies in a closed one nothing can be said.
+  // Folders first: nothing is known about the contents of a closed one.
   return [folder, ...folders, ...files].filter((found) => found !== null);
 }
 
@@ -115,12 +115,12 @@ function foldersIn(folder: string): string[] {
     const entries = readdirSync(folder, { withFileTypes: true });
     return entries.filter((entry) => entry.isDirectory()).map(({ name }) => join(folder, name));
   } catch {
-    // Not there, or not to be read, which trying it tells.
+    // It is missing, or cannot be read, which trying it shows.
     return [];
   }
 }
 
-/** Null where this user may do it, or nothing is there. */
+/** Null if this user may do it, or if nothing is there. */
 function tried(path: string, mode: number): Refused | null {
   try {
     accessSync(path, mode);

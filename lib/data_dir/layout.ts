@@ -13,7 +13,7 @@ const SERVE_LOCK_JOURNAL_FILE = `${SERVE_LOCK_FILE}-journal`;
 export const CHECK_LOCK_FILE = "check.lock";
 /** Room on the disk that is given to the database once the disk is full. */
 export const RESERVE_FILE = "stowage.reserve";
-/** Signs the embedded store's URLs. Whoever has it can read and write any object. */
+/** Signs the embedded store's URLs. Anybody who has it can read and write any object. */
 export const SIGNING_KEY_FILE = "url_signing.key";
 
 /** The embedded store's folder. */

@@ -108,7 +108,7 @@ export function createConnections(options: ConnectionsOptions) {
     // After the parser: node:http reports no failure at all for a request that offers another protocol ("Upgrade").
     socket.once("end", () => {
       const { newest } = connection;
-      if (newest !== null && !newest.req.complete && !isAnswered(newest)) failBody(connection, clientGone());
+      if (newest !== null && !newest.req.complete && !isSent(newest)) failBody(connection, clientGone());
     });
     socket.once("close", () => {
       connections.delete(socket);
@@ -136,7 +136,7 @@ export function createConnections(options: ConnectionsOptions) {
     connection.bodyFailure = null;
     const start = (): void => {
       connection.open.add(res);
-      res.once("close", () => onAnswered(connection, res));
+      res.once("close", () => onSent(connection, res));
       begin(connection);
     };
     const { socket, waiting, open } = connection;
@@ -152,7 +152,7 @@ export function createConnections(options: ConnectionsOptions) {
     }
   }
 
-  function onAnswered(connection: Connection, res: ServerResponse): void {
+  function onSent(connection: Connection, res: ServerResponse): void {
     connection.open.delete(res);
     wakeTurnWaiters(connection);
     const next = connection.waiting.shift();
@@ -186,11 +186,11 @@ export function createConnections(options: ConnectionsOptions) {
     const { newest, address } = connection;
     if (newest === null) refusals.send(error, socket, address);
     else if (newest.req.complete) {
-      if (isAnswered(newest)) refusals.send(error, socket, address);
+      if (isSent(newest)) refusals.send(error, socket, address);
       else newest.once("close", () => (socket.writable ? refusals.send(error, socket, address) : undefined));
     }
     // The body of a request whose response was sent: there is no more to say.
-    else if (isAnswered(newest)) socket.destroy();
+    else if (isSent(newest)) socket.destroy();
     // The body of a request that is being served: its handler learns of it when it reads, now or later.
     else failBody(connection, error.code === CLOSED_IN_BODY ? clientGone(error) : malformedBody());
   }
@@ -209,7 +209,7 @@ export function createConnections(options: ConnectionsOptions) {
    */
   function refuseConnect(socket: Duplex): void {
     const newest = connections.get(socket)?.newest ?? null;
-    if (newest !== null && !isAnswered(newest)) socket.destroy();
+    if (newest !== null && !isSent(newest)) socket.destroy();
     else refuse(new Error("CONNECT is for proxies"), socket);
   }
 
@@ -286,7 +286,7 @@ function unreadBytes({ socket, open }: Connection): number {
 }
 
 function isIdle({ newest, waiting }: Connection): boolean {
-  return waiting.length === 0 && (newest === null || isAnswered(newest));
+  return waiting.length === 0 && (newest === null || isSent(newest));
 }
 
 /** Whether it is the client's turn: to send the rest of a request, or to read what the kernel could not take yet. */
@@ -309,6 +309,6 @@ function isWhole({ newest }: Connection): boolean {
 }
 
 /** Whether the whole response has been handed to the kernel, or never can be. */
-function isAnswered(res: ServerResponse): boolean {
+function isSent(res: ServerResponse): boolean {
   return res.writableFinished || res.destroyed;
 }

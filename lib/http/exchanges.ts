@@ -7,7 +7,7 @@ import type { Connection, Connections } from "./connections.ts";
 import type { Exchange } from "./dispatch.ts";
 import { errorResponse } from "./errors.ts";
 import { closeUnlessWhole } from "./linger.ts";
-import type { AnsweredRequest } from "./refusals.ts";
+import type { FinishedRequest } from "./refusals.ts";
 import type { Responses } from "./responses.ts";
 
 /** The client kept us waiting until its connection was cut. */
@@ -28,12 +28,12 @@ export interface ExchangesOptions {
   lingerMs: number;
   log: Log;
   now: () => number;
-  onAnswered: (request: AnsweredRequest) => void;
+  onFinished: (request: FinishedRequest) => void;
 }
 
 /** Takes each request from its first byte to its line in the log, also if it fails. */
 export function createExchanges(options: ExchangesOptions) {
-  const { connections, responses, dispatch, explain, isCut, isTrusted, lingerMs, log, now, onAnswered } = options;
+  const { connections, responses, dispatch, explain, isCut, isTrusted, lingerMs, log, now, onFinished } = options;
   /** Requests whose handlers are at work, even if their connection is gone: a PUT that was cut still tidies up. */
   let working = 0;
   let onQuiet = (): void => {};
@@ -51,7 +51,7 @@ export function createExchanges(options: ExchangesOptions) {
       working++;
       serve(req, res, exchange, refusal).then(onEnded, (error: unknown) => {
         connection.socket.destroy();
-        log.error("answer_failed", { request_id: requestId, route: exchange.route, error });
+        log.error("response_failed", { request_id: requestId, route: exchange.route, error });
         onEnded();
       });
     });
@@ -95,7 +95,7 @@ export function createExchanges(options: ExchangesOptions) {
     if (connection.socket.destroyed && !res.writableFinished && status !== 500) status = statusOfLost(connection);
     closeUnlessWhole(req, connection, lingerMs);
     const durationMs = performance.now() - startedMonotonicMs;
-    onAnswered({ method: req.method ?? "GET", route: exchange.route, status, durationMs });
+    onFinished({ method: req.method ?? "GET", route: exchange.route, status, durationMs });
     log.info("request", {
       method: req.method,
       route: exchange.route,

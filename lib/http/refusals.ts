@@ -6,8 +6,8 @@ import { newRequestId } from "../ids.ts";
 import type { Log } from "../log.ts";
 import { errorResponse } from "./errors.ts";
 
-/** What the metrics count of a request once its response is written. */
-export interface AnsweredRequest {
+/** The facts about a request that the metrics count once its response is written. */
+export interface FinishedRequest {
   method: string;
   /** The pattern of its route, never the requested path. */
   route: string;
@@ -21,17 +21,17 @@ export interface RefusalsOptions {
   lingerMs: number;
   log: Log;
   now: () => number;
-  onAnswered: (request: AnsweredRequest) => void;
+  onFinished: (request: FinishedRequest) => void;
 }
 
 /** Responses to bytes that never became a request: written to the socket by hand, in the same envelope as all others. */
-export function createRefusals({ lingerMs, log, now, onAnswered }: RefusalsOptions) {
+export function createRefusals({ lingerMs, log, now, onFinished }: RefusalsOptions) {
   /** Says what was wrong with the bytes that came in, and closes the connection. */
   function send(error: Error & { code?: string }, socket: Duplex, address: string): void {
     const { text, status, requestId } = responseTo(refusalOf(error.code));
     socket.end(text);
     setTimeout(() => socket.destroy(), lingerMs).unref();
-    onAnswered({ method: "other", route: "(refused)", status, durationMs: null });
+    onFinished({ method: "other", route: "(refused)", status, durationMs: null });
     log.info("request_refused", { status, reason: error.code, request_id: requestId, address });
   }
 
@@ -45,7 +45,7 @@ export function createRefusals({ lingerMs, log, now, onAnswered }: RefusalsOptio
     );
     socket.write(text);
     socket.destroySoon();
-    onAnswered({ method: "other", route: "(refused)", status, durationMs: null });
+    onFinished({ method: "other", route: "(refused)", status, durationMs: null });
   }
 
   function responseTo(refusal: AppError): { text: string; status: number; requestId: string } {

@@ -168,7 +168,7 @@ export function rowOf<Permission, Params, Query, Body, Data, Page>(
   };
 }
 
-/** Makes a route for callers with a credential. What its schemas accept is what the handler gets. */
+/** Makes a route for callers with a credential. The handler gets what its schemas return. */
 export function route<
   Principal,
   Permission,

@@ -1,4 +1,4 @@
-/** What a router needs to know of a route. */
+/** The properties of a route that a router needs. */
 interface Routable {
   method: string;
   /** Segments that begin with a colon are parameters; a last segment `*` stands for any number of segments. */

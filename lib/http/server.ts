@@ -6,7 +6,7 @@ import { createCors } from "./cors.ts";
 import { createDispatch, type DispatchOptions } from "./dispatch.ts";
 import { createExchanges } from "./exchanges.ts";
 import { type Listeners, openListeners } from "./listeners.ts";
-import type { AnsweredRequest } from "./refusals.ts";
+import type { FinishedRequest } from "./refusals.ts";
 import { createResponses } from "./responses.ts";
 import { shutDown } from "./shutdown.ts";
 
@@ -63,7 +63,7 @@ export interface HttpOptions<Principal, Permission>
   isTrustedAddress: (address: string) => boolean;
   log: Log;
   /** Called for every request after its response, for metrics. */
-  onAnswered?: (request: AnsweredRequest) => void;
+  onFinished?: (request: FinishedRequest) => void;
   timeouts?: Partial<typeof TIMEOUTS>;
 }
 
@@ -76,7 +76,7 @@ export interface HttpServer {
 
 /** The HTTP server: matches a route, authenticates, parses, calls the handler, writes the response. */
 export function createHttpServer<Principal, Permission>(options: HttpOptions<Principal, Permission>): HttpServer {
-  const { explain = (error) => error, corsOrigins, log, now, onAnswered = () => {} } = options;
+  const { explain = (error) => error, corsOrigins, log, now, onFinished = () => {} } = options;
   const timeouts = { ...TIMEOUTS, ...options.timeouts };
   const { lingerMs, bodyMs, bodyStallMs } = timeouts;
   let isClosing = false;
@@ -86,7 +86,7 @@ export function createHttpServer<Principal, Permission>(options: HttpOptions<Pri
     connectionsMax: options.connectionsMax ?? CONNECTIONS_MAX,
     perAddressMax: options.connectionsPerAddressMax,
     isTrusted: options.isTrustedAddress,
-    ...{ lingerMs, log, now, onAnswered },
+    ...{ lingerMs, log, now, onFinished },
   });
   const cors = createCors({ origins: corsOrigins, log });
   const responses = createResponses({ cors, lingerMs, isClosing: () => isClosing });
@@ -98,7 +98,7 @@ export function createHttpServer<Principal, Permission>(options: HttpOptions<Pri
       log.error("after_response_failed", { request_id: requestId, route, error }),
   });
   const exchanges = createExchanges({
-    ...{ connections, responses, dispatch, explain, isCut: () => isCut, lingerMs, log, now, onAnswered },
+    ...{ connections, responses, dispatch, explain, isCut: () => isCut, lingerMs, log, now, onFinished },
     isTrusted: options.isTrustedAddress,
   });
   const server = createNodeServer(timeouts);

@@ -1,5 +1,5 @@
 import type { Metric, Registry } from "@prometheus-io/client";
-import type { AnsweredRequest } from "../http/refusals.ts";
+import type { FinishedRequest } from "../http/refusals.ts";
 
 /** Upper bounds in seconds: from a response out of memory to a file of gigabytes. */
 const BOUNDS_SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60];
@@ -50,7 +50,7 @@ export function createRequestMetrics(registry: Registry) {
     return series;
   }
 
-  function onAnswered({ method, route, status, durationMs }: AnsweredRequest): void {
+  function onFinished({ method, route, status, durationMs }: FinishedRequest): void {
     const series = byRoute.get(route)?.get(method) ?? seriesOf(route, method);
     series.byStatus.set(status, (series.byStatus.get(status) ?? 0) + 1);
     if (durationMs === null) return;
@@ -100,7 +100,7 @@ export function createRequestMetrics(registry: Registry) {
       }),
   });
 
-  return { onAnswered };
+  return { onFinished };
 }
 
 /** Registers a metric whose values are computed for each scrape. */

@@ -25,7 +25,7 @@ export interface WriteGroup {
 /** The outcome of a removal: `postponed` if the store as a whole could not be used. */
 export type RemovalResult = "done" | "failed" | "postponed";
 
-/** What the page shows besides the counters of this process. */
+/** The figures that the page shows besides the counters of this process. */
 interface Page {
   totals: Totals;
   log: LogFigures;
@@ -36,13 +36,13 @@ interface Page {
 export type Metrics = ReturnType<typeof createMetrics>;
 
 /**
- * What the process counts about itself, in the text format of Prometheus. No label grows with users, uploads or keys.
+ * The process's counters about itself, in the text format of Prometheus. No label grows with users, uploads or keys.
  * Parts report through the `on…` functions; `render` is given the figures from the tables.
  */
 export function createMetrics({ store, now }: { store: string; now: () => number }) {
   const registry = new Registry();
   const registers = [registry];
-  const { onAnswered } = createRequestMetrics(registry);
+  const { onFinished } = createRequestMetrics(registry);
 
   const buildInfo = new Gauge({
     name: "stowage_build_info",
@@ -229,5 +229,5 @@ export function createMetrics({ store, now }: { store: string; now: () => number
     clearInterval(lagTimer);
   }
 
-  return { onAnswered, onGroup, onStoreCall, onRemovals, render, contentType: registry.contentType, close };
+  return { onFinished, onGroup, onStoreCall, onRemovals, render, contentType: registry.contentType, close };
 }

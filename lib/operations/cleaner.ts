@@ -13,11 +13,11 @@ import { createStagingScan, type StagingScan } from "./staging_scan.ts";
 import type { StoreGuard } from "./store_guard.ts";
 import { createWorker, type Steps } from "./worker.ts";
 
-/** The longest sleep between two looks at the clock. */
+/** The longest sleep between two checks of the clock. */
 const SLEEP_MS_MAX = 60_000;
 /**
- * The shortest time between two passes: what is deleted one by one is then removed together. Each pass has commits and syncs
- * of its own, and the next request would wait for them.
+ * The shortest time between two passes, so that objects deleted one by one are removed together. Each pass has commits and
+ * syncs of its own, and the next request would wait for them.
  */
 const PASS_GAP_MS = 50;
 
@@ -36,12 +36,12 @@ export interface CleanerOptions {
   staging: Pick<Staging, "noteStaged">;
   idempotency: Idempotency;
   clockRecords: ClockRecords;
-  /** Read before this process has written anything: rows that this clock has dated say nothing about it. */
+  /** Read before this process has written anything: rows dated by this clock cannot vouch for it. */
   atStart: TimesAtStart;
   objects: ObjectStore;
-  /** How long the event loop has worked for the writes that are made here, in milliseconds. */
+  /** How long the event loop has worked for the cleaner's writes, in milliseconds. */
   backgroundMs: () => number;
-  /** Tells whether this is the store that the database speaks of, and the database to say what is to be removed from it. */
+  /** Knows whether the store and the database belong together, so that this database may decide what is removed. */
   guard: Pick<
     StoreGuard,
     "isCurrent" | "isFresh" | "isStillThere" | "keepUp" | "release" | "markerAtMs" | "pauseReason"
@@ -52,7 +52,7 @@ export interface CleanerOptions {
   onRemovals?: ObjectRemovalOptions["onRemovals"];
   log: Log;
   now: () => number;
-  /** Milliseconds of a clock that no one can set. */
+  /** Milliseconds of a monotonic clock. */
   monotonicNow?: () => number;
 }
 
@@ -63,9 +63,9 @@ export interface Cleaner {
   wake: () => void;
   /** One whole pass: deletes rows whose time is over, then removes objects until none is due. Rejects if the database fails. */
   runOnce: () => Promise<CleanerCounts>;
-  /** Enters the objects in staging that nothing names for removal, and resolves with their number. Rejects if the store fails. */
+  /** Enters objects in staging that nothing names for removal. Resolves with their number. Rejects if the store fails. */
   scanStaging: () => Promise<number>;
-  /** Resolves when what is under way has ended: the batch is booked, and nothing more is begun. */
+  /** Begins nothing more. Resolves when the batch that is under way is booked. */
   stop: () => Promise<void>;
   /** Why nothing is removed at present; null while all is well. */
   pauseReason: () => string | null;
@@ -82,12 +82,12 @@ export function createCleaner(options: CleanerOptions): Cleaner {
     runPass: createCleaning(options, { clock, permit }),
     async planNext() {
       staging.wake();
-      // Nothing may be due yet: the store is asked at its own pace.
+      // Nothing may be removed yet, so due entries do not matter: the store is tried at its own pace.
       if (!permit.isGranted()) return permit.pauseMs();
       const untilDueMs = ((await removals.nextDueAtMs()) ?? Number.POSITIVE_INFINITY) - now();
       return Math.max(permit.pauseMs(), Math.min(SLEEP_MS_MAX, Math.max(0, untilDueMs)));
     },
-    // While the store is down, deletes that come in do not hasten the probe.
+    // While the store is down, new deletes do not bring the next probe forward.
     mayWake: () => permit.pauseMs() === 0,
     gapMs: PASS_GAP_MS,
     retryMs: PROBE_PAUSE_MS_MIN,
@@ -128,7 +128,7 @@ function createCleaning(options: CleanerOptions, { clock, permit }: { clock: Clo
     if (!permit.isFresh() && !(await permit.ask())) return { removed: 0, failed: 0, expired: 0 };
     const expired = await expireRows(steps);
     const { removed, failed } = await removeDue(steps, () => emptyDeletedWorkspaces(uploads, steps, log));
-    // Even if nothing was removed: the marker tells a database from before what was charged meanwhile.
+    // Even if nothing was removed: the marker also exposes a database that is older than the latest charges.
     if (permit.pauseMs() === 0) await guard.keepUp().catch((error) => markerNotWritten(log, error));
     const counts = { removed, failed, expired };
     if (removed + failed + expired > 0) log.debug("cleaner_pass", counts);
@@ -137,7 +137,7 @@ function createCleaning(options: CleanerOptions, { clock, permit }: { clock: Clo
 
   /** Deletes rows whose time is over, while the clock is trusted. Resolves with the number of uploads. */
   async function expireRows(steps: Steps): Promise<number> {
-    // Read before the clock is judged, and once: it may be set while rows are being expired.
+    // Read once, before the clock is judged: somebody may set it while rows are being expired.
     const nowMs = now();
     if (!clock.isTrusted()) return 0;
     await clock.recordTrust();

@@ -5,7 +5,7 @@ import { timestamp } from "../timestamp.ts";
 
 /** Wall time and monotonic time that differ by more than this mean that somebody set the clock. */
 const CLOCK_JUMP_MS = 5 * 60_000;
-/** How long nothing is decided by a clock that is not trusted: meanwhile somebody may set it right. */
+/** A clock that is not trusted decides nothing for this long, so that somebody can set it right. */
 const DISTRUST_MS = 60 * 60_000;
 /**
  * At a start, a clock is doubted if it differs by more than this from the time at which it was last trusted. Wrong clocks
@@ -14,8 +14,8 @@ const DISTRUST_MS = 60 * 60_000;
  */
 const DOUBT_MS = 24 * 60 * 60_000;
 /**
- * If an earlier process has doubted the clock, and the clock has gone on since, the time since then counts towards the rest:
- * otherwise a service that is restarted every hour would never expire anything. A doubt older than this does not count.
+ * If an earlier process doubted the clock, and the clock has gone on since, the time since then counts: otherwise a service that
+ * is restarted every hour would never expire anything. A doubt older than this does not count.
  */
 const DOUBT_KEPT_MS = 2 * DISTRUST_MS;
 /** A clock that differs from the store's by more than this is not trusted. */
@@ -27,7 +27,7 @@ const EFFECT = "no upload and no Idempotency-Key expires, and staging is not sca
 
 export interface ClockWatchOptions {
   records: Pick<ClockRecords, "recordTrusted" | "recordDoubted">;
-  /** Read before this process has written anything: rows that this clock has dated say nothing about it. */
+  /** Read before this process has written anything: rows dated by this clock cannot vouch for it. */
   atStart: TimesAtStart;
   objects: Pick<ObjectStore, "clockSkewMs">;
   log: Log;
@@ -38,16 +38,16 @@ export interface ClockWatchOptions {
 export interface ClockWatch {
   /**
    * Compares the clock, as it was when the process started, with the times that were recorded before. To be called once,
-   * before anything is decided by the clock. `markerAtMs`: when the marker in the store was written; null if there is none.
+   * before the clock decides anything. `markerAtMs`: when the marker in the store was written; null if there is none.
    */
   judgeStart: (markerAtMs: number | null) => Promise<void>;
   /** Whether the clock can be relied on: it agrees with the past and with the store, and nobody has set it lately. */
   isTrusted: () => boolean;
-  /** Records, now and then, that the clock is trusted. To be called only while it is. */
+  /** Records once an hour that the clock is trusted. To be called only while it is. */
   recordTrust: () => Promise<void>;
 }
 
-/** Keeps a wrong clock from expiring everything: one that was wrong at the start, was set, or differs from the store's. */
+/** Keeps a wrong clock from expiring everything, whether it was wrong at the start, was set, or differs from the store's. */
 export function watchClock({ records, atStart, objects, log, now, monotonicNow }: ClockWatchOptions): ClockWatch {
   const startedAtMs = now();
   const startedMonotonicMs = monotonicNow();
@@ -58,7 +58,7 @@ export function watchClock({ records, atStart, objects, log, now, monotonicNow }
 
   async function judgeStart(markerAtMs: number | null): Promise<void> {
     const { trustedAtMs, doubtedAtMs, newestRowAtMs } = atStart;
-    // A doubted clock may have dated the rows and the marker, so they count only until a clock was trusted.
+    // A doubted clock may have dated the rows and the marker, so they count only until a clock is first trusted.
     const knownAtMs = trustedAtMs ?? Math.max(newestRowAtMs, markerAtMs ?? 0);
     const aheadMs = startedAtMs - knownAtMs;
     if (Math.abs(aheadMs) <= DOUBT_MS) return;
@@ -101,7 +101,7 @@ export function watchClock({ records, atStart, objects, log, now, monotonicNow }
     } else if (storeVerdict !== wasVerdict && storeVerdict === "unheard") {
       log.warn("store_clock_unknown", {
         effect: EFFECT,
-        hint: "the store's responses have no Date header; see whether a proxy in front of it takes it away",
+        hint: "the store's responses have no Date header; check whether a proxy in front of it removes the header",
       });
     }
     return storeVerdict === "agrees";

@@ -12,11 +12,14 @@ import type { StoreGuard } from "./store_guard.ts";
 /** Time beyond the copy itself for the two transactions and for reading the file: 30 s and 1 s for every 10 MB. */
 const LEASE_EXTRA_MS = 30_000;
 const LEASE_BYTES_PER_MS = 10_000;
-/** How long a confirm waits for its turn. Clients give up after some 30 s, and the store may have taken 10 of them. */
+/** How long a confirm waits for its turn. Clients give up after about 30 s, and the store may need 10 of them. */
 const TURN_MS_MAX = 10_000;
 
 export interface ConfirmParts {
-  uploads: Pick<Uploads, "findToConfirm" | "reserveFinalKey" | "settleConfirm" | "settleSealed">;
+  uploads: Pick<
+    Uploads,
+    "checkMayConfirm" | "findToConfirm" | "checkRoom" | "reserveFinalKey" | "settleConfirm" | "settleSealed"
+  >;
   removals: Pick<Removals, "endLease">;
   objects: ObjectStore;
   guard: Pick<StoreGuard, "admitConfirm">;
@@ -57,21 +60,23 @@ export function createConfirm(parts: ConfirmParts): Confirm {
   const copyTurn = createGate({
     places: objects.promotesAtOnceMax,
     waitMsMax: TURN_MS_MAX,
-    refusal: "Too many files are being confirmed at the moment: ask again",
+    refusal: "Too many files are being confirmed at the moment: retry",
   });
   const scripts = createScriptCounts(objects, {
     waitMsMax: TURN_MS_MAX,
-    refusal: "Too many scripts are being confirmed at the moment: ask again",
+    refusal: "Too many scripts are being confirmed at the moment: retry",
   });
   const copyAndSettle = createCopies(parts, scripts);
 
   async function confirm(principal: Principal, request: ConfirmRequest): Promise<Upload> {
-    // Before the turn: the wait must not tell strangers that the upload is being confirmed (NO-LEAK).
-    const found = await uploads.findToConfirm(principal, request);
-    if (found.isConfirmed) return found.upload;
-    return await inTurn(request.uploadId, async (hasWaited) => {
-      const present = hasWaited ? await uploads.findToConfirm(principal, request) : found;
-      return present.isConfirmed ? present.upload : await confirmPending(principal, request, present);
+    return await inTurn(request.uploadId, {
+      // A wait must not tell strangers that the upload is being confirmed (NO-LEAK). The context is checked in the turn:
+      // if the confirm that has it succeeds, no context matters any more.
+      checkMayWait: () => uploads.checkMayConfirm(principal, request),
+      async work() {
+        const present = await uploads.findToConfirm(principal, request);
+        return present.isConfirmed ? present.upload : await confirmPending(principal, request, present);
+      },
     });
   }
 
@@ -79,7 +84,7 @@ export function createConfirm(parts: ConfirmParts): Confirm {
     try {
       return await attempt(principal, request, pending);
     } catch (error) {
-      // Whatever failed, the row says what is true: confirmed meanwhile is a success, deleted meanwhile is a 404.
+      // The row decides, whatever failed: confirmed meanwhile is a success, deleted meanwhile is a 404.
       const present = await uploads.findToConfirm(principal, request);
       if (present.isConfirmed) return present.upload;
       throw error instanceof StoreError ? storeProblem(error) : error;
@@ -95,9 +100,12 @@ export function createConfirm(parts: ConfirmParts): Confirm {
       throw otherSize(staged.sizeBytes, upload.statedSizeBytes);
     }
     if (staged.sizeBytes > maxUploadBytes) throw tooLarge(staged.sizeBytes, maxUploadBytes);
+    // Before any wait: a caller who is over the quota must not get a 503, which says that a retry may succeed. The charge
+    // itself decides.
+    await uploads.checkRoom(workspaceId, staged.sizeBytes);
 
-    // All waiting is done before the lease is taken, because its time runs. A script waits for its own turn first: the
-    // scripts that wait must not hold a connection to the store.
+    // All waiting comes before the lease, because the lease runs out. A script waits for its own turn first, so that waiting
+    // scripts hold no connection to the store.
     const settle =
       sealing?.canSeal(upload.objectKey) === true
         ? () => sealAndSettle(sealing, { principal, request, pending, staged })
@@ -149,7 +157,7 @@ function createCopies(parts: ConfirmParts, scripts: ScriptCounts) {
       const counts = isCounted(upload)
         ? await scripts.count(finalKey, object, upload.workspaceId ?? upload.userId)
         : null;
-      // Of the staged object: what was promoted is that one and no other.
+      // The staged object's checksum: the promoted object is exactly that one.
       const { checksumSha256 = null } = source;
       return await uploads.settleConfirm(principal, request, { ...object, finalKey, checksumSha256, counts });
     } catch (error) {
@@ -174,15 +182,19 @@ function leaseMsOf(objects: ObjectStore): (sizeBytes: number) => number {
   return (sizeBytes) => objects.promoteMsMax(sizeBytes) + LEASE_EXTRA_MS + Math.ceil(sizeBytes / LEASE_BYTES_PER_MS);
 }
 
-/**
- * Lets one confirm of each upload work at a time: two at once would copy twice for nothing, and the second finds it done.
- * `work` is told whether it has waited.
- */
+interface Turn<T> {
+  /** Called before a wait, if there is one. Throws if this caller may not know of the other confirm. */
+  checkMayWait: () => Promise<void>;
+  work: () => Promise<T>;
+}
+
+/** Lets one confirm of each upload work at a time: two at once would both copy, and the second then finds it done. */
 function createUploadTurns() {
-  // Each waits for the one before it. If all waited for the first, its end would wake them all.
+  // Each confirm waits for the one before it. If all waited for the first, its end would wake all of them.
   const lastTurns = new Map<string, Promise<void>>();
 
-  return async function inTurn<T>(uploadId: string, work: (hasWaited: boolean) => Promise<T>): Promise<T> {
+  return async function inTurn<T>(uploadId: string, { checkMayWait, work }: Turn<T>): Promise<T> {
+    if (lastTurns.has(uploadId)) await checkMayWait();
     const before = lastTurns.get(uploadId);
     const { promise: done, resolve: end } = Promise.withResolvers<void>();
     // A confirm that gives up waiting does not let the next one through.
@@ -197,7 +209,7 @@ function createUploadTurns() {
           throw beingConfirmed();
         });
       }
-      return await work(before !== undefined);
+      return await work();
     } finally {
       end();
     }
@@ -205,7 +217,7 @@ function createUploadTurns() {
 }
 
 function beingConfirmed(): AppError {
-  return new AppError("storage_unavailable", "This upload is being confirmed at the moment: ask again", {
+  return new AppError("storage_unavailable", "This upload is being confirmed at the moment: retry", {
     retryAfterSeconds: 5,
   });
 }
@@ -233,10 +245,10 @@ function tooLarge(sizeBytes: number, maxUploadBytes: number): AppError {
   );
 }
 
-/** What a store's failure means for the caller of a confirm. */
+/** Turns a store's failure into the error that the caller of a confirm gets. */
 function storeProblem(error: StoreError): AppError {
   if (error.failure === "absent" || error.failure === "changed") {
-    return new AppError("storage_unavailable", "The uploaded file changed while it was confirmed: ask again", {
+    return new AppError("storage_unavailable", "The uploaded file changed while it was being confirmed: retry", {
       retryAfterSeconds: 1,
       cause: error,
     });
@@ -248,7 +260,7 @@ function storeProblem(error: StoreError): AppError {
       { cause: error },
     );
   }
-  return new AppError("storage_unavailable", "The object store cannot be used at the moment: ask again", {
+  return new AppError("storage_unavailable", "The object store cannot be used at the moment: retry", {
     retryAfterSeconds: 5,
     cause: error,
   });

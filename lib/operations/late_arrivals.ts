@@ -3,13 +3,13 @@ import type { Removals } from "../books/removals.ts";
 import type { Staging } from "../books/staging.ts";
 import type { ObjectStore } from "../store/objects.ts";
 
-/** A staging object younger than its URL's life and this may belong to a PUT that is still under way. */
+/** Until it is older than its URL's life plus this, a staging object may belong to a PUT that is still under way. */
 const LATE_ARRIVAL_AGE_MS = 24 * 60 * 60_000;
 
 export interface LateArrivalsOptions {
   objects: Pick<ObjectStore, "list">;
   removals: Pick<Removals, "noteFound" | "enterFound">;
-  /** Told of every object: on an S3 server nothing else says what was PUT for a pending upload. */
+  /** Gets every object: on an S3 server nothing else says how much was PUT for a pending upload. */
   staging: Pick<Staging, "noteStaged">;
   /** The staging prefix of this installation, ending in a slash. */
   stagingPrefix: string;
@@ -30,10 +30,10 @@ export async function enterLateArrivals(options: LateArrivalsOptions): Promise<n
     if (isStopping()) break;
     const nowMs = now();
     const uploadId = uploadIdOfKey(objectKey);
-    // Somebody else has put this under our prefix: it is not ours to remove.
+    // Somebody else put this under our prefix, so it is not ours to remove.
     if (uploadId === null) continue;
     if (await staging.noteStaged(objectKey, sizeBytes)) continue;
-    // Nothing else tells the size of an object that came by a URL after its upload was gone.
+    // Nothing else tells the size of an object that arrived by URL after its upload was gone.
     await removals.noteFound(objectKey, sizeBytes);
     if (modifiedAtMs > nowMs - uploadUrlTtlMs - LATE_ARRIVAL_AGE_MS) continue;
     if (await removals.enterFound({ objectKey, uploadId, sizeBytes, nowMs })) found++;

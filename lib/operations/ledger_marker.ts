@@ -25,7 +25,7 @@ const markerText = z.object({
   has_part: z.boolean().default(false),
 });
 
-/** How far the ledger had come when the marker was written, and who wrote it. */
+/** The state of the ledger when the marker was written, and the run that wrote it. */
 export interface Marker {
   installationId: string;
   seq: number;
@@ -35,21 +35,21 @@ export interface Marker {
   storeId: string | null;
   generation: number;
   runId: string | null;
-  /** The run from which this one took the store, if that run has objected: it was still running. */
+  /** The run that this one took the store from, if that run objected because it was still running. */
   contestedBy: string | null;
-  /** Identifies the data directory of that run on its machine: see `directory_id.ts`. Null if it is not known, or not yet. */
+  /** Identifies that run's data directory on its machine: see `directory_id.ts`. Null if unknown, or not written yet. */
   directory: string | null;
-  /** Whether the run has ended cleanly: then it will never remove anything again. */
+  /** Whether the run has ended cleanly, so that it never removes anything again. */
   isReleased: boolean;
   /** Whether the store has a part that carries a mark of its own: see `StorePart`. */
   hasPart: boolean;
 }
 
-/** What the marker in the store says of the database. */
+/** The result of comparing the marker in the store with the database. */
 export type MarkerVerdict =
-  /** There is no marker and nothing is stored: the store may be made. */
+  /** There is no marker and nothing is stored, so the store may be created. */
   | { kind: "fresh" }
-  /** The database has everything that the marker names. Both are null if no marker had to be written yet. */
+  /** The database has everything that the marker names. Both are null if no marker was needed so far. */
   | { kind: "current"; marker: Marker; stored: StoredMarker }
   | { kind: "current"; marker: null; stored: null }
   /** The database's ledger ends before the marker, or has another event in its place: it was restored. */
@@ -150,28 +150,28 @@ export function newStoreId(): string {
   return randomBytes(16).toString("hex");
 }
 
-/** Whether no object can be in another store: then the bucket or folder may be created. */
+/** Whether no object can be in another store, so that the bucket or folder may be created. */
 async function mayCreate({ stores }: MarkerParts, { record, markerWrittenAtMs }: StoreState): Promise<boolean> {
   if (await isUnused(stores)) return true;
   // A store is recorded when it is first tried. Uploads without a record are from a version that recorded none.
   return markerWrittenAtMs === null && record !== null && !(await stores.hasLedger());
 }
 
-/** Whether nothing was ever stored, or only what was given up and removed again without being confirmed. */
+/** Whether nothing was ever stored, or only objects that were removed again without being confirmed. */
 export async function isUnused(stores: Stores): Promise<boolean> {
   return !(await stores.hasLedger()) && !(await stores.hasUploads());
 }
 
 async function judgeMissing(parts: MarkerParts, state: StoreState): Promise<MarkerVerdict> {
-  const where = describePlace(parts.place);
+  const place = describePlace(parts.place);
   if (await mayCreate(parts, state)) return { kind: "fresh" };
   if (state.markerWrittenAtMs !== null) {
-    return other(state, parts.place, `${where} has no marker of this installation`);
+    return other(state, parts.place, `${place} has no marker of this installation`);
   }
   // The database is from a version that wrote the marker only before it first removed something.
   const missing = await missingOf(parts);
   if (missing === null) return { kind: "current", marker: null, stored: null };
-  return other(state, parts.place, `${missing} in ${where}, which has no marker of this installation`);
+  return other(state, parts.place, `${missing} in ${place}, which has no marker of this installation`);
 }
 
 /** Why the database is older than the store; null if it is not. */
@@ -185,12 +185,12 @@ async function judgeLedger({ ledger }: MarkerParts, { seq, eventSha256 }: Marker
 
 /** Why a store whose marker is older than the last one written is not that store; null if it may be. */
 async function judgeBehind(parts: MarkerParts, record: StoreRecord, marker: Marker): Promise<string | null> {
-  const where = describePlace(parts.place);
+  const place = describePlace(parts.place);
   const behind = `its marker is of ${marker.writtenAt}, and a later one was written`;
-  if (!isSamePlace(parts.place, record.place)) return `${where} is an older copy: ${behind}`;
+  if (!isSamePlace(parts.place, record.place)) return `${place} is an older copy: ${behind}`;
   // The store's machine may have lost its last writes, or the store was restored.
   const missing = await missingOf(parts);
-  return missing === null ? null : `${missing} in ${where}, which was set back: ${behind}`;
+  return missing === null ? null : `${missing} in ${place}, which was set back: ${behind}`;
 }
 
 /** Why the part of the store that carries a mark of its own is not the one that the marker goes with; null if it may be. */
@@ -216,7 +216,7 @@ async function missingOf({ objects, stores }: MarkerParts): Promise<string | nul
   for (const { objectKey, sizeBytes } of sample) {
     if ((await objects.stat(objectKey))?.sizeBytes !== sizeBytes) missing++;
   }
-  return missing === 0 ? null : `${missing} of ${sample.length} confirmed uploads that were looked for are not`;
+  return missing === 0 ? null : `${missing} of ${sample.length} confirmed uploads that were checked are not`;
 }
 
 /** Why the store is no longer this data directory's; null if it is. */
@@ -241,8 +241,8 @@ export interface MarkerOwner {
 }
 
 /**
- * Replaces the marker that was read by one that says how far the ledger has come, and resolves with the ledger's number.
- * What it names must be committed. Throws a `StoreError` with `changed` if someone else has written the marker meanwhile.
+ * Replaces the marker that was read with one that has the ledger's present number, and resolves with that number. Only committed
+ * events may be named. Throws a `StoreError` with `changed` if someone else has written the marker meanwhile.
  */
 export async function writeMarker(
   { objects, ledger, installationId }: Pick<MarkerParts, "objects" | "ledger" | "installationId">,
@@ -258,7 +258,7 @@ export async function writeMarker(
     installation: installationId,
     ledger_seq: seq,
     event_sha256: fingerprint(last),
-    // When the ledger had come so far: a mere start, whose clock may be wrong, is no news of that.
+    // The time at which the ledger came this far. A mere start, whose clock may be wrong, does not renew it.
     written_at: before !== null && before.seq === seq ? before.writtenAt : timestamp(nowMs),
     store: storeId,
     generation,
@@ -273,7 +273,7 @@ export async function writeMarker(
   return marker.ledger_seq;
 }
 
-/** Objects to the run that has taken the store: this one, from which it was taken, still runs. The rest of the marker stays. */
+/** Objects to the run that took the store, because this run is still going. The rest of the marker stays. */
 export async function contestMarker(
   { objects, installationId }: Pick<MarkerParts, "objects" | "installationId">,
   stored: StoredMarker,
@@ -284,7 +284,7 @@ export async function contestMarker(
   await objects.writeMarker(markerKey(installationId), text, { replaces: stored.etag });
 }
 
-/** Identifies an event beyond its number. The empty ledger has a fingerprint too: it is the beginning of every other. */
+/** Identifies an event beyond its number. The empty ledger has a fingerprint too, because every ledger begins with it. */
 function fingerprint(event: StorageEvent | null): string {
   if (event === null) return "";
   const { seq, workspaceId, uploadId, kind, bytes, balanceBytes, atMs } = event;

@@ -10,15 +10,15 @@ import type { Steps } from "./worker.ts";
  * at a time MinIO removes little more than half as many.
  */
 const BATCH_KEYS_MAX = 4_000;
-/** Entries of a batch that are taken or booked in one write: all at once would hold up requests for a tenth of a second. */
+/** Entries that one write takes or books: a whole batch at once would hold up requests for a tenth of a second. */
 const WRITE_KEYS_MAX = 500;
 /**
- * While requests keep the process busy: taking or settling so many together stalls no one for more than a millisecond or two.
- * The store gets more of them at once, so that a slow one does not decide how many are removed.
+ * The same while requests keep the process busy: writes of this size stall nobody for more than a millisecond or two. The store
+ * gets more keys at once, so that a slow store does not limit how many are removed.
  */
 const WRITE_KEYS_BUSY = 64;
 const BATCH_KEYS_BUSY = 512;
-const HELD_BACK = "the run before may still be at work";
+const HELD_BACK = "the previous run may still be at work";
 
 export interface ObjectRemovalOptions {
   removals: Pick<Removals, "takeDue" | "clearTaken" | "settle" | "postpone">;
@@ -26,21 +26,21 @@ export interface ObjectRemovalOptions {
   permit: RemovalPermit;
   /** Why nothing may be removed at present; null if it may, or if that is not known. */
   pauseReason: () => string | null;
-  /** Told about each batch of keys; `postponed` if the store as a whole could not be used. */
+  /** Called for each batch of keys; `postponed` if the store as a whole could not be used. */
   onRemovals: (result: "done" | "failed" | "postponed", objectKeys: readonly string[]) => void;
   log: Log;
   now: () => number;
 }
 
-/** What became of a batch: `failures` by key, or null if the store as a whole could not be used. */
+/** The outcome of a batch: `failures` by key, or null if the store as a whole could not be used. */
 type RemovedBatch = { batch: readonly TakenRemoval[]; endedAtMs: number } & (
   | { failures: ReadonlyMap<string, string> }
   | { failures: null; reason: string }
 );
 
 /**
- * Removes the objects that are due. An object is removed only after its entry is durable and marked as taken (ROW-FIRST),
- * and its entry goes only after the object has.
+ * Removes the objects that are due. An object is removed only after its entry is durable and marked as taken (ROW-FIRST), and
+ * the entry is deleted only after the object is gone.
  */
 export function createObjectRemoval(options: ObjectRemovalOptions) {
   const { removals, objects, permit, pauseReason, now } = options;
@@ -64,7 +64,7 @@ export function createObjectRemoval(options: ObjectRemovalOptions) {
       const hasMore = await beforeEach();
       const limit = batchLimit(steps);
       const batch = await takeBatch(limit, steps);
-      // The batch before is booked while the store removes this one.
+      // The previous batch is booked while the store removes this one.
       const removed: RemovedBatch | null = await both(removeObjects(batch), book(unbooked, steps));
       unbooked = removed;
       if (removed === null) goesOn = hasMore;
@@ -72,9 +72,9 @@ export function createObjectRemoval(options: ObjectRemovalOptions) {
       else {
         counts.failed += removed.failures.size;
         counts.removed += batch.length - removed.failures.size;
-        // What is deleted meanwhile is left to the next pass: removed with every few deletes, each batch would cost commits.
+        // Objects deleted meanwhile are left to the next pass: a batch for every few deletes would cost many commits.
         if (batch.length < limit) goesOn = hasMore;
-        else await steps.lookAround();
+        else await steps.checkLoad();
       }
     }
     await book(unbooked, steps);
@@ -83,12 +83,12 @@ export function createObjectRemoval(options: ObjectRemovalOptions) {
   }
 
   function batchLimit(steps: Steps): number {
-    // One key finds out whether the store is back; the others wait, and it counts as no attempt for them.
+    // One key finds out whether the store is back. The others wait, without an attempt being counted for them.
     if (permit.pauseMs() > 0) return 1;
     return steps.isBusy() ? BATCH_KEYS_BUSY : BATCH_KEYS_MAX;
   }
 
-  /** Takes up to `limit` due entries. If a write fails, the next pass puts back what was taken before. */
+  /** Takes up to `limit` due entries. If a write fails, the next pass clears the marks of those taken before it. */
   async function takeBatch(limit: number, steps: Steps): Promise<TakenRemoval[]> {
     const batch: TakenRemoval[] = [];
     while (batch.length < limit) {
@@ -125,7 +125,7 @@ export function createObjectRemoval(options: ObjectRemovalOptions) {
   return removeDue;
 }
 
-/** Books a batch: entries of removed objects go, the others are due again later. */
+/** Books a batch: entries of removed objects are deleted, the others are due again later. */
 function createBooking({ removals, onRemovals, log }: ObjectRemovalOptions) {
   async function book(removed: RemovedBatch | null, steps: Steps): Promise<void> {
     if (removed === null) return;
@@ -147,7 +147,7 @@ function createBooking({ removals, onRemovals, log }: ObjectRemovalOptions) {
     }
   }
 
-  /** Part by part, one write after the other: requests get their turn between them. */
+  /** Books part by part, one write after the other, so that requests get their turn in between. */
   async function inWrites(
     batch: readonly TakenRemoval[],
     steps: Steps,
@@ -168,8 +168,8 @@ function keysPerWrite(steps: Steps): number {
 }
 
 /**
- * Waits for both whatever becomes of either: the marks of a removal that is under way must not be cleared, as the next pass
- * does after a failure.
+ * Waits for both, even if one fails: after a failure the next pass clears the marks, and must not do so while a removal is still
+ * under way.
  */
 async function both<T>(removal: Promise<T>, booking: Promise<void>): Promise<T> {
   await Promise.allSettled([removal, booking]);

@@ -6,7 +6,7 @@ import type { StoreGuard } from "./store_guard.ts";
 /** While the store is down, the pause between two probes grows from the first to the second. */
 export const PROBE_PAUSE_MS_MIN = 500;
 const PROBE_PAUSE_MS_MAX = 60_000;
-/** While nothing may be removed, how often to check whether that is over: someone has decided, or nobody has objected. */
+/** While nothing may be removed, the time between two checks whether somebody has decided, or nobody has objected. */
 const DECISION_PAUSE_MS = 10_000;
 
 export interface RemovalPermitOptions {
@@ -26,8 +26,8 @@ export function createRemovalPermit({ guard, onFirstGranted, log }: RemovalPermi
   let pauseMs = 0;
 
   /**
-   * To be asked before a pass, unless the permit is fresh. A decision by a person is noticed here too. If the store cannot be asked,
-   * an earlier permit holds for work that needs no store; before a removal it is renewed.
+   * To be asked before a pass, unless the permit is fresh. A person's decision is noticed here too. If the store does not
+   * respond, an earlier permit holds for work that needs no store; before a removal it is renewed.
    */
   async function ask(): Promise<boolean> {
     const wasGranted = isGranted;
@@ -40,14 +40,14 @@ export function createRemovalPermit({ guard, onFirstGranted, log }: RemovalPermi
         await onFirstGranted();
       }
     } catch (error) {
-      // An `AppError`: the store is there, and cannot be used as it is.
+      // An `AppError` says that the store is there, but cannot be used as it is.
       if (!(error instanceof StoreError || error instanceof AppError)) throw error;
       if (!wasGranted) noteFailure(error);
     }
     return isGranted;
   }
 
-  /** The store has failed as a whole: it is probed later and later. */
+  /** The store has failed as a whole, so the pauses between probes grow. */
   function noteFailure(error: unknown): void {
     pauseMs = Math.min(PROBE_PAUSE_MS_MAX, Math.max(PROBE_PAUSE_MS_MIN, pauseMs * 2));
     log.warn("store_unavailable", {
@@ -77,9 +77,9 @@ export function createRemovalPermit({ guard, onFirstGranted, log }: RemovalPermi
     },
     /** Whether it was granted a moment ago, so that nobody needs to ask. */
     isFresh: () => isGranted && guard.isFresh(),
-    /** As far as was last known. */
+    /** The latest verdict, however old. */
     isGranted: () => isGranted,
-    /** How long to wait before the store is asked again, in milliseconds; 0 while all is well. */
+    /** How long to wait before the store is tried again, in milliseconds; 0 while all is well. */
     pauseMs: () => pauseMs,
   };
 }

@@ -3,9 +3,9 @@ import type { Uploads } from "../books/uploads.ts";
 import type { Log } from "../log.ts";
 import type { Steps } from "./worker.ts";
 
-/** Rows of a deleted workspace that go in one transaction: each is a delete with its triggers, about 50 us. */
+/** Rows of a deleted workspace that one transaction deletes: each takes about 50 us with its triggers. */
 const BATCH_ROWS = 100;
-/** After so many transactions for deleted workspaces it is the turn of the objects that are due. */
+/** After this many transactions for deleted workspaces, objects that are due get their turn. */
 const EMPTYING_STEPS = 10;
 
 /** Deletes pending uploads whose time is over, and resolves with their number. */
@@ -24,7 +24,7 @@ export async function expireUploads(uploads: Pick<Uploads, "expire">, nowMs: num
 export async function expireIdempotencyKeys(idempotency: Idempotency, nowMs: number, steps: Steps): Promise<void> {
   while (!steps.isStopping()) {
     if (!(await idempotency.expire(nowMs))) break;
-    await steps.lookAround();
+    await steps.checkLoad();
   }
 }
 
@@ -40,7 +40,7 @@ export async function emptyDeletedWorkspaces(
     const removed = await uploads.removeOfDeletedWorkspaces(BATCH_ROWS);
     rows += removed ?? 0;
     hasMore = removed !== null;
-    if (removed !== null && removed > 0) await steps.lookAround();
+    if (removed !== null && removed > 0) await steps.checkLoad();
   }
   if (rows > 0) log.info("deleted_workspaces_emptied", { rows });
   return hasMore;

@@ -4,12 +4,12 @@ import { createGate, type GateOptions } from "../gate.ts";
 import { giveWay } from "../pacer.ts";
 import { type ObjectStat, type ObjectStore, StoreError } from "../store/objects.ts";
 
-/** Few texts longer than this are counted at once: 1 GiB keeps the process busy for seconds. */
+/** Only a few texts longer than this are counted at once: 1 GiB keeps the process busy for seconds. */
 const HUGE_TEXT_BYTES = 4 * 1024 * 1024;
 const HUGE_TEXTS_AT_ONCE = 2;
 /** Other texts that are counted at once. */
 const TEXTS_AT_ONCE = 16;
-/** This much of a text is counted without a break: some 2 ms of work. */
+/** This much of a text is counted without a break, which takes about 2 ms. */
 const LONG_TEXT_BYTES = 256 * 1024;
 
 /** Whether the characters and lines of an upload are counted: only scripts in plain text. */
@@ -30,8 +30,8 @@ export function createScriptCounts(objects: ObjectStore, waiting: Pick<GateOptio
       (sizeBytes > HUGE_TEXT_BYTES ? hugeTexts : texts)(ownerId, work),
 
     /**
-     * The counts of an object; null if it is no text. The caller sees to it that no PUT replaces the object, or finds out.
-     * Rejects with a `StoreError`.
+     * The counts of an object; null if it is no text. The caller makes sure that no PUT replaces the object, or notices if one
+     * does. Rejects with a `StoreError`.
      */
     async count(objectKey: string, { sizeBytes }: ObjectStat, ownerId: string): Promise<TextCounts | null> {
       if (sizeBytes === 0) return { charCount: 0, lineCount: 0 };
@@ -41,8 +41,8 @@ export function createScriptCounts(objects: ObjectStore, waiting: Pick<GateOptio
 }
 
 /**
- * The bytes as they come, a long text in parts that let other requests through. Rejects at the end if there were fewer or
- * more bytes than are charged, so that no part is counted as the whole.
+ * Passes the bytes on as they come, and lets other requests through during a long text. Rejects at the end if there were fewer
+ * or more bytes than are charged, so that a part is never counted as the whole.
  */
 async function* wholeBody(
   bytes: AsyncIterable<Uint8Array>,

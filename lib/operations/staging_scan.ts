@@ -6,14 +6,14 @@ import { createWorker } from "./worker.ts";
 
 /** How often staging is scanned. */
 const SCAN_INTERVAL_MS = 60 * 60_000;
-/** While a scan is due and may not begin, how often that is checked, besides each time that it is woken. */
+/** While a due scan may not begin, the time between two checks. A wake brings the next check forward. */
 const RETRY_MS = 60_000;
 
 export interface StagingScanOptions extends Omit<LateArrivalsOptions, "isStopping"> {
   guard: Pick<StoreGuard, "isCurrent">;
   clockRecords: Pick<ClockRecords, "recordScanned">;
   atStart: TimesAtStart;
-  /** Whether a scan may begin: the store is ours, and the clock can be trusted with what is old. */
+  /** Whether a scan may begin: the store is ours, and the clock is trusted to tell which objects are old. */
   mayScan: () => boolean;
   /** Called after a scan that has entered something for removal. */
   onFound: () => void;
@@ -22,7 +22,7 @@ export interface StagingScanOptions extends Omit<LateArrivalsOptions, "isStoppin
 }
 
 export interface StagingScan {
-  /** Begins to scan in the background, when an hour has passed since the last scan, even if an earlier process made it. */
+  /** Begins to scan in the background. The first scan is due an hour after the last one, even one by an earlier process. */
   start: () => void;
   /** A hint that a scan may begin now, if it is due. */
   wake: () => void;
@@ -43,7 +43,7 @@ export function createStagingScan(options: StagingScanOptions): StagingScan {
     if (!(await guard.isCurrent())) return 0;
     const found = await enterLateArrivals({ ...options, isStopping: () => isStopped });
     if (found > 0) log.info("late_arrivals_entered", { found });
-    // A scan that was broken off does not count: the next start makes another.
+    // A scan that was cut off does not count: the next start makes another.
     if (!isStopped) await clockRecords.recordScanned(now());
     return found;
   }
@@ -56,7 +56,7 @@ export function createStagingScan(options: StagingScanOptions): StagingScan {
     mayWake: () => untilDueMs() === 0,
     gapMs: 0,
     retryMs: SCAN_INTERVAL_MS,
-    // The listing failed. The next scan finds what this one did not.
+    // The listing failed. The next scan finds whatever this one missed.
     onFailure: (error) => log.error("staging_scan_failed", { error }),
     workedMs: () => 0,
   });
@@ -73,11 +73,11 @@ export function createStagingScan(options: StagingScanOptions): StagingScan {
 }
 
 /**
- * How long the first scan waits. A service that is restarted often still scans every hour, because the time of the last
- * scan is kept. A time in the future was written by a wrong clock and says nothing.
+ * How long the first scan waits. A service that is restarted often still scans every hour, because the time of the last scan
+ * is kept. A time in the future was written by a wrong clock and is ignored.
  */
 function firstScanInMs({ scannedAtMs, createdAtMs }: TimesAtStart, nowMs: number): number {
-  // Before there was an installation nothing can have been staged.
+  // Nothing can have been staged before the installation was created.
   const sinceMs = nowMs - (scannedAtMs ?? createdAtMs);
   return sinceMs < 0 ? 0 : Math.max(0, SCAN_INTERVAL_MS - sinceMs);
 }

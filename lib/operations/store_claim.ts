@@ -13,7 +13,7 @@ import {
   writeMarker,
 } from "./ledger_marker.ts";
 
-/** How long a run removes nothing if the run before may still be at work: by then that one has seen the marker and objected. */
+/** A run removes nothing for this long if the previous run may still be at work, which by then would have objected. */
 const WAIT_MS = 20_000;
 
 export interface StoreClaimOptions extends MarkerParts {
@@ -34,7 +34,7 @@ export interface HeldStore {
 }
 
 /**
- * This run's claim on the store: the marker that carries its run id, and the record of it in the database. A run that takes
+ * This run's claim on the store: the marker with its run id, and its record in the database. A run that takes
  * the store from one that may still be at work, on another copy of the data directory, first waits for its objection.
  */
 export function createStoreClaim(options: StoreClaimOptions) {
@@ -50,8 +50,8 @@ export function createStoreClaim(options: StoreClaimOptions) {
   let formerMarkerAtMs: number | null = null;
 
   /**
-   * Records where the first object is to go, before the first upload is created and whether or not that store responds. It
-   * may be created later, because no object can be in another.
+   * Records the store that the first object will go to, before the first upload is created, even if that store does not
+   * respond. It may be created later, because no object can be in another store.
    */
   async function recordIntended(): Promise<void> {
     const { record, generation } = await stores.read();
@@ -59,7 +59,7 @@ export function createStoreClaim(options: StoreClaimOptions) {
     await recorded(stores.recordTaken({ place, storeId: newStoreId(), runId: null, ledgerSeq: 0 }, generation));
   }
 
-  /** Makes the store this run's. The database is told first: after a crash the marker is never ahead of it. */
+  /** Makes the store this run's. The database is written first, so that the marker is never ahead of it after a crash. */
   async function take(verdict: Extract<MarkerVerdict, { kind: "fresh" | "current" }>): Promise<void> {
     const { record: known, generation: before, markerWrittenAtMs } = await stores.read();
     const marker = verdict.kind === "current" ? verdict.marker : null;
@@ -67,7 +67,7 @@ export function createStoreClaim(options: StoreClaimOptions) {
     const generation = before + 1;
     const record: StoreRecord = {
       place,
-      // The database may remember another store, in which nothing was put.
+      // The database may name another store, which nothing was ever put into.
       storeId: marker?.storeId ?? (verdict.kind === "fresh" ? null : known?.storeId) ?? newStoreId(),
       runId,
       ledgerSeq: known?.ledgerSeq ?? 0,
@@ -88,11 +88,11 @@ export function createStoreClaim(options: StoreClaimOptions) {
     }
   }
 
-  /** From now on the run before can see that the store was taken. */
+  /** From now on the previous run can see that the store was taken. */
   function startWait(): void {
     waitEndsMs = monotonicNow() + WAIT_MS;
     log.info("removals_held_back", {
-      why: "the run before did not end in good order, or was one of another copy of this data directory, which may still run",
+      why: "the previous run did not end cleanly, or belongs to another copy of this data directory and may still be going",
       for_ms: WAIT_MS,
     });
   }
@@ -101,13 +101,13 @@ export function createStoreClaim(options: StoreClaimOptions) {
   async function keep(own: HeldStore, stored: StoredMarker, seenAtMs: number): Promise<void> {
     own.stored = stored;
     if (waitEndsMs === null || seenAtMs < waitEndsMs) return;
-    // With the directory in the marker, a later start on it has no one to wait for, not even after a crash.
+    // With this directory in the marker, a later start on it need not wait, not even after a crash.
     await writeOwn(own, { directory });
     waitEndsMs = null;
-    log.info("removals_go_on");
+    log.info("removals_resumed");
   }
 
-  /** Writes the marker with `marks`. While this run waits, it leaves its directory out: whoever starts next has to wait too. */
+  /** Writes the marker with `marks`. While this run waits, it leaves its directory out, so that the next run waits too. */
   async function writeOwn(
     { record, generation, stored }: HeldStore,
     marks: Partial<Pick<MarkerOwner, "directory" | "isReleased">> = {},
@@ -133,16 +133,16 @@ export function createStoreClaim(options: StoreClaimOptions) {
     hasTaken: (): boolean => hasTaken,
     markedSeq: (): number | null => markedSeq,
     isWaiting: (): boolean => waitEndsMs !== null,
-    /** Whether the time for an objection is over, but it was not checked yet whether there is one. */
+    /** Whether the time for an objection is over, but nobody has checked yet whether there is one. */
     isWaitOver: (): boolean => waitEndsMs !== null && monotonicNow() >= waitEndsMs,
     /** When the marker that an earlier process left was written; null if there was none, or it does not say. */
     formerMarkerAtMs: (): number | null => formerMarkerAtMs,
   };
 }
 
-/** A database that cannot be written is a passing state, as a store is that does not respond. */
+/** Treats a database that cannot be written like a store that does not respond: both may pass. */
 async function recorded(write: Promise<void>): Promise<void> {
   await write.catch((error) => {
-    throw new StoreError("unavailable", "Cannot write down which store is used: the database cannot be written", error);
+    throw new StoreError("unavailable", "Cannot record which store is used: the database cannot be written", error);
   });
 }

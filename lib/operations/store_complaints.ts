@@ -2,10 +2,10 @@ import type { Log } from "../log.ts";
 import { createLogThrottle } from "../log_throttle.ts";
 import type { MarkerVerdict } from "./ledger_marker.ts";
 
-/** How often the log repeats what a person has to decide. */
+/** How often the log repeats a problem that a person has to decide. */
 const COMPLAINT_INTERVAL_MS = 60 * 60_000;
 
-/** What a person can do about each verdict that stops something. */
+/** Advice for a person on each verdict that stops something. */
 export const WHAT_TO_DO = {
   older:
     "stop and restore the newest database if you can; `stowage doctor --accept-older-database` shows what would be lost and goes on with this one",
@@ -17,7 +17,7 @@ export const WHAT_TO_DO = {
 
 export type PausedVerdict = Extract<MarkerVerdict, { kind: keyof typeof WHAT_TO_DO }>;
 
-/** Logs what a person has to decide: at once, and then once in each interval while it lasts. */
+/** Logs a problem that a person has to decide at once, and then once in each interval while it lasts. */
 export function createStoreComplaints({ log, monotonicNow }: { log: Log; monotonicNow: () => number }) {
   const throttle = createLogThrottle({ intervalMs: COMPLAINT_INTERVAL_MS, monotonicNow });
 

@@ -3,7 +3,7 @@ import type { Log } from "../log.ts";
 import { createLogThrottle } from "../log_throttle.ts";
 import { StoreError } from "../store/objects.ts";
 
-/** A store that cannot be used at the start is tried for ever, after pauses that grow from the first to the second. */
+/** A store that cannot be used at the start is retried without end, after pauses that grow from the first to the second. */
 const RETRY_MS_MIN = 1_000;
 const RETRY_MS_MAX = 60_000;
 /** How often the log repeats why the store cannot be used. */
@@ -44,7 +44,7 @@ export async function watchStore({ check, log }: { check: () => Promise<void>; l
     const isRefused = error instanceof StoreError && error.isRefusal;
     log[isRefused ? "error" : "warn"](isRefused ? "store_refused" : "store_unavailable", {
       failure,
-      ...{ effect: "deletes go on, uploads cannot be confirmed", asked_again: "for as long as it takes" },
+      ...{ effect: "deletes go on, uploads cannot be confirmed", retries: "until it can be used" },
       error,
     });
   }

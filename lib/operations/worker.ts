@@ -9,19 +9,19 @@ export interface Work<Result> {
   planNext: () => Promise<number>;
   /** Whether `wake` may end the sleep. While it may not, the work keeps its own pace. */
   mayWake: () => boolean;
-  /** The shortest time between two passes, in milliseconds: what comes in meanwhile is done together. */
+  /** The shortest time between two passes, in milliseconds. Work that arrives meanwhile is done together. */
   gapMs: number;
   /** How long to sleep after a pass that failed, in milliseconds. */
   retryMs: number;
-  /** Told why a pass failed, unless the worker is being stopped. */
+  /** Called with the reason when a pass fails, unless the worker is being stopped. */
   onFailure: (error: unknown) => void;
-  /** How long the event loop has worked for this work in all, in milliseconds, as far as that is measured. */
+  /** How long the event loop has been busy with this work in all, in milliseconds, as far as that is measured. */
   workedMs: () => number;
 }
 
 /** Keeps a long pass from getting in the way of requests, and of a stop. */
 export interface Steps extends Pace {
-  /** Whether to end early: what is under way is finished, and nothing more is begun. */
+  /** Whether to end early, after the step that is under way. */
   isStopping: () => boolean;
 }
 
@@ -32,19 +32,21 @@ export interface Worker<Result> {
   wake: () => void;
   /** Runs one whole pass, after the one that is under way. Rejects if it fails. */
   runOnce: () => Promise<Result>;
-  /** Ends the loop. Resolves when what was under way has ended. */
+  /** Ends the loop. Resolves when the pass that is under way has ended. */
   stop: () => Promise<void>;
 }
 
-/** A loop in the background, with never two passes at a time. */
+/** Creates a loop in the background that never runs two passes at a time. */
 export function createWorker<Result>(work: Work<Result>): Worker<Result> {
   const stopping = new AbortController();
   const isStopping = (): boolean => stopping.signal.aborted;
   const steps: Steps = { ...createPace({ workedMs: work.workedMs, pause }), isStopping };
   let isStarted = false;
   let pass: Promise<Result> | null = null;
-  /** A pass of the loop and what follows it, while it is under way. */
+  /** A pass of the loop and the planning after it, while it is under way. */
   let turn: Promise<void> | null = null;
+  /** A wake came while `planNext` was under way: it may have read what is due before that. */
+  let isWokenMeanwhile = false;
   /** Runs while the loop sleeps. */
   let timer: NodeJS.Timeout | null = null;
 
@@ -55,8 +57,11 @@ export function createWorker<Result>(work: Work<Result>): Worker<Result> {
   }
 
   function wake(): void {
-    // A turn that is under way asks what is due after its pass, so it sees whatever is durable by then.
-    if (!isStarted || isStopping() || turn !== null) return;
+    if (!isStarted || isStopping()) return;
+    if (turn !== null) {
+      isWokenMeanwhile = true;
+      return;
+    }
     if (timer !== null && !work.mayWake()) return;
     endSleep();
     turn = takeTurn().finally(() => {
@@ -69,7 +74,10 @@ export function createWorker<Result>(work: Work<Result>): Worker<Result> {
     try {
       await runPass();
       await pause(work.gapMs);
+      // It sees whatever is durable by now, so earlier wakes have had their effect.
+      isWokenMeanwhile = false;
       if (!isStopping()) sleepMs = await work.planNext();
+      if (isWokenMeanwhile && work.mayWake()) sleepMs = 0;
     } catch (error) {
       if (!isStopping()) work.onFailure(error);
     }

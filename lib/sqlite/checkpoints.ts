@@ -4,38 +4,38 @@ import type { Log } from "../log.ts";
 import { createLogThrottle } from "../log_throttle.ts";
 import { describeReader, readersOf } from "./log_readers.ts";
 
-/** What the log may hold before readers are waited for, so that it starts over: 64 MiB, in pages of 4 KiB. */
+/** From this length on a checkpoint waits for readers, so that the log can start over: 64 MiB, in pages of 4 KiB. */
 const RESTART_CHECKPOINT_PAGES = 16_384;
-/** The size that is promised, and that the log's file shrinks to after it had to grow beyond it. */
+/** The size that the log promises to keep; its file shrinks to this after it had to grow larger. */
 export const LOG_BYTES_MAX = 64 * 1024 * 1024;
 /** Under constant load the log is copied once it holds 32 MiB, between two groups. */
 const BUSY_CHECKPOINT_PAGES = 8_192;
 /** Idle this long, the log is copied into the database if it holds at least `IDLE_CHECKPOINT_PAGES`. */
 const IDLE_CHECKPOINT_MS = 200;
 const IDLE_CHECKPOINT_PAGES = 256;
-/** How often the length of the log is looked at under load. */
-const LOG_LOOK_MS = 20;
-/** While a reader is in the way it is tried this often: each try may block the event loop for as long as a lock is waited for. */
+/** How often the length of the log is checked under load. */
+const LOG_CHECK_MS = 20;
+/** While a reader is in the way, retries are this far apart: each may block the event loop for the whole lock timeout. */
 const HELD_UP_RETRY_MS = 1_000;
-/** A reader that is in the way for longer than this is told: no reader of ours is. */
+/** A reader that is in the way for longer than this is reported: none of ours ever is. */
 const HELD_UP_TOLD_MS = 10_000;
 const COMPLAINT_INTERVAL_MS = 10 * 60_000;
 
-/** The log, for those who run the service. */
+/** Figures of the log, for operators. */
 export interface LogFigures {
   /** The size of the log's file. */
   logBytes: number;
-  /** For how long a reader has kept the log from being copied, or from starting over; 0 where none does. */
+  /** For how long a reader has kept the log from being copied, or from starting over; 0 if none does. */
   heldUpMs: number;
 }
 
 /** Marks the beginnings of logs. */
 export interface LogStarts {
-  /** To be asked before a checkpoint: what others commit changes it. */
+  /** To be read before a checkpoint: commits of other processes change it. */
   version: () => number | undefined;
   /**
-   * To be called when the file has taken in all of the log, and nobody else has committed since `asOf`: then this write
-   * is the first of the next log.
+   * To be called when the file has absorbed the whole log. If nobody else has committed since `asOf`, this write is the first of
+   * the next log.
    */
   mark: (asOf: number | undefined) => void;
 }
@@ -45,29 +45,31 @@ export interface CheckpointOptions {
   log: Log;
   /** Whether this process keeps the log short at its end, as the one that holds the serve lock and writes. */
   keepsLog: boolean;
-  /** Marks where logs begin, for whoever must tell one that lies beside a file that it does not continue. */
+  /** Marks where logs begin, so that a log beside a file that it does not continue can be detected later. */
   starts?: LogStarts | null;
   monotonicMs: () => number;
 }
 
 /**
- * Copies the log into the database between groups of writes, where it spoils no request's latency. Another process that
- * reads for long, such as a shell, holds this up: then the log grows, and who does it is told.
+ * Copies the log into the database between groups of writes, so that it adds to no request's latency. Another process that reads
+ * for long, such as a shell, holds this up: the log then grows, and that process is named in the program's log.
  */
 export function createCheckpoints(sqlite: Database.Database, options: CheckpointOptions) {
   const { path, log, keepsLog, starts = null, monotonicMs } = options;
   // SQLite shortens the file to this when the log starts over.
   sqlite.pragma(`journal_size_limit = ${LOG_BYTES_MAX}`);
-  // Asked many times a second under load, where `pragma()` would compile both the statement and a maker of its rows anew.
-  const askLog = sqlite.prepare<[], [busy: number, pages: number, copied: number]>("PRAGMA wal_checkpoint(NOOP)").raw();
+  // Runs many times a second under load. `pragma()` would compile the statement each time, and a constructor for its rows.
+  const readLog = sqlite
+    .prepare<[], [busy: number, pages: number, copied: number]>("PRAGMA wal_checkpoint(NOOP)")
+    .raw();
   const [passive, restart, truncate] = ["PASSIVE", "RESTART", "TRUNCATE"].map((kind) =>
     sqlite.prepare<[], [busy: number, pages: number, copied: number]>(`PRAGMA wal_checkpoint(${kind})`).raw(),
   );
-  let lastLookMs = 0;
+  let lastCheckMs = 0;
   let lastGroupMs = 0;
   let idleTimer: NodeJS.Timeout | null = null;
   let heldUpTimer: NodeJS.Timeout | null = null;
-  /** Whether only the timer looks, because each look was in vain. */
+  /** Whether only the timer checks the log, because every checkpoint is held up. */
   let isWaiting = false;
   let heldUpSinceMs: number | null = null;
   const complaints = createLogThrottle({ intervalMs: COMPLAINT_INTERVAL_MS, monotonicNow: monotonicMs });
@@ -75,30 +77,30 @@ export function createCheckpoints(sqlite: Database.Database, options: Checkpoint
   /** To be called after a group of writes. */
   function afterGroup(): void {
     lastGroupMs = performance.now();
-    if (lastGroupMs - lastLookMs >= LOG_LOOK_MS) {
-      lastLookMs = lastGroupMs;
-      // After the answers of this group have been handed to their sockets.
-      setImmediate(() => lookUnlessWaiting(BUSY_CHECKPOINT_PAGES));
+    if (lastGroupMs - lastCheckMs >= LOG_CHECK_MS) {
+      lastCheckMs = lastGroupMs;
+      // After the responses of this group have been handed to their sockets.
+      setImmediate(() => copyUnlessWaiting(BUSY_CHECKPOINT_PAGES));
     }
-    idleTimer ??= setTimeout(lookIfIdle, IDLE_CHECKPOINT_MS).unref();
+    idleTimer ??= setTimeout(copyIfIdle, IDLE_CHECKPOINT_MS).unref();
   }
 
-  function lookIfIdle(): void {
+  function copyIfIdle(): void {
     const restMs = lastGroupMs + IDLE_CHECKPOINT_MS - performance.now();
-    idleTimer = restMs > 0 ? setTimeout(lookIfIdle, restMs).unref() : null;
-    if (idleTimer === null) lookUnlessWaiting(IDLE_CHECKPOINT_PAGES);
+    idleTimer = restMs > 0 ? setTimeout(copyIfIdle, restMs).unref() : null;
+    if (idleTimer === null) copyUnlessWaiting(IDLE_CHECKPOINT_PAGES);
   }
 
-  function lookUnlessWaiting(pages: number): void {
-    if (!isWaiting) look(pages);
+  function copyUnlessWaiting(pages: number): void {
+    if (!isWaiting) copyIfLong(pages);
   }
 
-  /** Copies the log if it holds so many pages that are not copied yet, or is too long. */
-  function look(pages: number): void {
+  /** Copies the log if at least `pages` of it are not copied yet, or if it is too long. */
+  function copyIfLong(pages: number): void {
     if (!sqlite.open) return;
     try {
-      const [, logPages = 0, copiedPages = 0] = askLog.get() ?? [];
-      // By the log's whole length: readers that take turns let all of it be copied and still keep it from starting over.
+      const [, logPages = 0, copiedPages = 0] = readLog.get() ?? [];
+      // The whole length counts: readers that take turns let all of it be copied, and still keep it from starting over.
       const isLong = logPages >= RESTART_CHECKPOINT_PAGES;
       if (!isLong && logPages - copiedPages < pages) {
         if (copiedPages === logPages) onFree();
@@ -108,13 +110,13 @@ export function createCheckpoints(sqlite: Database.Database, options: Checkpoint
       const [busy = 0, left = 0, copied = 0] = (isLong ? restart : passive)?.get() ?? [];
       if (busy !== 0 || copied < left) return onHeldUp();
       onFree();
-      // Also the commit by which SQLite shortens the file.
+      // SQLite shortens the file with this commit.
       starts?.mark(version);
     } catch (error) {
-      // The log stays as it is and nothing is lost; the next look tries again.
+      // The log stays as it is and nothing is lost; a later checkpoint copies it.
       log.warn("checkpoint_failed", { cause: error });
       isWaiting = true;
-      lookAgainLater();
+      retryLater();
     }
   }
 
@@ -126,9 +128,9 @@ export function createCheckpoints(sqlite: Database.Database, options: Checkpoint
   function onHeldUp(): void {
     const nowMs = monotonicMs();
     heldUpSinceMs ??= nowMs;
-    // A reader of a moment is not worth waiting for.
+    // A reader that is gone in a moment is not worth a wait.
     isWaiting = nowMs - heldUpSinceMs >= HELD_UP_RETRY_MS;
-    lookAgainLater();
+    retryLater();
     if (nowMs - heldUpSinceMs < HELD_UP_TOLD_MS || !complaints.isDue("held_up")) return;
     const { logBytes, heldUpMs } = figures();
     const readers = readersOf(`${path}-shm`);
@@ -145,11 +147,11 @@ export function createCheckpoints(sqlite: Database.Database, options: Checkpoint
     });
   }
 
-  function lookAgainLater(): void {
+  function retryLater(): void {
     heldUpTimer ??= setTimeout(() => {
       heldUpTimer = null;
       isWaiting = false;
-      look(1);
+      copyIfLong(1);
     }, HELD_UP_RETRY_MS).unref();
   }
 
@@ -158,12 +160,12 @@ export function createCheckpoints(sqlite: Database.Database, options: Checkpoint
     return { logBytes, heldUpMs: heldUpSinceMs === null ? 0 : Math.max(0, monotonicMs() - heldUpSinceMs) };
   }
 
-  /** Copies nothing any more. */
+  /** Ends all checkpoints. */
   function stop(): void {
     for (const timer of [idleTimer, heldUpTimer]) if (timer !== null) clearTimeout(timer);
   }
 
-  /** Copies everything, as far as nobody is in the way; then no more. Beside a server that is the server's business. */
+  /** Copies everything, unless a reader is in the way, and ends all checkpoints. Commands leave that to a running server. */
   function finish(): void {
     stop();
     if (!keepsLog) return;
@@ -174,8 +176,8 @@ export function createCheckpoints(sqlite: Database.Database, options: Checkpoint
     }
   }
 
-  // After a clean end there is no log, and what is written now begins one.
-  if (starts !== null && (askLog.get()?.[1] ?? 0) === 0) starts.mark(starts.version());
+  // After a clean end there is no log, so the next write begins one.
+  if (starts !== null && (readLog.get()?.[1] ?? 0) === 0) starts.mark(starts.version());
 
-  return { afterGroup, copy: () => lookUnlessWaiting(1), figures, finish, stop };
+  return { afterGroup, copy: () => copyUnlessWaiting(1), figures, finish, stop };
 }

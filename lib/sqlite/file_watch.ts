@@ -1,24 +1,24 @@
 import { statSync } from "node:fs";
 import { DatabaseMoved } from "./sqlite_errors.ts";
 
-/** By default the files are checked once in this time at most: for so long, writes may go to a file that was just moved. */
-const KEPT_MS = 1_000;
+/** By default the files are checked at most this often: for so long, writes may go to a file that was just moved. */
+const CHECK_INTERVAL_MS = 1_000;
 
 /**
- * Makes the check that the files that this process has open are still those at their paths. SQLite goes on with a file that
- * was moved, removed or replaced, and whatever is written to it would be gone at the next start. The check throws
+ * Returns a check that the files at the database's paths are still those that this process has open. SQLite goes on with a file
+ * that was moved, removed or replaced, and everything written to it would be gone at the next start. The check throws
  * `DatabaseMoved` until they are back. A result is kept for `keptMs`.
  */
-export function createFileWatch(path: string, { keptMs = KEPT_MS } = {}): () => void {
+export function createFileWatch(path: string, { keptMs = CHECK_INTERVAL_MS } = {}): () => void {
   // The log and its index are there as long as a connection is open.
   const opened = ["", "-wal", "-shm"].map((suffix) => ({ suffix, id: idOf(path + suffix) }));
-  let lookedAtMs = performance.now();
+  let checkedAtMs = performance.now();
   let isGone = false;
 
   return () => {
     const nowMs = performance.now();
-    if (nowMs - lookedAtMs >= keptMs) {
-      lookedAtMs = nowMs;
+    if (nowMs - checkedAtMs >= keptMs) {
+      checkedAtMs = nowMs;
       isGone = opened.some(({ suffix, id }) => id !== idOf(path + suffix));
     }
     if (!isGone) return;

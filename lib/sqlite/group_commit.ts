@@ -12,21 +12,21 @@ const BUSY_RETRY_MS = 20;
 const WRITE_AGE_MS_MAX = 5_000;
 /** Writes that may wait at once. Each is a request in flight, so this bounds memory, not throughput. */
 const QUEUED_WRITES_MAX = 10_000;
-/** Bodies in one transaction; after a stall the backlog is worked off in groups that stay short. */
+/** Bodies in one transaction: after a stall, the backlog is worked off in groups that stay short. */
 const GROUP_BODIES_MAX = 1_024;
 
 export interface GroupCommit {
   /**
    * Runs `body` in the next group's transaction, in a savepoint of its own, and resolves with its result once the
-   * group's COMMIT is durable. What the body throws rejects the promise, also only then, and undoes this body alone.
+   * group's COMMIT is durable. If the body throws, the promise rejects, also only then, and this body alone is undone.
    *
-   * The body must not await and must let SQLite's errors pass: a caught one could hide that the transaction is gone.
-   * Rejects with `storage_unavailable` where the group as a whole failed, or the database was busy for too long.
+   * The body must not await, and must let SQLite's errors pass: a caught one could hide that the transaction is gone. Rejects
+   * with `storage_unavailable` if the whole group failed, or if the database was busy for too long.
    */
   write: <T>(body: () => T) => Promise<T>;
   /** The same for a body whose only write is one statement, or that throws before it writes: it needs no savepoint. */
   writeStatement: <T>(body: () => T) => Promise<T>;
-  /** Refuses writes from now on, and resolves when those that are queued have ended. */
+  /** Refuses writes from now on. Resolves when the queued ones have ended. */
   finish: () => Promise<void>;
 }
 
@@ -40,9 +40,9 @@ export interface GroupCommitOptions {
   afterGroup: () => void;
   /** Called when the file's state is unknown (an I/O error): it must not be used any further. */
   onFatal: (error: unknown) => void;
-  /** Called when a write finds the disk full: whoever keeps some room for that gives it now. */
+  /** Called when a write finds the disk full, so that room kept for this case can be given up. */
   onFull?: (() => void) | undefined;
-  /** Told of every group: its writes, and how long its COMMIT took, or null where the group failed as a whole. */
+  /** Called after every group: how many writes it had, and how long its COMMIT took, or null if the whole group failed. */
   onGroup?: ((group: { writes: number; commitMs: number | null }) => void) | undefined;
   /** A clock that only goes forward; says how long a write has waited. */
   monotonicMs?: () => number;
@@ -58,12 +58,12 @@ interface QueuedWrite {
 
 type Outcome = { ok: true; value: unknown } | { ok: false; error: unknown };
 
-/** Thrown inside a group when the transaction that it ran in is no more. */
+/** Thrown inside a group when its transaction is gone. */
 class GroupLost extends Error {}
 
 /**
  * Groups the writes of a connection: all that arrive in one turn of the event loop share one transaction and one fsync.
- * Nobody else begins a transaction on this connection, but for its checkpoints, between two groups.
+ * Nothing else begins a transaction on this connection, except its checkpoints, between two groups.
  */
 export function createGroupCommit(sqlite: Database.Database, options: GroupCommitOptions): GroupCommit {
   const { log, checkInPlace, afterGroup, onFatal } = options;
@@ -83,8 +83,8 @@ export function createGroupCommit(sqlite: Database.Database, options: GroupCommi
 
   function enqueue<T>(body: () => T, withSavepoint: boolean): Promise<T> {
     return new Promise<T>((resolve, reject) => {
-      if (closing) return reject(busy("The service is shutting down: ask again"));
-      if (queue.length >= QUEUED_WRITES_MAX) return reject(busy("Too many changes are waiting: ask again in a moment"));
+      if (closing) return reject(busy("The service is shutting down: retry"));
+      if (queue.length >= QUEUED_WRITES_MAX) return reject(busy("Too many changes are waiting: retry in a moment"));
       // The queue holds bodies of many types; each entry's resolve only ever meets its own body's value.
       const settle = resolve as (value: unknown) => void;
       queue.push({ body, savepoint: withSavepoint, queuedAtMs: monotonicMs(), resolve: settle, reject });
@@ -106,7 +106,7 @@ export function createGroupCommit(sqlite: Database.Database, options: GroupCommi
       begin.run();
     } catch (error) {
       if (isSqliteError(error, "SQLITE_BUSY")) return waitForLock(error);
-      // Nothing of it was begun, which is more than "unknown".
+      // Nothing was begun, so the outcome is known.
       return failGroup(queue.splice(0), error, toUnavailable(error, subject));
     }
     const group = queue.length <= GROUP_BODIES_MAX ? queue : queue.splice(0, GROUP_BODIES_MAX);
@@ -123,7 +123,7 @@ export function createGroupCommit(sqlite: Database.Database, options: GroupCommi
       failGroup(group, error instanceof GroupLost ? (error.cause ?? error) : error);
       return schedule();
     }
-    // Only now, results and errors alike: a 404 that saw a delete of this group must not leave before that is durable.
+    // Only now, both results and errors: a 404 that saw a delete of this group must not leave before that delete is durable.
     for (const [i, outcome] of outcomes.entries()) {
       if (outcome.ok) group[i]?.resolve(outcome.value);
       else group[i]?.reject(outcome.error);
@@ -140,15 +140,15 @@ export function createGroupCommit(sqlite: Database.Database, options: GroupCommi
       if (!sqlite.inTransaction) throw new GroupLost("A body ended the transaction");
       if (isThenable(value)) {
         const mistake = new TypeError("The body of a write must not be asynchronous");
-        // Without a savepoint what it has written by now can only be undone with the whole group.
+        // Without a savepoint, its writes so far can only be undone with the whole group.
         if (!write.savepoint) throw new GroupLost("A body cannot be undone", { cause: mistake });
         throw mistake;
       }
       if (write.savepoint) release.run();
       return { ok: true, value };
     } catch (error) {
-      // Some failures (disk full, I/O, memory) undo the whole transaction. The next savepoint would then open one of its
-      // own, and later bodies would commit alone: so nothing of this group runs any further.
+      // Some failures (disk full, I/O, memory) undo the whole transaction. The next savepoint would open a transaction of its
+      // own, and later bodies would commit alone, so no more of this group runs.
       if (error instanceof GroupLost) throw error;
       if (!sqlite.inTransaction || isSqliteError(error, "SQLITE_IOERR")) {
         throw new GroupLost("The transaction is gone", { cause: error });
@@ -172,20 +172,20 @@ export function createGroupCommit(sqlite: Database.Database, options: GroupCommi
     onGroup({ writes: group.length, commitMs: null });
     if (isSqliteError(cause, "SQLITE_FULL")) {
       onFull();
-      // Once it is copied the log starts over, in the room that it has.
+      // Once it is copied, the log starts over in the room that it has.
       afterGroup();
     }
     if (isSqliteError(cause, "SQLITE_IOERR")) onFatal(cause);
   }
 
-  /** Another process has the write lock. The event loop goes on; whoever has waited too long is told so. */
+  /** Another process has the write lock. The event loop goes on, and writes that have waited too long are refused. */
   function waitForLock(cause: unknown): void {
     const nowMs = monotonicMs();
     const tooOld = queue.filter((write) => nowMs - write.queuedAtMs > WRITE_AGE_MS_MAX);
     if (tooOld.length > 0) {
       queue = queue.filter((write) => nowMs - write.queuedAtMs <= WRITE_AGE_MS_MAX);
       log.warn("database_busy", { file: subject, refused: tooOld.length });
-      for (const write of tooOld) write.reject(busy(`${subject} is busy with another process: ask again`, cause));
+      for (const write of tooOld) write.reject(busy(`${subject} is busy with another process: retry`, cause));
     }
     if (queue.length === 0) return;
     scheduled = true;

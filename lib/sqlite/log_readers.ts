@@ -1,14 +1,14 @@
 import { readFileSync, readlinkSync, statSync } from "node:fs";
 import { basename } from "node:path";
 
-/** Where SQLite's readers lock the index of a log (`-shm`): bytes 123 to 127, one for each place in the log. */
+/** SQLite's readers lock the index of a log (`-shm`) at bytes 123 to 127, one for each place in the log. */
 const READ_LOCK_FIRST = 123;
 const READ_LOCK_LAST = 127;
 
 /** A process that reads a database. */
 export interface LogReader {
   processId: number;
-  /** The name of its program; empty where the system does not tell. */
+  /** The name of its program; empty if the system does not tell. */
   program: string;
 }
 
@@ -22,7 +22,7 @@ export function readersOf(logIndexPath: string): LogReader[] {
     // 1: POSIX  ADVISORY  READ  1234 08:01:131 124 124
     const [, kind, , access, processId, file = "", first, last] = line.trim().split(/\s+/);
     if (kind !== "POSIX" || access !== "READ" || file.split(":")[2] !== String(inode)) continue;
-    // All bytes beyond the readers' belong to the connection itself.
+    // Locks on other bytes are no readers' locks.
     if (Number(first) < READ_LOCK_FIRST || Number(last) > READ_LOCK_LAST) continue;
     processIds.add(Number(processId));
   }
@@ -37,7 +37,7 @@ export function describeReader({ processId, program }: LogReader): string {
   return `process ${processId}${program === "" ? "" : ` (${program})`}`;
 }
 
-/** The file of a program says more than the name of its main thread, and only its owner and root may ask for it. */
+/** Prefers the file of a program, which says more than the name of its main thread. Only its owner and root may read it. */
 function programOf(processId: number): string {
   try {
     return basename(readlinkSync(`/proc/${processId}/exe`));

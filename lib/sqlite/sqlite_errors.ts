@@ -6,8 +6,8 @@ import { freeBytesOf } from "../data_dir/free_space.ts";
 import { AppError } from "../errors.ts";
 
 /**
- * What opening the database takes on its disk where it was closed before: its log, the index of the log, and the journal
- * of the lock. Measured: 48 KiB; the rest is for the first writes.
+ * The room on its disk that opening a closed database takes: its log, the index of the log, and the journal of the lock. As
+ * measured, 48 KiB; the rest is for the first writes.
  */
 export const OPENING_BYTES = 1024 * 1024;
 
@@ -19,7 +19,7 @@ export function isSqliteError(error: unknown, code: string): error is Database.S
 /** The database as a whole cannot be used, for one of SQLite's reasons. */
 interface Cause {
   code: string;
-  /** What is wrong, as the end of a sentence. Names no path: clients see it. */
+  /** The problem, as the end of a sentence. It names no path, because clients see it. */
   what: string;
   hint: string;
 }
@@ -84,17 +84,17 @@ function causeOf(error: unknown): Cause | undefined {
 /** The file that this process has open is no longer the one at its path. */
 export class DatabaseMoved extends Error {}
 
-/** Why the database as a whole cannot be used, as the end of a sentence; null where something else failed. */
+/** Why the database as a whole cannot be used, as the end of a sentence; null if something else failed. */
 export function whyUnusable(error: unknown): string | null {
   return error instanceof DatabaseMoved ? error.message : (causeOf(error)?.what ?? null);
 }
 
-/** What an administrator can do about it; null where the error is none of SQLite's that we know. */
+/** Advice for an administrator; null if this is not one of the SQLite errors that we know. */
 export function hintOn(error: unknown): string | null {
   return causeOf(error)?.hint ?? null;
 }
 
-/** What the caller of a request is told: 503 if the file, `subject`, failed as a whole. All else passes through as it is. */
+/** Turns a failure of a file as a whole, `subject`, into a 503 for the caller. Other errors pass through as they are. */
 export function toUnavailable(error: unknown, subject = "The database"): unknown {
   const why = whyUnusable(error);
   if (why === null) return error;
@@ -105,8 +105,8 @@ export function toUnavailable(error: unknown, subject = "The database"): unknown
 }
 
 /**
- * What an administrator is told where a file of SQLite's could not be opened: `what` is "open database", for example. What
- * is not SQLite's passes through.
+ * Explains to an administrator why a file of SQLite's could not be opened. `what` is "open database", for example. Errors that
+ * are not SQLite's pass through.
  */
 export function openFailure(error: unknown, what: string, path: string): unknown {
   const found = causeOf(error);
@@ -126,7 +126,7 @@ export function openFailure(error: unknown, what: string, path: string): unknown
       cause: error,
     });
   }
-  // SQLite tells a disk that has no room for the log's index from one that fails by nothing but the place.
+  // SQLite reports a disk that has no room for the log's index as a disk that fails, so the free space decides.
   const freeBytes = found.code === "SQLITE_FULL" || found.code === "SQLITE_IOERR" ? freeBytesIn(folder) : null;
   const full = CAUSES.find(({ code }) => code === "SQLITE_FULL");
   if (freeBytes !== null && full !== undefined && (found === full || freeBytes < OPENING_BYTES)) {

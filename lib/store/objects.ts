@@ -1,9 +1,9 @@
 import type { Readable } from "node:stream";
 
-/** What a store says of an object that it holds. */
+/** An object as its store describes it. */
 export interface ObjectStat {
   sizeBytes: number;
-  /** Changes whenever the bytes do. With the quotes that HTTP wants around it. */
+  /** Changes whenever the bytes do. It has the quotes that HTTP requires. */
   etag: string;
   /** The SHA-256 of the bytes, in lower-case hex, if the store knows it. */
   checksumSha256?: string | null;
@@ -16,15 +16,15 @@ export interface ListedObject extends ObjectStat {
 
 export interface PutUrlOptions {
   contentType: string;
-  /** The exact length that the URL is good for; null where the caller stated none. */
+  /** The exact length that the URL is good for; null if the caller stated none. */
   sizeBytes: number | null;
   /**
-   * The SHA-256, in hex, of the only bytes that the URL is good for; null where the caller stated none. On an S3 server the
+   * The SHA-256, in hex, of the only bytes that the URL is good for; null if the caller stated none. On an S3 server the
    * PUT must then send it in a header: see `checksum.ts`.
    */
   checksumSha256?: string | null;
   expiresAtMs: number;
-  /** When the URL was made for the first time: made again, it is the same. By default now. */
+  /** When the URL was first made, so that it is the same when it is made again. By default now. */
   signedAtMs?: number;
 }
 
@@ -49,7 +49,7 @@ export function typeWithoutScripts(contentType: string): string {
   return /^text\/|\+xml$/.test(contentType) ? "text/plain" : contentType;
 }
 
-/** The marker as it lies in the store. */
+/** The marker as it is stored. */
 export interface StoredMarker {
   text: string;
   /** Changes whenever the marker does. */
@@ -97,7 +97,7 @@ export interface Sealing {
 
 /** The few ways in which a store can fail, whatever its make. */
 export type StoreFailure =
-  /** The object is not there. Never said of a missing bucket. */
+  /** The object is not there. Never used for a missing bucket. */
   | "absent"
   /** The object is there, and is not the one that was stat'ed. */
   | "changed"
@@ -107,7 +107,7 @@ export type StoreFailure =
   | "bucket_missing"
   /** The disk of the embedded store has no room for it. */
   | "full"
-  /** No response, or a response that says nothing: what was asked for may or may not have been done. */
+  /** No response, or one that does not tell: the store may or may not have done what it was asked to. */
   | "unavailable";
 
 export class StoreError extends Error {
@@ -121,7 +121,7 @@ export class StoreError extends Error {
     this.hint = hint;
   }
 
-  /** Whether the store certainly did nothing of what was asked. */
+  /** Whether the store certainly did nothing. */
   get isRefusal(): boolean {
     return this.failure !== "unavailable";
   }
@@ -136,55 +136,55 @@ export interface StoreCall {
 }
 
 /**
- * What the service asks of an object store. Every method rejects with a `StoreError`, and with nothing else (but for
- * `prepare`), where the store failed.
+ * The operations that the service needs of an object store. If the store fails, every method rejects with a `StoreError`, and
+ * with nothing else (except `prepare`).
  */
 export interface ObjectStore {
   /** An absolute URL that a client may PUT the object to, once or more, until it expires. */
   presignPut: (objectKey: string, options: PutUrlOptions) => string;
   /** An absolute URL that downloads the object under its filename. */
   presignGet: (objectKey: string, options: GetUrlOptions) => string;
-  /** The object's size and ETag as the store has them, or null where there is none. */
+  /** The object's size and ETag; null if there is no object. */
   stat: (objectKey: string) => Promise<ObjectStat | null>;
   /**
    * Makes `finalKey` hold the staged object: exactly the one that was stat'ed, or nothing. Durable when it resolves.
-   * Rejects with `absent` or `changed` where the staged object is no longer that one.
+   * Rejects with `absent` or `changed` if the staged object is no longer that one.
    */
   promote: (stagingKey: string, finalKey: string, options: PromoteOptions) => Promise<ObjectStat>;
   /** Null if others write to the store: then every object is promoted. */
   sealing: Sealing | null;
   /** How long `promote` may take for an object of this size, in milliseconds; the confirm's lease is longer. */
   promoteMsMax: (sizeBytes: number) => number;
-  /** How many may promote an object, and read it then, before one has to wait for another. */
+  /** How many objects can be promoted, and then read, at once before one has to wait for another. */
   promotesAtOnceMax: number;
   /** The object's bytes. Rejects with `absent`. */
   read: (objectKey: string) => Promise<Readable>;
   /**
-   * Removes objects and resolves with the reason for each key that may still be there. An object that was not there is
-   * removed. What resolves as removed stays removed, also after a power loss where the store can promise that.
+   * Removes objects and resolves with the reason for each key that may still be there. An object that was not there counts as
+   * removed. Removed objects stay removed, even after a power loss if the store can promise that.
    */
   remove: (objectKeys: readonly string[]) => Promise<Map<string, string>>;
   /** Every object whose key begins with `prefix`, which ends in a slash, in the order of the keys' bytes. */
   list: (prefix: string) => AsyncIterable<ListedObject>;
-  /** The marker of the ledger as it was last written, or null where there is none. See `ledger_marker.ts`. */
+  /** The marker of the ledger as it was last written; null if there is none. See `ledger_marker.ts`. */
   readMarker: (markerKey: string) => Promise<StoredMarker | null>;
   /**
    * Replaces the marker that was read with this ETag (null: there was none), as a whole or not at all. Rejects with
-   * `changed` where it is another by now; a store that knows no conditions may overwrite what was written just before.
-   * Durable when it resolves, where the store can promise that.
+   * `changed` if it is another by now; a store without conditional writes may overwrite one that was written just before.
+   * Durable when it resolves, if the store can promise that.
    */
   writeMarker: (markerKey: string, text: string, options: { replaces: string | null }) => Promise<void>;
   /** Null if no part of the store can be lost without the marker. */
   part: StorePart | null;
   /**
-   * Makes what the store needs before its first use; its bucket or folder itself only with `makes`, and its part only
-   * without `hasPart`: then it was made before. Rejects with `bucket_missing` if the bucket or folder is not there, with
+   * Makes everything that the store needs before its first use; the bucket or folder itself only with `makes`, and its part
+   * only without `hasPart`: then it was made before. Rejects with `bucket_missing` if the bucket or folder is not there, with
    * `unavailable` if the part is not, and with an `AppError` if the place can never be used.
    */
   prepare: (options: { makes: boolean; hasPart?: boolean }) => Promise<void>;
-  /** Resolves where the store can be used. */
+  /** Resolves if the store can be used. */
   probe: () => Promise<void>;
-  /** How far the store's clock is ahead of ours, as its latest response to `probe` or later said. Null where none did. */
+  /** How far the store's clock is ahead of ours, by its latest response since `probe`. Null if no response had a date. */
   clockSkewMs: () => number | null;
   close: () => Promise<void>;
 }

@@ -11,14 +11,14 @@ import type { S3StoreOptions } from "./s3/objects_s3.ts";
 export interface StoreOptions {
   config: Config;
   installationId: string;
-  /** What clients see of this service. */
+  /** The URL of this service as clients see it. */
   publicUrl: () => string;
   staging: DiskStoreOptions["staging"];
   /** Called when the embedded store finds the disk full. */
   onFull?: DiskStoreOptions["onFull"];
-  /** Told of every call to an S3 server, for metrics. */
+  /** Called for every call to an S3 server, for metrics. */
   onS3Call?: S3StoreOptions["onCall"];
-  /** For tests: shorter time-outs, and the real clock where the service's own is moved, because a server checks the time. */
+  /** For tests: shorter time-outs, and the real clock if the service's own is moved, because a server checks the time. */
   s3?: Pick<S3StoreOptions, "timeouts"> & Partial<Pick<S3StoreOptions, "now">>;
   /** Whether this process serves from the store: only then leftovers are swept. */
   serves: boolean;
@@ -28,15 +28,15 @@ export interface StoreOptions {
 
 export interface OpenStore {
   objects: ObjectStore;
-  /** What the embedded store serves itself; null where clients speak to an S3 server. */
+  /** The routes that the embedded store serves itself; null if clients speak to an S3 server. */
   objectRoutes: ObjectRoutes | null;
 }
 
-/** The store that the settings name, of which nothing is asked yet. Throws an `AppError` if a setting cannot be right. */
+/** Opens the store that the settings name, without calling it yet. Throws an `AppError` if a setting cannot be right. */
 export async function openStore(options: StoreOptions): Promise<OpenStore> {
   const { config, now, log, onS3Call } = options;
   if (config.store === "s3") {
-    // Loaded only where it is used: the S3 client and what it depends on take 25 MB of memory.
+    // Loaded only if it is used: the S3 client and what it depends on take 25 MB of memory.
     const { createS3Store } = await import("./s3/objects_s3.ts");
     const objects = createS3Store({ ...s3Options(config), onCall: onS3Call, log, now, ...options.s3 });
     return { objects, objectRoutes: null };
@@ -44,7 +44,7 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
   const objects = createDiskStore({
     ...options,
     objectsDir: `${config.dataDir}/${OBJECTS_FOLDER}`,
-    signingKey: options.serves ? await keepSigningKey(config, log) : lookAtSigningKey(config),
+    signingKey: options.serves ? await keepSigningKey(config, log) : findSigningKey(config),
     maxUploadBytes: config.maxUploadBytes,
     minFreeBytes: config.minFreeBytes,
     computesSha256: config.computesChecksums,
@@ -53,7 +53,7 @@ export async function openStore(options: StoreOptions): Promise<OpenStore> {
   return { objects, objectRoutes: createObjectRoutes({ store: objects, now }) };
 }
 
-/** The key that signs URLs; one that was lost is replaced, because without it nothing could be uploaded or downloaded. */
+/** The key that signs URLs. A lost one is replaced: without it nothing could be uploaded or downloaded. */
 async function keepSigningKey({ dataDir }: Config, log: Log): Promise<Buffer> {
   if (await makeSigningKey(dataDir)) {
     log.warn("signing_key_made", {
@@ -62,15 +62,15 @@ async function keepSigningKey({ dataDir }: Config, log: Log): Promise<Buffer> {
       hint: "clients ask for new URLs; nothing else is lost",
     });
   }
-  return lookAtSigningKey({ dataDir });
+  return findSigningKey({ dataDir });
 }
 
-/** A command changes nothing: without a key it signs with one that nobody accepts. */
-function lookAtSigningKey({ dataDir }: Pick<Config, "dataDir">): Buffer {
+/** The key for a command, which changes nothing: if there is none, a key whose signatures nobody accepts. */
+function findSigningKey({ dataDir }: Pick<Config, "dataDir">): Buffer {
   return readSigningKey(dataDir) ?? randomBytes(SIGNING_KEY_BYTES);
 }
 
-/** The S3 store's settings out of all. `readConfig` has checked that those that it needs are there. */
+/** The settings of the S3 store. `readConfig` has checked that the required ones are there. */
 export function s3Options(config: Config) {
   const { s3Endpoint, s3AccessKey, s3SecretKey } = config;
   if (s3Endpoint === null || s3AccessKey === null || s3SecretKey === null) {

@@ -119,7 +119,7 @@ export function openBenchDatabase(path: string) {
     /** Objects that the cleaner has still to remove. */
     backlog: () => Number(countRemovals.get()),
     sqliteVersion: () => String(db.prepare("SELECT sqlite_version()").pluck().get()),
-    close: () => db.close(),
+    close: () => void db.close(),
   };
 }
 

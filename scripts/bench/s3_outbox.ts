@@ -43,7 +43,7 @@ export function openOutbox(databaseFile: string) {
     while (selectOne.get() !== undefined) await delay(LOOK_MS);
   }
 
-  return { newKeys, enter, untilEmpty, left: () => Number(selectCount.get()), close: () => db.close() };
+  return { newKeys, enter, untilEmpty, left: () => Number(selectCount.get()), close: () => void db.close() };
 }
 
 export type Outbox = ReturnType<typeof openOutbox>;

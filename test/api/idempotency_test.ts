@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { createIdempotency, createIdempotencyMemory } from "../../lib/books/sqlite/idempotency.ts";
@@ -146,6 +147,31 @@ test("a repeated create tells nothing to someone who may no longer see the uploa
   const gone = await askPersonal();
   assert.equal(gone.status, 404);
   assert.doesNotMatch(gone.text, new RegExp(upload.id));
+});
+
+test("a malformed key is refused before the store is asked for, as a malformed body is", async (t) => {
+  const its = await startKeyedApp(t);
+  const staged = await its.staged("12345");
+  const gone = await its.confirmedUpload("to be deleted");
+  assert.equal((await its.call("DELETE", `${UPLOADS}/${gone.id}`)).status, 200);
+  await its.app.cleaner.runOnce();
+  // From now on this is the store of another installation, so creates and confirms get 503.
+  const marker = join(its.dataDir, "objects", "ledger-marker");
+  const mark = JSON.parse(readFileSync(marker, "utf8"));
+  writeFileSync(marker, JSON.stringify({ ...mark, installation: "0123456789abcdef" }));
+  its.clock.advance(10 * MINUTE_MS);
+  await its.app.cleaner.runOnce();
+  for (const [key, statuses] of [
+    ["good", [503, 503, 200]],
+    ["no good", [422, 422, 422]],
+  ] as const) {
+    const create = await its.create(key);
+    const confirm = await its.confirmAs(key, staged.id);
+    const remove = await its.deleteAs(`${key}!`, staged.id);
+    assert.deepEqual([create.status, confirm.status, remove.status], statuses);
+    if (key === "no good") for (const refused of [create, confirm, remove]) assertKeyRefused(refused, /visible ASCII/);
+  }
+  assert.equal((await its.create("good", { filename: 5 })).status, 422);
 });
 
 test("a key is 1 to 255 visible ASCII characters, else 422 that names the header, and nothing is done", async (t) => {

@@ -86,7 +86,7 @@ test("a histogram of requests adds up: each bucket holds those below it, the las
   t.after(metrics.close);
   // Exactly on a bound counts as within it.
   for (const durationMs of [0, 1, 1.001, 60_000, 60_001]) {
-    metrics.onAnswered({ method: "GET", route: "/a", status: 200, durationMs });
+    metrics.onFinished({ method: "GET", route: "/a", status: 200, durationMs });
   }
   const outbox = { due: 0, failing: 0, waiting: 0, oldestDueSinceMs: null, deletedOverdue: 0 };
   const totals = { bytesUsed: 0, uploadsPending: 0, bytesPendingStated: 0, outbox };

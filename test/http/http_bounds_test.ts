@@ -5,7 +5,7 @@ import { type TestContext, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import * as z from "zod";
 import { addressGroup } from "../../lib/http/address_room.ts";
-import type { AnsweredRequest } from "../../lib/http/refusals.ts";
+import type { FinishedRequest } from "../../lib/http/refusals.ts";
 import { trustedAddresses } from "../../lib/http/trusted_addresses.ts";
 import {
   keptLog,
@@ -41,7 +41,7 @@ async function servedClient(t: TestContext, url: string, options: { localAddress
   return client;
 }
 
-/** ApiResponses once it is let to. */
+/** Responds once it is let to. */
 const slowRoute = (gate: Promise<void>): TestRoute =>
   testBareRoute({
     ...{ method: "GET", path: "/slow" },
@@ -65,7 +65,7 @@ function putRoute(before: () => Promise<void> = async () => {}): TestRoute {
 }
 
 interface Watched {
-  answered: AnsweredRequest[];
+  answered: FinishedRequest[];
   requests: () => { route: string; status: number }[];
   errors: () => unknown[];
   /** How often this event was logged. */
@@ -77,11 +77,11 @@ async function serve(
   options: Parameters<typeof startHttpServer>[1],
 ): Promise<Watched & { url: string; close: () => Promise<void> }> {
   const kept = keptLog();
-  const answered: AnsweredRequest[] = [];
+  const answered: FinishedRequest[] = [];
   const server = await startHttpServer(t, {
     timeouts: SHORT,
     log: kept.log,
-    onAnswered: (request) => answered.push(request),
+    onFinished: (request) => answered.push(request),
     ...options,
   });
   return {
@@ -196,7 +196,7 @@ test("nothing that is thrown while a request is answered reaches the process", a
   for (const [what, options] of [
     ["in a handler", {}],
     ["in the log's fields", { describe: fail }],
-    ["in the metrics", { onAnswered: fail }],
+    ["in the metrics", { onFinished: fail }],
     ["in the authentication", { authenticate: fail }],
   ] as const) {
     const server = await serve(t, { routes: [...routes, echo], ...options });

@@ -209,7 +209,7 @@ function cyclic(): object {
   return value;
 }
 
-test("503 always says when to ask again; 429 and 503 say what the error says", async (t) => {
+test("503 always says when to retry; 429 and 503 say what the error says", async (t) => {
   const failing = (path: string, error: AppError) =>
     testRoute({ method: "GET", path, handle: () => Promise.reject(error) });
   const { url } = await startHttpServer(t, {

@@ -47,12 +47,12 @@ function startPace({ utilization }: { utilization: number }) {
 test("a busy process gets back thirty-six times what the cleaner's writes have used of it, once, and nothing for waiting", async () => {
   const { pace, pauses, work } = startPace({ utilization: 0.9 });
   work(3);
-  await pace.lookAround();
+  await pace.checkLoad();
   assert.ok(pace.isBusy());
   assert.deepEqual(pauses, [108]);
   // However long the store took meanwhile: nothing was used.
   await pace.giveBack();
-  await pace.lookAround();
+  await pace.checkLoad();
   assert.deepEqual(pauses, [108]);
   work(1);
   await pace.giveBack();
@@ -64,7 +64,7 @@ test("a busy process gets back thirty-six times what the cleaner's writes have u
 test("a process that has time gets nothing back, and what was used meanwhile is not asked for later", async () => {
   const { pace, pauses, work } = startPace({ utilization: 0.5 });
   work(3);
-  await pace.lookAround();
+  await pace.checkLoad();
   work(3);
   await pace.giveBack();
   assert.ok(!pace.isBusy());

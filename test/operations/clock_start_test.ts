@@ -186,13 +186,13 @@ test("a service that is restarted every 50 minutes scans staging once an hour, a
   const looksByRun: number[] = [];
   for (let run = 0; run < 8; run++) {
     const its = await start({ wrapStore, cleansInBackground: true });
-    const lookedAt = its.sql.prepare("SELECT looked_at_ms FROM installation").pluck();
-    const before = lookedAt.get();
+    const scannedAt = its.sql.prepare("SELECT staging_scanned_at_ms FROM installation").pluck();
+    const before = scannedAt.get();
     // After 100 minutes each. The last has 50, and a time that cannot be.
-    if ([2, 4, 6, 7].includes(run)) await until(() => lookedAt.get() !== before, `the look of run ${run}`);
+    if ([2, 4, 6, 7].includes(run)) await until(() => scannedAt.get() !== before, `the scan of run ${run}`);
     else await delay(300);
     await its.app.cleaner.stop();
-    if (run === 6) its.sql.prepare("UPDATE installation SET looked_at_ms = ?").run(clock.now() + DAY_MS);
+    if (run === 6) its.sql.prepare("UPDATE installation SET staging_scanned_at_ms = ?").run(clock.now() + DAY_MS);
     await its.close();
     looksByRun.push(looks);
     clock.advance(50 * MINUTE_MS);

@@ -6,7 +6,7 @@ import { test } from "node:test";
 import { startTestApp } from "../help/app.ts";
 import { startFaultProxy } from "../help/fault_proxy.ts";
 import { startFaultyApp } from "../help/faulty_app.ts";
-import { createGate } from "../help/faulty_store.ts";
+import { createGate, noResponse } from "../help/faulty_store.ts";
 import { s3Env } from "../help/s3_app.ts";
 import { useS3Server } from "../help/s3_servers.ts";
 import { until } from "../help/until.ts";
@@ -92,6 +92,61 @@ test("of huge texts one for each workspace and two in all are counted at once; o
   for (const { status, json } of await Promise.all(confirms)) {
     assert.equal(status, 200);
     assert.equal(json.data.char_count, text.length - 1);
+  }
+  await its.checkEnd();
+});
+
+test("a confirm that is over the quota is told so at once, however many texts are being counted", async (t) => {
+  const its = await startFaultyApp(t);
+  const script = { filename: "text.txt", category: "script" };
+  const text = Buffer.alloc(5 * 1024 * 1024, "word ");
+  const first = await its.createUpload(script);
+  const second = await its.createUpload(script);
+  for (const { uploadUrl } of [first, second]) assert.equal((await its.put(uploadUrl, text)).status, 200);
+  const gate = createGate();
+  its.hooks.before = ({ name }) => (name === "read" ? gate.pass() : undefined);
+  const counted = its.confirm(first.id);
+  await gate.reached;
+  await its.app.books.workspaces.setQuota(its.owner.workspaceId, text.length - 1);
+  const { status, json } = await its.confirm(second.id);
+  assert.deepEqual([status, json.error.code], [402, "STORAGE_LIMIT_EXCEEDED"]);
+  assert.equal(its.statusOf(second.id), "pending");
+  // The charge is what counts: the first was let in when there was room.
+  gate.open();
+  assert.equal((await counted).status, 402);
+  await its.app.books.workspaces.setQuota(its.owner.workspaceId, text.length);
+  assert.equal((await its.confirm(second.id)).status, 200);
+  await its.checkEnd();
+});
+
+test("a confirm into another context waits for the one that is under way, and gets what that has made of the upload", async (t) => {
+  const its = await startFaultyApp(t);
+  const path = (id: string) => `/api/v1/uploads/${id}`;
+  const elsewhere = { body: { context_type: "workflow", context_id: "01890a5d-ac96-774b-bcce-b302099a8057" } };
+  for (const outcome of ["confirmed", "failed"] as const) {
+    const { id } = await its.staged("bytes");
+    const gate = createGate();
+    its.hooks.before = async ({ name }) => {
+      if (name !== "promote") return;
+      await gate.pass();
+      if (outcome === "failed") throw noResponse();
+    };
+    const first = its.confirm(id);
+    await gate.reached;
+    const second = its.call("POST", path(id), elsewhere);
+    const stranger = await its.call("POST", path(id), { ...elsewhere, key: (await its.addOwner()).key });
+    assert.deepEqual([stranger.status, stranger.json.error.message], [404, "There is no such upload"]);
+    gate.open();
+    const [one, other] = [await first, await second];
+    if (outcome === "confirmed") {
+      assert.deepEqual([one.status, other.status], [200, 200]);
+      assert.deepEqual(other.json.data.context_id, one.json.data.context_id);
+      assert.equal(other.json.data.context_id, its.owner.workspaceId);
+    } else {
+      assert.deepEqual([one.status, other.status], [503, 404]);
+      assert.equal(other.json.error.details[0].field, "context_id");
+    }
+    its.check();
   }
   await its.checkEnd();
 });

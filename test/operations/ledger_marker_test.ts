@@ -338,7 +338,7 @@ test("if the store cannot be asked at start, the cleaner waits until it could be
   await its.put(uploadUrl, "x");
   assert.equal((await its.confirm(id)).status, 503, "nothing is charged in a store that was not compared");
   await its.call("DELETE", `/api/v1/uploads/${id}`);
-  await until(() => asked >= 3, "the store is asked again");
+  await until(() => asked >= 3, "the store is tried again");
   assert.deepEqual(removed, []);
   isDown = false;
   await until(() => removed.length === 1, "the object is removed");

@@ -156,9 +156,9 @@ test("an error with a body without end costs no connection either", async (t) =>
   if (!rig) return;
   const { store, proxy } = rig;
   proxy.setFault({ kind: "response", status: 500, body: "x".repeat(1024 * 1024), times: 2 });
-  for (let i = 0; i < 2; i++) assert.match((await failureOf(store.probe())).message, /answered 500/);
+  for (let i = 0; i < 2; i++) assert.match((await failureOf(store.probe())).message, /responded with 500/);
   proxy.setFault({ kind: "response", status: 503, body: "<Error>", headers: { "content-length": "100" }, times: 1 });
-  assert.match((await failureOf(store.probe())).message, /answered 503|no response within/);
+  assert.match((await failureOf(store.probe())).message, /responded with 503|no response within/);
   await store.probe();
 });
 
@@ -379,7 +379,7 @@ test("at most four multi-object deletes are in flight, and after one that failed
   const failed = await store.remove(keys);
   assert.equal(failed.size, 8_500);
   assert.ok(proxy.requests.length <= 5, `${proxy.requests.length} requests`);
-  for (const reason of new Set(failed.values())) assert.match(reason, /answered 503/);
+  for (const reason of new Set(failed.values())) assert.match(reason, /responded with 503/);
 });
 
 test("a store that is down fails a removal as a whole, and works again when it is back", async (t) => {
@@ -502,7 +502,7 @@ test("a listing that is cut short, leaves its prefix or does not end is no listi
   const page = `<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken></ListBucketResult>`;
   proxy.setFault({ kind: "response", match, status: 200, body: page, times: 1 });
   proxy.setFault({ kind: "response", match, status: 500, times: 1 });
-  assert.match((await failureOf(listed(store, "final/i/"))).message, /answered 500/);
+  assert.match((await failureOf(listed(store, "final/i/"))).message, /responded with 500/);
   const endless = proxy.setFault({ kind: "response", match, status: 200, body: page });
   assert.match((await failureOf(listed(store, "final/i/"))).message, /again and again/);
   assert.equal(endless.hits(), 2);

@@ -372,7 +372,7 @@ for (const make of ["disk", "minio", "versitygw"] as const) {
     await next.books.close();
     assert.deepEqual(
       events.map(({ msg }) => msg),
-      ["removals_held_back", "removals_held_back", "removals_go_on"],
+      ["removals_held_back", "removals_held_back", "removals_resumed"],
     );
 
     const crashed = startGuard(t, two, shared, { directory: "two" });

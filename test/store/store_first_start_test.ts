@@ -65,7 +65,7 @@ test("minio: an installation that has stored nothing goes to another store and c
 });
 
 test(
-  "a store that comes back unusable is asked again like one that is down, and told by its present reason",
+  "a store that comes back unusable is tried again like one that is down, and told by its present reason",
   EMBEDDED_ONLY,
   async (t) => {
     const clock = testClock();

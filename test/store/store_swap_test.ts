@@ -318,7 +318,7 @@ for (const make of MAKES) {
     const bringBack = await site.vanish();
     await site.makeEmpty();
     const program = await site.start();
-    const reason = /2 of 2 confirmed uploads that were looked for are not in the .*, which has no marker/;
+    const reason = /2 of 2 confirmed uploads that were checked are not in the .*, which has no marker/;
     assert.match((await program.call("GET", "/ready")).json.error.message, reason);
     await stop(program);
     if (site.server !== null) await clientOf(site.server).removeBucket(site.env.STOWAGE_S3_BUCKET ?? "");

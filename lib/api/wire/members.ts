@@ -54,7 +54,7 @@ export function presentMember({ userId, email, name, role, createdAtMs }: Member
     user_id: userId,
     // Clients insist on a string.
     email: email ?? "",
-    // The whole name, as the identity provider has it: nothing says where the first name ends.
+    // The whole name as the identity provider has it, because nothing tells the first name from the rest.
     first_name: name,
     last_name: null,
     image_url: null,

@@ -13,9 +13,9 @@ const PAGE_LIMIT_DEFAULT = 50;
 /** A page further on than this costs more than it is worth: filters find its rows. */
 const PAGE_OFFSET_MAX = 10_000_000;
 
-/** Where a page begins that a cursor leads to. */
-interface Cursor<Key> {
-  /** What the last row before it is ordered by. */
+/** The beginning of the page that a cursor leads to. */
+export interface Cursor<Key> {
+  /** The key that the list is ordered by, of the last row before the page. */
   lastKey: Key;
   /** How many rows came before it when the list was begun. */
   offset: number;
@@ -65,7 +65,7 @@ export const BEGINS_TWICE = {
   error: "cannot be given together with offset: a next link has the one that it needs",
 };
 
-/** Where the requested page begins: `offset` rows after the one with `lastKey`, or after the beginning of the list. */
+/** The beginning of the requested page: `offset` rows after the one with `lastKey`, or after the beginning of the list. */
 export function pageStart<Key>(query: PageQuery<Key>): { lastKey: Key | undefined; offset: number; limit: number } {
   const { offset = 0, cursor, limit } = query;
   return cursor === undefined ? { lastKey: undefined, offset, limit } : { lastKey: cursor.lastKey, offset: 0, limit };

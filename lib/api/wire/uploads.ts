@@ -90,7 +90,7 @@ export const UploadOut = z.strictObject({
     .string()
     .regex(/^[0-9a-f]{64}$/)
     .nullable(),
-  /** Of scripts that are plain text. */
+  /** Only for scripts in plain text; null otherwise. */
   char_count: z.int().min(0).nullable(),
   line_count: z.int().min(0).nullable(),
   detected_language: z.null(),
@@ -107,7 +107,7 @@ export const UploadList = z.array(UploadOut);
 
 export const CreatedUploadOut = z.strictObject({
   upload: UploadOut,
-  /** Where to PUT the bytes. */
+  /** The URL to PUT the bytes to. */
   upload_url: z.url(),
   /** Headers that the PUT has to send; present if a checksum was stated. */
   upload_headers: z.strictObject({ [CHECKSUM_HEADER]: z.string() }).optional(),

@@ -76,7 +76,7 @@ const figures = { credits: none, characters: count, lines: count, runs: none };
 const StorageOut = z.strictObject({
   bytes_used: count,
   bytes_quota: count,
-  /** Of the quota, from 0 to 100; more if the quota was lowered below what is used, and null if it is zero. */
+  /** Percent of the quota: 0 to 100, more if the quota was lowered below the usage, null if it is zero. */
   percent: z.number().min(0).nullable(),
   uploads: count,
   uploads_pending: count,
@@ -145,7 +145,7 @@ const StorageEventOut = z.strictObject({
 
 export const StorageEventList = z.array(StorageEventOut);
 
-/** What a usage summary is made of. The figures belong to the days and buckets, in order. */
+/** The figures of a usage summary, in the order of its days and buckets. */
 export interface UsageSummary {
   range: UsageRange;
   view: ActivityView;
@@ -244,7 +244,7 @@ export function presentStorageEvent(event: StorageEvent): z.infer<typeof Storage
   };
 }
 
-/** The pagination of a page of events. `nextBeforeSeq`: where the next page begins; null on the last one. */
+/** The pagination of a page of events. `nextBeforeSeq` is where the next page begins; null on the last page. */
 export function paginateEvents(
   path: string,
   { upload_id, kind, limit }: StorageEventsQuery,

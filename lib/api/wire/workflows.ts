@@ -78,7 +78,7 @@ const head = {
   id,
   user_id: id,
   name: z.string(),
-  /** Who chose the name: the user, or nobody yet. */
+  /** Whether the user chose the name, or nobody has yet. */
   name_source: z.enum(["placeholder", "generated", "user"]),
   description: z.string().nullable(),
 };
@@ -129,7 +129,7 @@ function presentHead(workflow: Workflow): Pick<ListedWorkflowOut, keyof typeof h
   };
 }
 
-/** What was accepted at create or patch, so it needs no second check. */
+/** The definition was accepted at create or patch, so it needs no second check. */
 function definitionOf({ definitionJson }: Workflow): z.infer<typeof definition> {
   return JSON.parse(definitionJson);
 }

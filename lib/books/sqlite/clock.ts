@@ -4,7 +4,7 @@ import { type InstallationRow, theRow } from "./installation_row.ts";
 
 export function createClockRecords(db: Db, { installation }: { installation: InstallationRow }): ClockRecords {
   const select = db.prepare<[], TimesAtStart>(`
-    SELECT clock_trusted_at_ms AS trustedAtMs, clock_doubted_at_ms AS doubtedAtMs, looked_at_ms AS scannedAtMs,
+    SELECT clock_trusted_at_ms AS trustedAtMs, clock_doubted_at_ms AS doubtedAtMs, staging_scanned_at_ms AS scannedAtMs,
            created_at_ms AS createdAtMs,
            max(created_at_ms,
                coalesce((SELECT created_at_ms FROM uploads ORDER BY id DESC LIMIT 1), 0),

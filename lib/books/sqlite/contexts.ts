@@ -14,7 +14,7 @@ export interface ContextToBind {
 
 export type Contexts = ReturnType<typeof createContexts>;
 
-/** What uploads are bound to when they are confirmed: to be asked before the confirm, and again inside its transaction. */
+/** The contexts that confirms bind uploads to. To be checked before the confirm, and again inside its transaction. */
 export function createContexts(db: Db, { memberships }: { memberships: Pick<MembershipRows, "findRole"> }) {
   const selectContext = db.prepare<{ contextId: string; contextType: string }, { workspaceId: string }>(`
     SELECT workspace_id AS workspaceId FROM contexts

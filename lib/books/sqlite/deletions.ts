@@ -24,7 +24,7 @@ interface Entry {
   lastError: string | null;
 }
 
-/** Whose a deleted upload was. */
+/** The former owner of a deleted upload. */
 interface Owner {
   workspaceId: string | null;
   /** The user who made it, if that is known. */
@@ -32,8 +32,8 @@ interface Owner {
 }
 
 /**
- * Three tables know of a deletion: the ledger when a charged upload was deleted, the outbox what is still to be removed,
- * and the record of removed objects what is gone.
+ * Three tables describe a deletion: the ledger has the time at which a charged upload was deleted, the outbox the objects still
+ * to be removed, and the record of removed objects those that are gone.
  */
 export function createDeletions(
   db: Db,

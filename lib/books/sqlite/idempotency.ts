@@ -11,16 +11,16 @@ import { createPlaces } from "./places.ts";
 /** Expired rows that go in one transaction. */
 const EXPIRY_BATCH = 500;
 
-/** What a request with this key has done. */
+/** The effect of an earlier request with this key. */
 interface Done {
   uploadId: string;
-  /** Where the bytes of a new upload were to be PUT; null for confirm and delete. */
+  /** The key that the bytes of a new upload were to be PUT to; null for confirm and delete. */
   stagingKey: string | null;
 }
 
 export type IdempotencyMemory = ReturnType<typeof createIdempotencyMemory>;
 
-/** What the verbs of uploads read and write inside their own transactions. */
+/** The part that the verbs of uploads read and write inside their own transactions. */
 export function createIdempotencyMemory(db: Db, { now, keysMax }: { now: () => number; keysMax: number }) {
   const selectDone = db.prepare<RepeatableRequest & { nowMs: number }, Done & { requestSha256: string }>(`
     SELECT upload_id AS uploadId, staging_key AS stagingKey, request_sha256 AS requestSha256
@@ -40,7 +40,7 @@ export function createIdempotencyMemory(db: Db, { now, keysMax }: { now: () => n
     now,
   });
 
-  /** What the request has done before; undefined if nothing. Throws `validation_error` if its key came with another request. */
+  /** The request's earlier effect; undefined if it had none. Throws `validation_error` if its key came with another request. */
   function find(request: RepeatableRequest): Done | undefined {
     const done = selectDone.get({ ...request, nowMs: now() });
     if (done !== undefined && done.requestSha256 !== request.requestSha256) throw usedForAnotherRequest();

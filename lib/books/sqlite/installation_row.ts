@@ -10,7 +10,7 @@ export function createInstallationRow(db: Db) {
     "UPDATE installation SET clock_trusted_at_ms = ?, clock_doubted_at_ms = NULL",
   );
   const updateDoubted = db.prepare<[number]>("UPDATE installation SET clock_doubted_at_ms = ?");
-  const updateScanned = db.prepare<[number]>("UPDATE installation SET looked_at_ms = ?");
+  const updateScanned = db.prepare<[number]>("UPDATE installation SET staging_scanned_at_ms = ?");
   const updateStore = db.prepare<{ text: string; generation: number }>(
     "UPDATE installation SET store_json = :text, generation = :generation",
   );

@@ -1,10 +1,10 @@
-/** What took more than a few steps to count is kept this many times as long as that work took: a hundredth of the process's work. */
+/** A count that took many steps is kept for this many times as long as it took, so that counting is a hundredth of the work. */
 const KEPT_FACTOR = 99;
 /** No count is kept for longer, whatever it cost. */
 const KEPT_MS_MAX = 60_000;
-/** Up to this many steps a count is made anew each time. */
+/** A count of up to this many steps is made again each time. */
 const SHORT_STEPS_MAX = 8;
-/** Counts that are remembered at once; of more the oldest goes. */
+/** The most counts that are remembered; beyond it the oldest is forgotten. */
 const COUNTS_MAX = 1_000;
 
 /** A count, and what it cost. */
@@ -21,7 +21,7 @@ export interface KeptCountsOptions {
 }
 
 /**
- * Counts that many ask for. Those who ask for the same one while it is made share it. A short one is made anew each time,
+ * Counts that many callers want. Callers that want the same count while it is made share it. A short one is made again each time,
  * so it is exact; a long one is kept for a while, so that no number of clients makes counting more than a small part of
  * the process's work.
  */

@@ -51,7 +51,7 @@ export function createMembers(db: Db, { memberships, users, workspaces, now }: M
   }
 
   async function add(manager: Manager, workspaceId: string, { userId, email, role }: NewMember): Promise<Member> {
-    // An administrator at the command line looks after the disk themselves.
+    // An administrator at the command line watches the disk themselves.
     if (manager !== "administrator") db.checkFreeSpace();
     return db.write(() => {
       checkAdmin(manager, workspaceId);

@@ -56,7 +56,7 @@ export function createMembershipRows(db: Db) {
     /** A step of a user's workspaces, by workspace id. `exists` is 0 for deleted ones. */
     listWorkspaces: (step: Parameters<typeof selectWorkspaces.all>[0]) => selectWorkspaces.all(step),
     count: (workspaceId: string): number => count.get(workspaceId)?.members ?? 0,
-    /** Looks for another admin; with `signsIn`, owners that the command line has created do not count: they cannot sign in. */
+    /** Whether there is another admin. With `signsIn`, owners created by the command line do not count: they cannot sign in. */
     hasOtherAdmin: (id: MembershipId, { signsIn }: { signsIn: boolean }): boolean =>
       selectOtherAdmin.get({ ...id, signsIn: Number(signsIn) }) !== undefined,
     insert: (row: Parameters<typeof insert.run>[0]) => void insert.run(row),

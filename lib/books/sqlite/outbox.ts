@@ -7,7 +7,7 @@ import { createSharedReading, type Reading } from "./shared_reading.ts";
 const STEP_ROWS_MAX = 500;
 
 /**
- * Since when an entry could have been removed: the one definition of how old the outbox is. It counts from when the entry
+ * The time since which an entry could have been removed: the one definition of the outbox's age. It counts from when the entry
  * should first have been removed, whatever has postponed it since: failures, a store that was down, a kill, a person.
  */
 export const OVERDUE_SINCE_SQL = "coalesce(first_due_at_ms, entered_at_ms)";

@@ -33,7 +33,7 @@ type PendingRow = GoneRow & Owner & { pendingOwnerId: string; objectKey: string 
 
 export type PendingAccounts = ReturnType<typeof createPendingAccounts>;
 
-/** What each owner has pending, counted once and remembered: counting each time would cost as much as there is. */
+/** Each owner's pending uploads and bytes, counted once and remembered: the cost of each count grows with the rows. */
 export function createPendingAccounts(
   db: Db,
   { notes, urlsOutliveUploads }: { notes: StagedNotes; urlsOutliveUploads: boolean },

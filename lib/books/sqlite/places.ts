@@ -1,6 +1,6 @@
 /** Owners whose places are remembered. */
 const OWNERS_HELD_MAX = 10_000;
-/** An owner who has used up all places is counted anew this often at most: counting takes as long as there are rows. */
+/** An owner who has used up all places is counted again at most this often, because the cost grows with the rows. */
 const COUNT_AGAIN_MS = 60_000;
 
 export interface PlacesOptions {
@@ -14,9 +14,8 @@ export interface PlacesOptions {
 export type Places = ReturnType<typeof createPlaces>;
 
 /**
- * Bounds the rows of each owner. They are counted once; from then on only new ones are, so that a create costs the same
- * however many there are. What is left is never more than there really is: a write that failed has used a place too, until
- * the next count.
+ * Bounds the rows of each owner. They are counted once, and from then on only new ones are, so that a create costs the same
+ * however many there are. The places left are never overstated: a write that failed uses a place too, until the next count.
  */
 export function createPlaces({ max, count, now }: PlacesOptions) {
   const placesByOwner = new Map<string, { left: number; countedAtMs: number }>();

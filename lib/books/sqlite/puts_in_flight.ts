@@ -2,7 +2,7 @@
 interface Puts {
   ownerId: string;
   sizes: Set<{ bytes: number }>;
-  /** What they may bring beyond what is counted for the upload already. */
+  /** Bytes that they may bring beyond those already counted for the upload. */
   extraBytes: number;
 }
 
@@ -10,14 +10,14 @@ interface Puts {
 export interface PutInFlight {
   /** Its size as it is counted. */
   bytes: () => number;
-  /** It may come to so many bytes in all. */
+  /** Its size may reach this many bytes in all. */
   growTo: (bytes: number) => void;
   end: () => void;
 }
 
 export type PutsInFlight = ReturnType<typeof createPutsInFlight>;
 
-/** Adds up what PUTs in flight may come to, by owner. `countedBytes`: what is counted for an upload without them. */
+/** Adds up the bytes that PUTs in flight may reach, by owner. `countedBytes`: the bytes counted for an upload without them. */
 export function createPutsInFlight(countedBytes: (uploadId: string) => number) {
   const byUpload = new Map<string, Puts>();
   const byOwner = new Map<string, number>();

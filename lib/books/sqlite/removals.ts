@@ -40,7 +40,7 @@ export function createRemovals(db: Db, { entries, releaseUrl, recordRemoved }: R
     RETURNING seq, object_key AS objectKey, attempts`);
   const untakeAll = db.prepare<[string]>(`
     UPDATE object_removals SET taken_at_ms = NULL, last_error = coalesce(last_error, ?) WHERE taken_at_ms IS NOT NULL`);
-  // For all of a batch at once: one statement for each entry would cost more than the entries do.
+  // One statement for the whole batch: one for each entry would cost more than the entries do.
   const selectHeldUrls = db.prepare<Settled, { ownerId: string; statedSizeBytes: number | null }>(`
     SELECT owner_id AS ownerId, stated_size_bytes AS statedSizeBytes
       FROM object_removals
@@ -134,7 +134,7 @@ export function createRemovals(db: Db, { entries, releaseUrl, recordRemoved }: R
 
 export type RemovalEntries = ReturnType<typeof createRemovalEntries>;
 
-/** What the verbs of uploads write to the outbox inside their own transactions. */
+/** The part of the outbox that the verbs of uploads write inside their own transactions. */
 export function createRemovalEntries(db: Db) {
   const insertLease = db.prepare<{
     objectKey: string;

@@ -3,9 +3,9 @@ import type { Db } from "./db/db.ts";
 /** Whether an entry whose object was removed at `:nowMs` is settled for good; otherwise it waits for its second removal. */
 export const IS_FOR_GOOD_SQL = "(again_at_ms IS NULL OR again_at_ms <= :nowMs)";
 
-/** What is kept of a deleted upload whose objects were removed. */
+/** The record of a deleted upload whose objects were removed. */
 export interface RemovedObjects {
-  /** Of an upload that was never charged: the workspace, or the person if it was in none. */
+  /** For an upload that was never charged: the workspace, or the person if it was in none. */
   ownerId: string | null;
   userId: string | null;
   deletedAtMs: number | null;
@@ -17,7 +17,7 @@ export type RemovedObjectsRecord = ReturnType<typeof createRemovedObjects>;
 
 /** The record of what was removed of deleted uploads: one row for each, kept for good. */
 export function createRemovedObjects(db: Db) {
-  // Not as an upsert: the schema refuses to insert what is there, so that no REPLACE can blank it.
+  // No upsert: the schema refuses to insert a row that exists, so that no REPLACE can blank it.
   const writer = (whoSql: string, whereSql: string) => {
     const removedSql = `
       SELECT upload_id, ${whoSql}, sum(attempts + 1) AS attempts
@@ -57,8 +57,8 @@ export function createRemovedObjects(db: Db) {
       FROM removed_objects WHERE upload_id = ?`);
 
   /**
-   * Records what of these entries of the outbox is removed for good, unless its upload still exists. `seqs`: their numbers, as
-   * JSON. Runs inside the write that settles them, before they go.
+   * Records those of these outbox entries that are removed for good, unless their upload still exists. `seqs`: their numbers,
+   * as JSON. Runs inside the write that settles them, before they are deleted.
    */
   function record(seqs: string, nowMs: number): void {
     writeDeleted({ seqs, nowMs });

@@ -1,6 +1,6 @@
 /** A result that took many steps is kept this many times as long as it took, so that reading is a hundredth of the work. */
 const KEPT_FACTOR = 99;
-/** A result of up to this many steps is not kept: it is read anew each time. */
+/** A result of up to this many steps is not kept: it is read again each time. */
 const SHORT_STEPS_MAX = 8;
 
 /** A result, and the number of steps that it took. */

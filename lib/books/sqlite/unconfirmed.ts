@@ -37,9 +37,9 @@ export interface UnconfirmedParts {
 
 /** One PUT that is under way, as it is counted. */
 export interface CountedPut {
-  /** To be called before so many bytes in all are written. Throws as `beginPut`. */
+  /** To be called before this many bytes in all are written. Throws as `beginPut`. */
   growTo: (bytes: number) => void;
-  /** So many bytes are stored. */
+  /** This many bytes are stored. */
   stored: (sizeBytes: number) => void;
   /** It has ended, whether it succeeded or not. */
   end: () => void;
@@ -48,7 +48,7 @@ export interface CountedPut {
 export type Unconfirmed = ReturnType<typeof createUnconfirmed>;
 
 /**
- * Counts what is not confirmed yet, and bounds it: nobody is charged for it. A URL that outlives its upload holds the
+ * Counts and bounds unconfirmed uploads, which nobody is charged for. A URL that outlives its upload holds the
  * upload's place until its entry in the outbox is settled for good. Each owner is counted once and then followed, and
  * counted again only at the limit, if another process has written to the database: it may have deleted some.
  *
@@ -159,12 +159,12 @@ export function createUnconfirmed(db: Db, parts: UnconfirmedParts) {
     /** A transaction was undone, and what was counted inside it never came to be: everybody is to be counted anew. */
     forgetAll: accounts.forgetAll,
     flushNotes: notes.flush,
-    /** What is remembered of an owner. */
+    /** The remembered figures of an owner. */
     figuresOf: (ownerId: string): Readonly<Pending & Held> => accounts.get(ownerId),
   };
 }
 
-/** Refuses what would be too much for an owner. */
+/** Refuses uploads and bytes beyond an owner's bounds. */
 function createBounds(
   { workspaces, options }: UnconfirmedParts,
   accounts: PendingAccounts,
@@ -175,7 +175,7 @@ function createBounds(
     return tooManyUploads(owner, accounts.get(idOf(owner)), options.pendingUploadsMax);
   }
 
-  /** Why the owner may not stage so many bytes more; null if they may. */
+  /** Why the owner may not stage this many more bytes; null if they may. */
   function bytesProblem(owner: Owner, moreBytes: number): AppError | null {
     const { bytes, heldBytes } = accounts.get(idOf(owner));
     const figures = { bytes: bytes + inFlight.of(idOf(owner)), heldBytes, moreBytes };

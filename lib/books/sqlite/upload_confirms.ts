@@ -38,8 +38,17 @@ export interface ConfirmParts {
 export function createUploadConfirms(
   db: Db,
   parts: ConfirmParts,
-): Pick<Uploads, "findToConfirm" | "reserveFinalKey" | "settleConfirm" | "settleSealed"> {
+): Pick<
+  Uploads,
+  "checkMayConfirm" | "findToConfirm" | "checkRoom" | "reserveFinalKey" | "settleConfirm" | "settleSealed"
+> {
   const { rows, views, entries, memory, unconfirmed, rights, contexts, workspaces, installationId, now } = parts;
+
+  /** The upload, if the caller may confirm it, and if its Idempotency-Key came with no other request. */
+  function findFor(principal: Principal, request: ConfirmRequest): Upload {
+    if (request.repeatable !== null) memory.find(request.repeatable);
+    return findToChange(principal, request);
+  }
 
   function findToChange(principal: Principal, { uploadId }: ConfirmRequest): Upload {
     rights.check(principal, PERMISSIONS.confirmUpload);
@@ -85,7 +94,7 @@ export function createUploadConfirms(
       uncount();
       return upload;
     } catch (error) {
-      if (chargedId === null || !isRefusal(error, "storageLimitExceeded")) throw error;
+      if (chargedId === null || !isRefusal(error, "over_quota")) throw error;
       const workspace = workspaces.find(chargedId);
       // A deleted workspace takes nothing, whatever its quota.
       throw workspace === undefined ? noWorkspace() : storageLimitExceeded(sizeBytes, workspace);
@@ -93,15 +102,22 @@ export function createUploadConfirms(
   }
 
   return {
+    async checkMayConfirm(principal, request) {
+      findFor(principal, request);
+    },
+
     async findToConfirm(principal, request) {
       const { repeatable } = request;
-      if (repeatable !== null) memory.find(repeatable);
-      const upload = findToChange(principal, request);
+      const upload = findFor(principal, request);
       if (upload.status === "pending") {
         return { isConfirmed: false, upload, workspaceId: workspaceToCharge(principal, request, upload) };
       }
       if (repeatable !== null) await db.writeStatement(() => memory.remember(repeatable, upload.uploadId));
       return { isConfirmed: true, upload };
+    },
+
+    async checkRoom(workspaceId, sizeBytes) {
+      workspaces.checkRoom(workspaceId, sizeBytes);
     },
 
     async reserveFinalKey(uploadId, { workspaceId, sizeBytes, leaseMs }) {

@@ -18,8 +18,8 @@ interface UploadListsOptions extends KeptCountsOptions {
 
 /**
  * Lists of uploads, newest first: in the order of their ids, which is the order in which they were made. An index is read
- * in short steps, between which requests are answered: neither a place far down a long list nor a filter that few rows
- * match stalls anyone. Rows that come or go meanwhile are seen or not; a page's rows are read in its last step.
+ * in short steps, between which requests are served: neither a place far down a long list nor a filter that few rows match
+ * stalls anyone. Rows that come or go meanwhile are seen or not; a page's rows are read in its last step.
  */
 export function createUploadLists(
   db: Db,

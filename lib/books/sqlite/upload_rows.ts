@@ -70,7 +70,8 @@ export function createUploadRows(db: Db) {
   >(`
     UPDATE uploads
        SET status = 'uploaded', workspace_id = :workspaceId, object_key = :finalKey, size_bytes = :sizeBytes, etag = :etag,
-           checksum_sha256 = coalesce(checksum_sha256, :checksumSha256), char_count = :charCount, line_count = :lineCount, context_type = :contextType, context_id = :contextId,
+           checksum_sha256 = coalesce(checksum_sha256, :checksumSha256), char_count = :charCount, line_count = :lineCount,
+           context_type = :contextType, context_id = :contextId,
            updated_at_ms = :nowMs
      WHERE id = :uploadId AND status = 'pending'
     RETURNING ${UPLOAD_COLUMNS}`);

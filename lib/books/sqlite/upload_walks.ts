@@ -1,3 +1,4 @@
+import type Database from "better-sqlite3";
 import type { Upload } from "../uploads.ts";
 import type { Db } from "./db/db.ts";
 import { UPLOAD_COLUMNS } from "./upload_rows.ts";
@@ -9,7 +10,7 @@ const ROW_COST = 8;
 export interface Scope {
   /** Null for personal uploads. */
   workspaceId: string | null;
-  /** Whose personal uploads; null in a workspace. */
+  /** The person whose personal uploads these are; null in a workspace. */
   userId: string | null;
   contextId: string | null;
   status: string | null;
@@ -35,10 +36,17 @@ interface Range {
 }
 
 /** The statements for an index that has the wanted entries in the order of their ids. */
-export type Walk = ReturnType<typeof createWalk>;
+export interface Walk {
+  /** The index entries that one statement reads at most. */
+  rows: number;
+  /** The id at which a step down from `beforeId` ends; undefined if it reaches the end of the list. */
+  stepEnd: Database.Statement<[Scope & { beforeId: string; rows: number }], string>;
+  count: Database.Statement<[Scope & Range], number>;
+  ids: Database.Statement<[Scope & Range & { limit: number }], string>;
+}
 
-/** `keySql` leads to the entries by the index; `restSql` filters them. A statement reads up to `rows` entries. */
-function createWalk(db: Db, { keySql, restSql, rows }: { keySql: string; restSql: string; rows: number }) {
+/** `keySql` leads to the entries by the index; `restSql` filters them. */
+function createWalk(db: Db, { keySql, restSql, rows }: { keySql: string; restSql: string; rows: number }): Walk {
   return {
     rows,
     stepEnd: db

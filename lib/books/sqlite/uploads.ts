@@ -164,7 +164,7 @@ function createPendingUploads(db: Db, parts: UploadsParts): Uploads["create"] {
     } catch (error) {
       if (counted.isCounted) unconfirmed.forget(principal);
       // It was deleted after the request was let in.
-      if (isRefusal(error, "workspaceDeleted")) throw noWorkspace();
+      if (isRefusal(error, "workspace_deleted")) throw noWorkspace();
       throw error;
     }
   };

@@ -63,7 +63,7 @@ export function createUsage(db: Db, options: UsageOptions = {}): Usage {
       JOIN storage_events e ON e.upload_id = r.upload_id AND e.kind = 'release' AND e.at_ms = r.entered_at_ms
      WHERE r.seq > :afterSeq AND r.seq <= :untilSeq AND r.object_key GLOB '${placePrefix("final")}*'
      GROUP BY e.workspace_id`);
-  // The outbox does say whose a staging key was. Only what is known to lie there counts: a stated size may never arrive.
+  // The outbox does name the owner of a staging key. Only bytes known to be there count: a stated size may never arrive.
   const counts = urlsOutliveUploads
     ? "r.size_bytes IS NOT NULL"
     : `r.size_bytes IS NOT NULL
@@ -80,7 +80,7 @@ export function createUsage(db: Db, options: UsageOptions = {}): Usage {
     SELECT seq FROM object_removals WHERE seq > :afterSeq ORDER BY seq LIMIT 1 OFFSET :rows`);
 
   /**
-   * What awaits removal, for all workspaces at once. A short outbox is read anew each time. After an outage of the store it
+   * The bytes that await removal, for all workspaces at once. A short outbox is read again each time. After an outage of the store it
    * may have a million entries, and a pass takes seconds: then its result is kept long enough that no flood of requests
    * makes this more than a tenth of the process's work.
    */

@@ -10,7 +10,7 @@ const DEFINITIONS_STEP_ROWS = 4;
 
 /**
  * Lists a workspace's workflows. Either of two columns may come first in their order, and a search has to see every name, so
- * the whole index is read, in short steps, and sorted here. Of the rows only the page's are read.
+ * the whole index is read, in short steps, and sorted here. Only the rows of the page are read.
  */
 export function createWorkflowList(db: Db, { stepRows = STEP_ROWS_MAX }: { stepRows?: number } = {}) {
   const selectEntries = db.prepare<

@@ -38,7 +38,7 @@ export interface S3ClientOptions {
 
 export interface ListPage {
   objects: ListedObject[];
-  /** What asks for the next page; null on the last. */
+  /** The token that requests the next page; null on the last one. */
   nextToken: string | null;
 }
 
@@ -46,20 +46,19 @@ export interface CopyOptions {
   source: ObjectStat;
   contentType: string;
   timeoutMs: number;
-  /** A first attempt was sent and had no response; it is being made again. */
+  /** Called before the call is repeated because its first attempt was sent and got no response. */
   onRepeat: () => void;
 }
 
 export type S3Client = ReturnType<typeof createS3Client>;
 
 /**
- * The S3 calls that the store needs, one request each, on the `minio` client: it signs and addresses, the transport
- * limits, and the answers that decide something are read here. Every call rejects with a `StoreError`.
+ * The S3 calls that the store needs, one request each, on top of the `minio` client. The client signs and addresses requests,
+ * the transport sets limits, and responses that matter are read here. Every call rejects with a `StoreError`.
  *
- * Where a response's headers or body decide something, the call goes through the client's `makeRequestAsync`, which is
- * marked internal (its version is pinned for that): the client itself takes an empty or foreign response to a multi-object
- * delete for "all removed", reads a listing that was cut short as if it were whole, and drops the ETag of a copy where
- * only the body has it.
+ * If a response's headers or body matter, the call goes through the client's `makeRequestAsync`, which is marked internal (its
+ * version is pinned for that). The client itself takes an empty or foreign response to a multi-object delete for "all removed",
+ * reads a listing that was cut short as if it were whole, and drops the ETag of a copy if only the body has it.
  */
 export function createS3Client(options: S3ClientOptions) {
   const { endpoint, region, bucket, timeouts, onCall } = options;
@@ -105,9 +104,9 @@ export function createS3Client(options: S3ClientOptions) {
     }
   }
 
-  /** Null where the response is 404 without a reason, as most servers answer HEAD: the object, or the bucket, is missing. */
+  /** Null if the response is a 404 without a reason, as most servers send to HEAD: the object or the bucket is missing. */
   function head(objectKey: string): Promise<ObjectStat | null> {
-    return run({ operation: "stat", doing: "look at the object" }, async () => {
+    return run({ operation: "stat", doing: "stat the object" }, async () => {
       try {
         const { size, etag } = await client.statObject(bucket, objectKey);
         return checkedStat(size, etag);
@@ -138,7 +137,7 @@ export function createS3Client(options: S3ClientOptions) {
     });
   }
 
-  /** As `put`, and only in place of the object with this ETag; null: only where there is none. */
+  /** Like `put`, but only in place of the object with this ETag; null: only if there is no object. */
   function putIf(
     objectKey: string,
     body: Buffer,
@@ -163,7 +162,7 @@ export function createS3Client(options: S3ClientOptions) {
     });
   }
 
-  /** Copies inside the store if the source still is what was stat'ed. Resolves with the ETag, empty where none is named. */
+  /** Copies inside the store if the source is still the one that was stat'ed. Resolves with the ETag, empty if none is named. */
   function copy(sourceKey: string, targetKey: string, { source, contentType, ...call }: CopyOptions): Promise<string> {
     return run({ operation: "copy", doing: "copy the object", isBulk: true, ...call }, async () => {
       const response = await client.makeRequestAsync({
@@ -184,7 +183,7 @@ export function createS3Client(options: S3ClientOptions) {
   }
 
   function remove(objectKey: string): Promise<void> {
-    // A store answers 204 also where there was no object. A 200 is someone else's.
+    // A store sends 204 even if there was no object. A 200 does not come from a store.
     return run({ operation: "remove", doing: "remove the object", status: 204 }, () =>
       client.removeObject(bucket, objectKey),
     );
@@ -243,7 +242,7 @@ export function createS3Client(options: S3ClientOptions) {
     );
   }
 
-  /** `Enabled`, `Suspended`, or empty where versions were never kept. */
+  /** `Enabled`, `Suspended`, or empty if versions were never kept. */
   function versioning(): Promise<string> {
     return run({ operation: "versioning", doing: "ask for the bucket's versioning" }, async () => {
       const response = await client.makeRequestAsync({ method: "GET", bucketName: bucket, query: "versioning" });
@@ -257,7 +256,7 @@ export function createS3Client(options: S3ClientOptions) {
 async function readXml(response: IncomingMessage, rootName: string): Promise<XmlElement> {
   const root = parseXml((await readText(response, XML_BYTES_MAX)).trimStart());
   if (root.name === rootName) return root;
-  // Status 200 goes out before the work is done, so an error may follow it.
+  // A server may send status 200 before the work is done, so an error may follow it.
   if (root.name === "Error") throw errorIn(root);
   throw new S3NoResponseError(`the response is a "${root.name}" document instead of "${rootName}"`);
 }
@@ -278,14 +277,14 @@ function parsePage(root: XmlElement): ListPage {
   const isTruncated = childText(root, "IsTruncated");
   const nextToken = childText(root, "NextContinuationToken");
   if (isTruncated === "false") return { objects, nextToken: null };
-  // Taken for the last page, a page that does not say so would make every object after it look lost.
+  // If a page that does not say so were taken for the last one, every object after it would seem lost.
   if (isTruncated !== "true" || nextToken === null || nextToken === "") {
     throw new S3NoResponseError("the listing does not say whether it goes on");
   }
   return { objects, nextToken };
 }
 
-/** Only what stands in a `DeleteResult` as an error is still there: the request asked for silence about the rest. */
+/** Only keys with an error in the `DeleteResult` are still there: the request asked for no mention of the others. */
 function failedKeys(result: XmlElement, objectKeys: readonly string[]): Map<string, string> {
   const failed = new Map<string, string>();
   const asked = new Set(objectKeys);
@@ -293,7 +292,7 @@ function failedKeys(result: XmlElement, objectKeys: readonly string[]): Map<stri
     if (element.name !== "Error") continue;
     const key = childText(element, "Key") ?? "";
     const error = errorIn(element);
-    // Which of ours it stands for cannot be told, so it stands for all.
+    // It is unknown which of our keys this is about, so it counts for all.
     if (!asked.has(key)) throw error;
     if (error.code !== "NoSuchKey") failed.set(key, toStoreError("remove the object", error).message);
   }
@@ -311,7 +310,7 @@ function checkedStat(sizeBytes: number, etag: string): ObjectStat {
   return { sizeBytes, etag: quoted(etag) };
 }
 
-/** An ETag with the quotes that HTTP wants around it, however the server or the client library left them. */
+/** An ETag with the quotes that HTTP requires, whether or not the server or the client library left them. */
 function quoted(etag: string): string {
   const bare = etag.replace(/^"|"$/g, "");
   return bare === "" ? "" : `"${bare}"`;

@@ -1,16 +1,18 @@
 import { StoreError, type StoreFailure } from "../objects.ts";
 
-/** As much of a foreign message as is worth keeping: `last_error` is a column, and a log line must stay one. */
+/** The most that is kept of a foreign message: `last_error` is a column, and a log line must stay one line. */
 const MESSAGE_CHARS_MAX = 300;
 
-/** A response of the store that is not the one which was asked for. */
+/** A response of the store other than the expected one. */
 export class S3ResponseError extends Error {
   override readonly name = "S3ResponseError";
   readonly status: number;
-  /** S3's own code, such as `NoSuchKey`; empty where the response did not come from an S3 server, or had no body. */
+  /** S3's own code, such as `NoSuchKey`; empty if the response did not come from an S3 server, or had no body. */
   readonly code: string;
   constructor(status: number, code: string, detail: string) {
-    super(`the store answered ${status}${code === "" ? "" : ` ${code}`}${detail === "" ? "" : ` (${clip(detail)})`}`);
+    super(
+      `the store responded with ${status}${code === "" ? "" : ` ${code}`}${detail === "" ? "" : ` (${clip(detail)})`}`,
+    );
     this.status = status;
     this.code = code;
   }
@@ -22,8 +24,8 @@ export class S3NoResponseError extends Error {
 }
 
 /**
- * We know what the matter is, but not whether the store did what was asked: an earlier attempt of the same call had no
- * response, or the response says nothing. Such a call may still take effect, long after.
+ * The cause is known, but not whether the store did what it was asked to: an earlier attempt of the same call had no response,
+ * or the response does not tell. Such a call may still take effect much later.
  */
 export class UncertainStoreError extends StoreError {
   override get isRefusal(): boolean {
@@ -31,7 +33,7 @@ export class UncertainStoreError extends StoreError {
   }
 }
 
-/** Codes whose meaning does not depend on what was asked. Those not named here are `unavailable`: they settle nothing. */
+/** Codes that mean the same for every call. All others are `unavailable`, because they do not tell what was done. */
 const FAILURE_BY_CODE: Record<string, StoreFailure> = {
   NoSuchKey: "absent",
   NoSuchBucket: "bucket_missing",
@@ -47,7 +49,7 @@ const FAILURE_BY_CODE: Record<string, StoreFailure> = {
   SignatureDoesNotMatch: "denied",
 };
 
-/** What an administrator can do about a code that says it badly itself. */
+/** Advice for an administrator on codes that do not explain themselves. */
 const HINT_BY_CODE: Record<string, string> = {
   AccessDenied: "allow the key what docs/policies/service.json lists, on this bucket",
   AuthorizationHeaderMalformed: "set STOWAGE_S3_REGION to the store's region",
@@ -75,8 +77,8 @@ const HINT_BY_NETWORK_CODE: Record<string, string> = {
 };
 
 /**
- * The one place where what the client library, the network and the server throw becomes a `StoreError`.
- * `doing` completes "Cannot ...".
+ * The one place that turns errors of the client library, the network and the server into a `StoreError`. `doing` completes
+ * "Cannot ...".
  */
 export function toStoreError(doing: string, error: unknown): StoreError {
   if (error instanceof StoreError) return error;
@@ -87,7 +89,7 @@ export function toStoreError(doing: string, error: unknown): StoreError {
   return new StoreError(response === null ? "unavailable" : failureOf(response), message, error);
 }
 
-/** The store's response behind an error, or null where there was none. */
+/** The store's response behind an error; null if there was none. */
 export function responseOf(error: unknown): S3ResponseError | null {
   if (error instanceof S3ResponseError) return error;
   if (error instanceof StoreError) return responseOf(error.cause);

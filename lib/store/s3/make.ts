@@ -1,7 +1,7 @@
 /** Servers whose own commands are known here. */
 export type ServerMake = "MinIO" | "versitygw" | "Garage" | "another";
 
-/** Tells by its answers which server it is. A proxy may hide it. */
+/** Tells by its responses which server it is. A proxy may hide it. */
 export function makeOf(serverHeader: string | undefined, region: string): ServerMake {
   if (/^minio/i.test(serverHeader ?? "")) return "MinIO";
   if (/^versitygw/i.test(serverHeader ?? "")) return "versitygw";

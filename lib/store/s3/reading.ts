@@ -2,11 +2,11 @@ import type { IncomingMessage } from "node:http";
 import { Readable } from "node:stream";
 import { S3NoResponseError, toStoreError } from "./errors.ts";
 
-/** An object's bytes as they come, destroyed where none comes for too long. What goes wrong on the way is a `StoreError`. */
+/** An object's bytes as they come. Destroyed if none comes for too long; every failure on the way is a `StoreError`. */
 export function watchedBody(response: IncomingMessage, idleMsMax: number): Readable {
   async function* bytes(): AsyncGenerator<Buffer> {
     let timer: NodeJS.Timeout | undefined;
-    // Runs only while we wait for the store: a reader may take its time.
+    // Runs only while we wait for the store: the reader may be slow.
     const arm = () => {
       timer = setTimeout(() => response.destroy(new S3NoResponseError(`no byte within ${idleMsMax} ms`)), idleMsMax);
     };
@@ -24,7 +24,7 @@ export function watchedBody(response: IncomingMessage, idleMsMax: number): Reada
     }
   }
   const stream = Readable.from(bytes(), { objectMode: false });
-  // A generator that was never begun runs no `finally`: the connection would be held for good.
+  // A generator that was never started runs no `finally`, and the connection would be held for good.
   stream.once("close", () => response.destroy());
   return stream;
 }

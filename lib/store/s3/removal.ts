@@ -7,10 +7,10 @@ import { responseOf, toStoreError } from "./errors.ts";
 const BATCH_KEYS_MAX = 1_000;
 /** Multi-object deletes in flight. Measured on MinIO: 4 are 1.7 times as fast as one; more only wait in the server. */
 const BATCHES_AT_ONCE_MAX = 4;
-/** Single deletes in flight, where a server knows no others. Half of the connections stay free for requests. */
+/** Single deletes in flight, if a server knows no others. Half of the connections stay free for requests. */
 const SINGLES_AT_ONCE_MAX = 8;
 
-/** How servers say that they know no multi-object delete. A proxy in front of one may be what says it. */
+/** Responses of servers, or of proxies in front of them, that know no multi-object delete. */
 const UNSUPPORTED_STATUSES = new Set([405, 501]);
 const UNSUPPORTED_CODES = new Set(["MethodNotAllowed", "NotImplemented"]);
 
@@ -27,8 +27,8 @@ const CODES_ABOUT_ALL = new Set([
 type Failures = Map<string, string>;
 
 /**
- * Makes the store's `remove`. It rejects only where the store as a whole failed and nothing at all was removed; from the
- * first response on, what failed is in its result, key by key, so that what worked is settled.
+ * Makes the store's `remove`. It rejects only if the store as a whole failed and nothing at all was removed. After the first
+ * response, failures are in its result, key by key, so that the removals that worked can be settled.
  */
 export function createRemove({ client, log }: { client: S3Client; log: Log }) {
   let knowsMany = true;
@@ -69,8 +69,8 @@ export function createRemove({ client, log }: { client: S3Client; log: Log }) {
       await client.remove(key);
     } catch (error) {
       const { failure, message } = toStoreError("remove the object", error);
-      // A refusal may be about this object alone: one that is locked must not keep the others. Where it is about our key
-      // or our clock it is about all, and the store as a whole counts as down: no attempt is burnt.
+      // A refusal may be about this object alone: a locked one must not hold up the others. If it is about our key or our
+      // clock it concerns all of them, and the store as a whole counts as down, so that no attempt is used up.
       const code = responseOf(error)?.code ?? "";
       const isOfThisObject = failure === "changed" || (failure === "denied" && !CODES_ABOUT_ALL.has(code));
       if (isOfThisObject) return new Map([[key, message]]);
@@ -81,8 +81,8 @@ export function createRemove({ client, log }: { client: S3Client; log: Log }) {
 }
 
 /**
- * Works on batches of keys, so many at once. Where one fails as a whole no further one is begun: the store has a trouble
- * that would make each of them wait for its time-out.
+ * Works on batches of keys, `lanesMax` at once. If one fails as a whole, no further one is begun: each would only wait for its
+ * time-out.
  */
 async function inLanes(
   batches: readonly (readonly string[])[],

@@ -7,7 +7,7 @@ export const PRESIGN_SECONDS_MAX = 7 * 24 * 3600;
 const ALGORITHM = "AWS4-HMAC-SHA256";
 
 export interface PresignerOptions {
-  /** Where clients reach the store: scheme, host, port, and a path prefix if a proxy adds one. */
+  /** The store as clients reach it: scheme, host, port, and a path prefix if a proxy adds one. */
   endpoint: string;
   region: string;
   bucket: string;
@@ -30,7 +30,7 @@ export interface PresignOptions {
   query?: Readonly<Record<string, string>>;
 }
 
-/** What all URLs that are signed in one second have in common. */
+/** The parts that all URLs signed in the same second share. */
 interface Signing {
   seconds: number;
   day: string;
@@ -42,9 +42,9 @@ interface Signing {
 }
 
 /**
- * Makes presigned URLs (AWS Signature Version 4 in the query), without asking the store anything. The client library
- * can sign neither a length nor for an endpoint with a path prefix, and takes four times as long: it derives the
- * signing key for each URL, where one a day is enough.
+ * Makes presigned URLs (AWS Signature Version 4 in the query) without a call to the store. The client library can sign neither a
+ * length nor for an endpoint with a path prefix, and takes four times as long, because it derives the signing key for each URL
+ * instead of once a day.
  */
 export function createPresigner(options: PresignerOptions): (presign: PresignOptions) => string {
   const { region, bucket, accessKey, secretKey } = options;
@@ -52,7 +52,7 @@ export function createPresigner(options: PresignerOptions): (presign: PresignOpt
   const inHost = usesVirtualHost(options);
   const host = inHost ? `${bucket}.${endpoint.host}` : endpoint.host;
   const bucketPath = inHost ? "/" : `/${escapeUri(bucket)}/`;
-  // A proxy that serves the store below a prefix takes it away, so that the store never sees it: it is not signed.
+  // A proxy that serves the store below a prefix removes the prefix. The store never sees it, so it is not signed.
   const base = `${endpoint.protocol}//${host}${endpoint.pathname.replace(/\/+$/, "")}`;
   let signing: Signing | null = null;
 
@@ -72,7 +72,7 @@ export function createPresigner(options: PresignerOptions): (presign: PresignOpt
   }
 
   function signingKey(day: string): KeyObject {
-    // Made once: from plain bytes each signature would make one of its own, which takes longer than signing.
+    // Made once: given plain bytes, each signature would make a key object of its own, which takes longer than signing.
     return createSecretKey([day, region, "s3", "aws4_request"].reduce(hmac, Buffer.from(`AWS4${secretKey}`)));
   }
 
@@ -86,13 +86,13 @@ export function createPresigner(options: PresignerOptions): (presign: PresignOpt
       checksumSha256 = null,
       query = {},
     } = options;
-    // Rounded down both: a URL that outlives what the service promised would be a hole.
+    // Both times are rounded down: a URL must not outlive the time that the service has promised.
     const expiresAtSeconds = Math.floor(expiresAtMs / 1000);
-    // The past is signed as such (a second is the shortest life), so that an expired URL is made expired.
+    // A time in the past is signed as it is (a second is the shortest life), so that a URL made late is already expired.
     const signedAtSeconds = Math.min(Math.floor(signedAtMs / 1000), expiresAtSeconds - 1);
     const expiresSeconds = Math.min(expiresAtSeconds - signedAtSeconds, PRESIGN_SECONDS_MAX);
     const { scope, time, parameters, key } = signingAt(signedAtSeconds);
-    // In the order of their names, as the signature wants them.
+    // In the order of their names, as the signature requires.
     const withLength = contentLength === null ? "host" : "content-length;host";
     const signedHeaders = checksumSha256 === null ? withLength : `${withLength};${CHECKSUM_HEADER}`;
 
@@ -112,14 +112,14 @@ export function createPresigner(options: PresignerOptions): (presign: PresignOpt
 }
 
 /**
- * Whether the bucket goes into the host name. Not over TLS where the bucket has dots: a wildcard certificate covers
- * one label only. The client library decides alike.
+ * Whether the bucket goes into the host name. Not over TLS if its name has dots: a wildcard certificate covers one label only.
+ * The client library applies the same rule.
  */
 export function usesVirtualHost(options: { endpoint: string; bucket: string; virtualHost: boolean }): boolean {
   return options.virtualHost && !(options.endpoint.startsWith("https:") && options.bucket.includes("."));
 }
 
-/** An object's key as it stands in a URL's path: every byte escaped but the unreserved ones and the slash. */
+/** An object's key for use in a URL's path: every byte is escaped except the unreserved ones and the slash. */
 export function escapePath(objectKey: string): string {
   return escapeUri(objectKey).replaceAll("%2F", "/");
 }

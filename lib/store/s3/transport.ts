@@ -11,29 +11,29 @@ const SOCKETS_MAX = 16;
 export const COPY_SOCKETS_MAX = 32;
 /** An idle connection is closed after this time, before the server closes it (MinIO: 30 s) while we write to it. */
 const SOCKET_IDLE_MS = 15_000;
-/** As much of a response that is an error as is read. S3's are below 1 KiB, a proxy's page may be anything. */
+/** The most that is read of an error response. S3's are below 1 KiB; a proxy's page may have any length. */
 const ERROR_BODY_BYTES_MAX = 64 * 1024;
 
 export interface CallOptions {
-  /** For all of it: waiting for a connection, sending, and reading the response. */
+  /** Covers the whole call: waiting for a connection, sending, and reading the response. */
   timeoutMs: number;
   /** The only status that counts as success; any other rejects with its `S3ResponseError`. */
   status: number;
-  /** The time ends with the response's headers: who reads the body watches over it. */
+  /** Whether the time-out ends with the response's headers, because the reader of the body has one of its own. */
   streams?: boolean;
-  /** May take long for the size of its object: it goes by connections that no other call needs. */
+  /** Whether the call may take as long as its object is large: it then uses connections of its own kind. */
   isBulk?: boolean;
-  /** Told that a first attempt was sent and had no response, before it is sent again. */
+  /** Called before a call is repeated because its first attempt was sent and got no response. */
   onRepeat?: () => void;
 }
 
 interface CallState extends CallOptions {
   onFreshSocket: boolean;
-  /** Set where a connection that had been idle turned out to be closed. */
+  /** Set if a connection that had been idle turned out to be closed. */
   wasStale: boolean;
 }
 
-/** The part of `node:http` that the client library calls, and in the one form in which it calls it. */
+/** The part of `node:http` that the client library calls, in the one form that it uses. */
 type Request = (
   options: http.RequestOptions,
   onResponse?: (response: http.IncomingMessage) => void,
@@ -52,16 +52,16 @@ export interface S3TransportOptions {
   secure: boolean;
   socketsMax?: number | undefined;
   copySocketsMax?: number | undefined;
-  /** Told of each response that came: when it was asked for and what its `Date` header says. */
+  /** Called for each response, with the time of the request and the response's `Date` header. */
   onResponse: (askedAtMs: number, date: string | undefined) => void;
   now: () => number;
 }
 
 /**
- * Connections, time limits and error answers for the client library, which by itself has no time-out, opens any number
- * of connections, and never reads a response of 408, 429 or 5xx, so that its connection is lost for good: two such
- * answers on two connections stop it for ever. Here every response that is no success is read to its end, or its
- * connection destroyed, before the library hears of it.
+ * Connections, time limits and error responses for the client library. By itself it has no time-out, opens any number of
+ * connections, and never reads a response of 408, 429 or 5xx, so that its connection is lost for good: two such responses on
+ * two connections stop it for ever. Here every response that is not a success is read to its end, or its connection is
+ * destroyed, before the library hears of it.
  */
 export function createS3Transport({
   secure,
@@ -75,7 +75,7 @@ export function createS3Transport({
   const bulkCalls = createLane(copySocketsMax);
   const calls = new AsyncLocalStorage<CallState>();
 
-  /** Connections of one kind of calls: kept ones, and for a second attempt fresh ones. */
+  /** The connections for one kind of call: kept ones, and fresh ones for second attempts. */
   function createLane(maxSockets: number): { kept: http.Agent; fresh: http.Agent } {
     return {
       kept: new module.Agent({ keepAlive: true, maxSockets, timeout: SOCKET_IDLE_MS }),
@@ -89,28 +89,28 @@ export function createS3Transport({
     const askedAtMs = now();
     const lane = call.isBulk ? bulkCalls : shortCalls;
     const req = module.request({ ...options, agent: call.onFreshSocket ? lane.fresh : lane.kept });
-    let answered = false;
+    let hasResponse = false;
 
     const timer = setTimeout(() => {
       const error = new S3NoResponseError(`no response within ${Math.round(call.timeoutMs)} ms`);
       req.destroy(error);
-      // A request that still waits for a connection would say so only once it gets one.
+      // A request that still waits for a connection would emit this only once it gets one.
       if (!req.socket) req.emit("error", error);
     }, call.timeoutMs);
     req.on("close", () => clearTimeout(timer));
     req.on("error", (error: NodeJS.ErrnoException) => {
       clearTimeout(timer);
-      call.wasStale = req.reusedSocket && !answered && (error.code === "ECONNRESET" || error.code === "EPIPE");
+      call.wasStale = req.reusedSocket && !hasResponse && (error.code === "ECONNRESET" || error.code === "EPIPE");
     });
     req.on("response", (response) => {
-      answered = true;
+      hasResponse = true;
       onResponse(askedAtMs, response.headers.date);
       if (response.statusCode === call.status) {
         if (call.streams) clearTimeout(timer);
         onSuccess?.(response);
         return;
       }
-      // Where its body cannot be read, the status still says something.
+      // If its body cannot be read, the status still says something.
       readText(response, ERROR_BODY_BYTES_MAX).then(
         (body) => req.emit("error", responseError(response, body)),
         () => req.emit("error", responseError(response, "")),
@@ -125,8 +125,8 @@ export function createS3Transport({
     try {
       return await calls.run(first, work);
     } catch (error) {
-      // A server may close an idle connection at the moment at which we use it. That says nothing about the server, so
-      // the call is made once more, on a new connection: its neighbours in the pool are likely closed as well.
+      // A server may close an idle connection just as we use it. That is no failure of the server, so the call is made once
+      // more, on a new connection: others in the pool are likely to be closed as well.
       if (!first.wasStale) throw error;
       options.onRepeat?.();
       const timeoutMs = Math.max(1, options.timeoutMs - (performance.now() - startedAtMs));
@@ -147,13 +147,13 @@ export function createS3Transport({
   };
 }
 
-/** Reads a stream to its end as UTF-8. Destroys it and rejects where it is longer than `bytesMax`. */
+/** Reads a stream to its end as UTF-8. Destroys it and rejects if it is longer than `bytesMax`. */
 export async function readText(stream: Readable, bytesMax: number): Promise<string> {
   const chunks: Buffer[] = [];
   let bytes = 0;
   for await (const chunk of stream) {
     bytes += chunk.length;
-    // Leaving the loop destroys the stream, and with it the connection: no one waits for the rest.
+    // Leaving the loop destroys the stream and its connection, so nobody waits for the rest.
     if (bytes > bytesMax) throw new S3NoResponseError(`the response is longer than ${bytesMax} bytes`);
     chunks.push(chunk);
   }
@@ -168,7 +168,7 @@ function responseError(response: http.IncomingMessage, body: string): S3Response
       return new S3ResponseError(status, childText(root, "Code") ?? "", childText(root, "Message") ?? "");
     }
   } catch {
-    // Not S3's: a proxy's page, or the empty response to HEAD. MinIO names the code in a header then.
+    // It is not S3's: a proxy's page, or the empty response to HEAD, in which case MinIO names the code in a header.
   }
   const code = response.headers["x-minio-error-code"];
   return new S3ResponseError(status, typeof code === "string" ? code : "", "");

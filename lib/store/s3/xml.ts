@@ -1,7 +1,7 @@
-/** An element of an XML response: S3's answers have no attributes that matter and no mixed content. */
+/** An element of an XML response. S3's have no attributes that matter and no mixed content. */
 export interface XmlElement {
   name: string;
-  /** What stands directly in the element, entities resolved. */
+  /** The text directly inside the element, with entities resolved. */
   text: string;
   children: XmlElement[];
 }
@@ -9,7 +9,7 @@ export interface XmlElement {
 /** Deeper than any S3 response (four levels), shallow enough to stay a bounded amount of work. */
 const DEPTH_MAX = 16;
 
-/** No S3 name comes near it. Bounds the one pattern that a name meets. */
+/** Far more than any S3 name has. Bounds the text that the pattern of names is applied to. */
 const NAME_CHARS_MAX = 100;
 /** The longest entity: `&#1114111;`. */
 const ENTITY_CHARS_MAX = 10;
@@ -18,18 +18,18 @@ const NAME = /^[A-Za-z_][\w.-]*$/;
 const ENTITIES: Record<string, string> = { lt: "<", gt: ">", amp: "&", quot: '"', apos: "'" };
 
 /**
- * Reads a whole XML document and returns its root. Throws where the document is not complete, closed and well formed:
- * a response that was cut short, or a proxy's page in its place, must never count as a response. A library's parser is
- * made to accept such text, which is why this one is our own. Namespaces are dropped; a DTD is refused.
+ * Reads a whole XML document and returns its root. Throws if the document is not complete and well formed: a response that was
+ * cut short, or a proxy's page in its place, must never be taken for the store's. Parsers of libraries accept such text, which
+ * is why this one is our own. Namespaces are dropped; a DTD is refused.
  *
- * Each character is passed a fixed number of times, whatever the text: it comes from outside, and the event loop waits.
+ * Each character is passed a fixed number of times, whatever the text, because it comes from outside and blocks the event loop.
  */
 export function parseXml(source: string): XmlElement {
   const document: XmlElement = { name: "", text: "", children: [] };
   const open = [document];
   let at = 0;
 
-  /** Moves behind the next `end`, and returns what stands before it. */
+  /** Moves past the next `end` and returns the text before it. */
   function through(begin: number, end: string): string {
     const found = source.indexOf(end, begin);
     if (found === -1) throw new Error(`Cannot read the XML: no "${end}" follows character ${at}`);
@@ -77,7 +77,7 @@ export function parseXml(source: string): XmlElement {
   return root;
 }
 
-/** What stands in a tag before its attributes, which do not matter. */
+/** The name in a tag, without the attributes, which do not matter. */
 function firstWord(tag: string): string {
   for (let i = 0; i < Math.min(tag.length, NAME_CHARS_MAX + 1); i++) {
     const char = tag.charCodeAt(i);
@@ -86,7 +86,7 @@ function firstWord(tag: string): string {
   return tag;
 }
 
-/** A name without its prefix. Throws where it cannot be one. */
+/** A name without its prefix. Throws if it cannot be a name. */
 function localName(name: string): string {
   const [first = "", second, ...more] = name.length > NAME_CHARS_MAX ? [] : name.split(":");
   const isName = NAME.test(first) && (second === undefined || NAME.test(second)) && more.length === 0;
@@ -99,7 +99,7 @@ export function childText(element: XmlElement, name: string): string | null {
   return element.children.find((child) => child.name === name)?.text ?? null;
 }
 
-/** Text made safe to stand inside an element. */
+/** Escapes text for use inside an element. */
 export function escapeXml(text: string): string {
   return text.replace(/[&<>"']/g, (char) => `&#${char.charCodeAt(0)};`);
 }

@@ -9,6 +9,7 @@ promise("another workspace's uploads are as good as not there (NO-LEAK)", async 
     await refuses("not_found", its.books.uploads.remove(other.key, id), /^There is no such upload$/);
     const request = toWorkspace(id, other.workspaceId);
     await refuses("not_found", its.books.uploads.findToConfirm(other.key, request), /^There is no such upload$/);
+    await refuses("not_found", its.books.uploads.checkMayConfirm(other.key, request), /^There is no such upload$/);
     await refuses("not_found", its.books.deletions.find(other.key, id, its.nowMs()), /^There is no such upload$/);
   }
   assert.equal(await its.usedBytes(own.workspaceId), 5);
@@ -23,6 +24,8 @@ promise("a viewer reads; only editors, admins and whoever made it change an uplo
   await its.books.uploads.find(viewer, uploadId);
   await refuses("forbidden", its.books.uploads.create(viewer, file()));
   await refuses("not_found", its.books.uploads.remove(viewer, uploadId));
+  await refuses("not_found", its.books.uploads.checkMayConfirm(viewer, toWorkspace(uploadId, workspaceId)));
+  await its.books.uploads.checkMayConfirm(editor, toWorkspace(uploadId, "no such context"));
   await refuses("not_found", its.books.uploads.find(outsider, uploadId));
   await its.confirm(editor, toWorkspace(uploadId, workspaceId), 5);
   await its.books.uploads.remove(editor, uploadId);

@@ -12,6 +12,17 @@ promise("a stated size beyond the quota is refused at the create, and a copied o
   await reserve(10);
 });
 
+promise("the early check of the quota agrees with the charge, and reserves nothing", async (its) => {
+  const workspace = await its.makeWorkspace(10);
+  const { workspaceId } = workspace;
+  await its.confirmed(workspace, 6);
+  for (let time = 0; time < 2; time++) await its.books.uploads.checkRoom(workspaceId, 4);
+  await refuses("storage_limit_exceeded", its.books.uploads.checkRoom(workspaceId, 5), /has 4 bytes left/);
+  await its.confirmed(workspace, 4);
+  await its.books.workspaces.remove("administrator", workspaceId);
+  await refuses("not_found", its.books.uploads.checkRoom(workspaceId, 0));
+});
+
 promise("the quota decides at the charge, and the upload stays pending", async (its) => {
   const workspace = await its.makeWorkspace(10);
   const { key, workspaceId } = workspace;

@@ -458,6 +458,19 @@ test("under load the log stays under 64 MiB", async (t) => {
   assert.ok(largestBytes < 64 * MIB, `${largestBytes}`);
 });
 
+test("a server opens the database while another process writes to it, once that lets go of the lock", async (t) => {
+  const first = openTestDb(t);
+  await first.db.close();
+  const { second } = first;
+  second.exec("BEGIN IMMEDIATE");
+  const child = startChild(t, "../books/sqlite/db_child.ts", ["open", first.dataDir]);
+  await child.says("opening");
+  await delay(500);
+  second.exec("COMMIT");
+  const { code, stderr } = await child.ended;
+  assert.equal(code, 0, stderr);
+});
+
 test("once idle, the log is copied into the database", async (t) => {
   const app = openTestDb(t);
   const addUser = userInsert(app);

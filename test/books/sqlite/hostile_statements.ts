@@ -20,13 +20,13 @@ type Extra = Omit<HostileStatement, "sql" | "refused" | "changes">;
 const START_WORKSPACE = "a workspace starts empty, once";
 const KEEP_WORKSPACE = "a workspace keeps its id";
 const SLUG = "another workspace has that slug";
-const IN_DELETED = "a deleted workspace takes no uploads";
+const IN_DELETED = "workspace_deleted: a deleted workspace takes no uploads";
 const STAY = "a workspace stays for its ledger";
 const COUNTER = "the counter follows the ledger";
 const START = "an upload starts as pending, once, with a staging key of its own";
 const CHANGE = "change at its confirm only";
 const FINAL_KEY = "a confirmed upload names a final key of its own";
-const GATE = "storage_limit_exceeded";
+const GATE = "over_quota: ";
 /** Both guards refuse it, and SQLite does not say which of a table's triggers runs first. */
 const CHANGE_OR_GATE = `${CHANGE}|${GATE}`;
 /** STRICT refuses it before any trigger is asked. */
@@ -464,7 +464,10 @@ export function hostileStatements(installation: string): HostileStatement[] {
     ),
     refused(INSTALLATION, `UPDATE installation SET id = '${"0".repeat(16)}'`),
     refused(INSTALLATION, `UPDATE OR IGNORE installation SET rowid = 2`),
-    refused(INSTALLATION, `UPDATE OR REPLACE installation SET looked_at_ms = 1, clock_trusted_at_ms = 1, id = 'mine'`),
+    refused(
+      INSTALLATION,
+      `UPDATE OR REPLACE installation SET staging_scanned_at_ms = 1, clock_trusted_at_ms = 1, id = 'mine'`,
+    ),
     refused(INSTALLATION, `DELETE FROM installation`),
     refused(INSTALLATION, `REPLACE INTO installation (only_row, id, created_at_ms) VALUES (1, 'mine', 1)`),
     refused(

@@ -107,7 +107,7 @@ function checkConfirm(rig: Rig, { confirmId = "" }: Scene, response: string): vo
   assert.equal(rig.statusOf(confirmId), response === "200" ? "uploaded" : "pending");
 }
 
-/** Asks again, lets the days go by, and checks that everything has come to its end. */
+/** Retries, lets the days go by, and checks that everything has come to its end. */
 async function finish(rig: Rig, step: Step, scene: Scene): Promise<string> {
   const { its } = rig;
   let then = "";

@@ -5,12 +5,12 @@ import { CHECK_LOCK_FILE } from "../../../data_dir/layout.ts";
 import { isSqliteError } from "../../../sqlite/sqlite_errors.ts";
 import { withoutLog } from "./without_log.ts";
 
-/** Longer than any check takes, also of a file that has to be read from a slow disk. */
+/** Longer than any check takes, even of a file on a slow disk. */
 const TURN_WAIT_MS = 120_000;
 
 /**
- * Does `work` while no other process does: whoever finds a log checks the file and opens it in one turn, so that nobody
- * writes to a file that another one is still checking. The kernel ends the turn of a process that is killed.
+ * Does `work` while no other process does. A process that finds a log checks the file and opens it in one turn, so nobody
+ * writes to a file that another process is still checking. The kernel ends the turn of a process that is killed.
  */
 export function inTurn<T>(dataDir: string, work: () => T): T {
   const path = join(dataDir, CHECK_LOCK_FILE);
@@ -27,11 +27,11 @@ export function inTurn<T>(dataDir: string, work: () => T): T {
 /** Whether another process has the database open at this moment. Writes to neither the file nor its log. */
 export function isOpenElsewhere(path: string): boolean {
   try {
-    // Locks are the file's, not the name's.
+    // Locks belong to the file, not to its name.
     return withoutLog(path, (link) => {
       const sqlite = new Database(link, { timeout: 0 });
       try {
-        // Whoever has the file open in WAL mode holds a shared lock on it.
+        // A process that has the file open in WAL mode holds a shared lock on it.
         sqlite.pragma("locking_mode = EXCLUSIVE");
         sqlite.prepare("SELECT count(*) FROM sqlite_schema").get();
         return false;

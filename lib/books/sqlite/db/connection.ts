@@ -24,7 +24,7 @@ export interface ConnectionOptions {
   log: Log;
 }
 
-/** Opens the database's file for reading and writing. Throws an `AppError` where that cannot be done, or must not be. */
+/** Opens the database's file for reading and writing. Throws an `AppError` if that cannot or must not be done. */
 export function openConnection(options: ConnectionOptions): Database.Database {
   const { path, dataDir } = options;
   try {
@@ -36,8 +36,8 @@ export function openConnection(options: ConnectionOptions): Database.Database {
 
 function openWithLog(options: ConnectionOptions): Database.Database {
   const { path, dataDir, holdsLock, log } = options;
-  // Beside a server or another command there always is a log, and they have checked the file before they opened it. Who is
-  // to serve does not rely on that: a shell that somebody has left open checks nothing.
+  // Beside a server or another command there is always a log, and they checked the file before they opened it. A process
+  // that is about to serve does not rely on that: a shell that somebody left open checks nothing.
   if (holdsLock || (findServer(dataDir) === null && !isOpenElsewhere(path))) refuseUnsound(path, log);
   return openThere(options);
 }
@@ -67,7 +67,7 @@ function open({ path, migrate, log }: ConnectionOptions, isNew: boolean): Databa
       });
     }
     checkWritable(sqlite);
-    // Each time, not only when the file is new: whoever made it may have lost power before this line.
+    // Each time, not only if the file is new: the process that made it may have lost power before this line.
     fsyncPathSync(dirname(path));
     return sqlite;
   } catch (error) {
@@ -76,14 +76,17 @@ function open({ path, migrate, log }: ConnectionOptions, isNew: boolean): Databa
   }
 }
 
-/** SQLite opens a file that it may not write for reading, without a word: the first write would fail. */
+/** SQLite silently opens a file that it may not write as read-only, and only the first write would fail. */
 function checkWritable(sqlite: Database.Database): void {
   sqlite.pragma("busy_timeout = 0");
   try {
     sqlite.exec("BEGIN IMMEDIATE; ROLLBACK");
   } catch (error) {
-    // Whoever holds the lock at this moment can write.
+    // The file is writable: somebody holds the write lock at this moment.
     if (!isSqliteError(error, "SQLITE_BUSY")) throw error;
+  } finally {
+    // The mark of the first log, which is written next, has to wait for that lock.
+    sqlite.pragma(`busy_timeout = ${OPEN_TIMEOUT_MS}`);
   }
 }
 
@@ -97,6 +100,6 @@ function prepareConnection(sqlite: Database.Database): void {
   // macOS: a plain fsync there does not reach the disk itself.
   sqlite.pragma("fullfsync = ON");
   sqlite.pragma("checkpoint_fullfsync = ON");
-  // Ours run between groups, after the answers have left; SQLite's own would run inside a COMMIT.
+  // Our checkpoints run between groups, after the responses have left. SQLite's own would run inside a COMMIT.
   sqlite.pragma("wal_autocheckpoint = 0");
 }

@@ -15,8 +15,8 @@ export interface Db extends Pick<GroupCommit, "write" | "writeStatement"> {
     sql: string,
   ) => Database.Statement<Params extends unknown[] ? Params : [Params], Row>;
   /**
-   * To be called before a write that makes the file grow for good. Throws `insufficient_storage` while the disk has too
-   * little free. Not for deletes, and not for what ends in one: they make room.
+   * To be called before a write that makes the file grow for good. Throws `insufficient_storage` while too little of the disk
+   * is free. Not for deletes and what leads to them: they make room.
    */
   checkFreeSpace: () => void;
   /** How long the log is, and whether a reader keeps it from getting shorter. */
@@ -36,9 +36,9 @@ export interface DbOptions {
   holdsLock?: boolean | undefined;
   /** Called when the file's state is unknown (an I/O error): the process must end. */
   onFatal: (error: unknown) => void;
-  /** Called when a write finds the disk full: whoever keeps some room for that gives it now. */
+  /** Called when a write finds the disk full, so that room kept for this case can be given up. */
   onFull?: (() => void) | undefined;
-  /** Told of every group: its writes, and how long its COMMIT took, or null where the group failed as a whole. */
+  /** Called after every group: how many writes it had, and how long its COMMIT took, or null if the whole group failed. */
   onGroup?: ((group: { writes: number; commitMs: number | null }) => void) | undefined;
   /** A clock that only goes forward; says how long a write has waited. */
   monotonicMs?: () => number;
@@ -48,8 +48,8 @@ export interface DbOptions {
  * Opens the database of a data directory.
  *
  * Writes are grouped: all that arrive in one turn of the event loop share one transaction and one fsync. Throws an
- * `AppError` where the file cannot be used or is not sound, is newer than the program, or older or absent and `migrate` is
- * not set.
+ * `AppError` if the file cannot be used, is damaged, or is newer than the program; without `migrate`, also if it is older or
+ * missing.
  */
 export function openDb(options: DbOptions): Db {
   const { dataDir, log, minFreeBytes = 0, migrate, holdsLock = migrate, onFatal } = options;

@@ -1,18 +1,18 @@
 import Database from "better-sqlite3";
 import { isSqliteError } from "../../../sqlite/sqlite_errors.ts";
 
-/** Up to this size every entry of every index is compared with its row. Measured: 2 s; ten times as much would take too long. */
+/** Up to this size every entry of every index is compared with its row: 2 s as measured. A larger file would take too long. */
 export const WHOLE_CHECK_BYTES_MAX = 512 * 1024 * 1024;
-/** Partial indexes with up to so many entries, such as those of pending uploads, are compared entry by entry in any file. */
+/** Partial indexes with up to this many entries, such as those of pending uploads, are compared entry by entry in any file. */
 const COMPARED_ENTRIES_MAX = 100_000;
-/** Faults that are collected of one file. */
+/** The most faults that are collected for one file. */
 export const FAULTS_MAX = 100;
 /** The tables that grow with what people do. The quick check does not compare their rows with the entries of their indexes. */
 const LARGE_TABLES = ["uploads", "storage_events", "object_removals", "contexts", "idempotency_keys"] as const;
 /** Waiting for another process that recovers the file at this moment. */
 const BUSY_TIMEOUT_MS = 5_000;
 
-/** What is wrong with a database file and the log beside it; nothing where it is sound. Writes to neither. */
+/** Everything that is wrong with a database file and the log beside it; empty if they are sound. Writes to neither. */
 export function faultsOf(path: string, wholeCheckBytesMax: number): string[] {
   try {
     return reading(path, (sqlite) => {
@@ -22,13 +22,13 @@ export function faultsOf(path: string, wholeCheckBytesMax: number): string[] {
       return isEmpty ? faults : [...faults, ...checkLedger(sqlite), ...checkBooks(sqlite)];
     });
   } catch (error) {
-    // So damaged that the checks themselves fail. What cannot be looked at is not known to be unsound.
+    // The file is so damaged that the checks themselves fail. A file that merely cannot be read is not known to be damaged.
     if (!isSqliteError(error, "SQLITE_CORRUPT") && !isSqliteError(error, "SQLITE_NOTADB")) throw error;
     return [error.message];
   }
 }
 
-/** A connection that may not write copies nothing from the log, not even when it is closed. */
+/** Reads a database without changing it: a read-only connection copies nothing from the log, not even on close. */
 export function reading<T>(path: string, read: (sqlite: Database.Database) => T): T {
   const sqlite = new Database(path, { readonly: true, fileMustExist: true, timeout: BUSY_TIMEOUT_MS });
   try {
@@ -38,7 +38,7 @@ export function reading<T>(path: string, read: (sqlite: Database.Database) => T)
   }
 }
 
-/** Every page, every row and the entries of the indexes: each one up to a size, else their numbers. */
+/** Checks every page and row, and the indexes: entry by entry up to a size, by their number of entries beyond it. */
 function checkPages(sqlite: Database.Database, wholeCheckBytesMax: number): string[] {
   const pragma = (name: string): number => Number(sqlite.pragma(name, { simple: true }));
   const isSmall = pragma("page_count") * pragma("page_size") <= wholeCheckBytesMax;
@@ -56,7 +56,7 @@ interface Index {
   sql: string | null;
 }
 
-/** An index has an entry for each row of its table, a partial one for each row that it is for. */
+/** Checks that an index has one entry for each row of its table, and a partial index one for each row it covers. */
 function checkIndexes(sqlite: Database.Database): string[] {
   const faults: string[] = [];
   const selectIndexes = sqlite.prepare<[string], Index>(
@@ -84,7 +84,7 @@ function checkIndexes(sqlite: Database.Database): string[] {
   return faults;
 }
 
-/** Whether a partial index has entries for other rows than those it is for. */
+/** Whether a partial index has entries for rows that it does not cover. */
 function hasOthers(sqlite: Database.Database, at: { table: string; name: string; where: string }): boolean {
   const { table, name, where } = at;
   const key = sqlite.prepare("SELECT group_concat(name) FROM pragma_table_info(?) WHERE pk > 0").pluck().get(table);
@@ -93,12 +93,12 @@ function hasOthers(sqlite: Database.Database, at: { table: string; name: string;
   return others.get() !== undefined;
 }
 
-/** Which rows an index is for. */
+/** The condition of the rows that an index covers. */
 function predicateOf(sql: string | null): string {
   return sql === null ? "true" : (/\sWHERE\s(.*)$/is.exec(sql)?.[1] ?? "true");
 }
 
-/** The ledger has no gap, and ends for each workspace with what its counter says. */
+/** Checks that the ledger has no gap, and that each workspace's last balance is its counter. */
 function checkLedger(sqlite: Database.Database): string[] {
   const ledger = sqlite
     .prepare<[], { events: number; lastSeq: number }>(
@@ -123,8 +123,9 @@ function checkLedger(sqlite: Database.Database): string[] {
 }
 
 /**
- * Each workspace has as many uploads as were charged and not released, and all together add up to all counters. Not the bytes
- * of each workspace: sorting a million uploads by their workspaces would take longer than all other checks together.
+ * Checks that each workspace has as many uploads as were charged and not released, and that the bytes of all uploads add up to
+ * all counters. Bytes are not compared for each workspace: sorting a million uploads by workspace would take longer than all
+ * other checks together.
  */
 function checkBooks(sqlite: Database.Database): string[] {
   const differing = sqlite

@@ -4,8 +4,8 @@ import * as z from "zod";
 import type { LogStarts } from "../../../sqlite/checkpoints.ts";
 
 /**
- * What the first write of a log says, in `installation.log_start_json`: which log it is, which one its file has taken in
- * last, and where the ledger ended then. A log that lies beside a file that it does not continue is told by it.
+ * The first write of each log, kept in `installation.log_start_json`: which log it is, which log the file absorbed before it,
+ * and where the ledger ended then. It shows whether a log beside a file continues that file.
  */
 const logStart = z.object({
   log: z.string(),
@@ -15,8 +15,8 @@ const logStart = z.object({
 export type LogStart = z.infer<typeof logStart>;
 
 /**
- * What a database says of its log: null before its first log was marked, undefined where it cannot be read, as in a file of
- * an older version.
+ * Reads the mark of a database's log: null before its first log was marked, undefined if it cannot be read, as in a file of an
+ * older version.
  */
 export function readLogStart(sqlite: Database.Database): LogStart | null | undefined {
   try {
@@ -27,7 +27,7 @@ export function readLogStart(sqlite: Database.Database): LogStart | null | undef
   }
 }
 
-/** The last number of the ledger; null where it cannot be read. */
+/** The last number of the ledger; null if it cannot be read. */
 export function readLedgerSeq(sqlite: Database.Database): number | null {
   try {
     return sqlite.prepare<[], number>("SELECT coalesce(max(seq), 0) FROM storage_events").pluck().get() ?? null;
@@ -37,10 +37,10 @@ export function readLedgerSeq(sqlite: Database.Database): number | null {
 }
 
 /**
- * Whether a log can continue a file: `pair` is what the two say together, `file` what the file says without the log.
+ * Whether a log can continue a file. `pair` is the mark read with the log, `file` the one read without it.
  *
- * A checkpoint that was cut off has taken some pages of the log into the file and not others, so the file may say either.
- * Its ledger then ends where the log began, or further on: never before.
+ * A checkpoint that was cut off has copied some pages of the log into the file and not others, so the file may have either
+ * mark. Its ledger then ends where the log began or later, never earlier.
  */
 export function belongTogether(
   pair: LogStart | null | undefined,
@@ -51,7 +51,7 @@ export function belongTogether(
   return (file?.log ?? null) === pair.before && (fileLedgerSeq === null || fileLedgerSeq >= pair.ledger_seq);
 }
 
-/** Marks the beginnings of logs in the books. Only for the holder of the serve lock. */
+/** Marks the beginning of each log in the database. Only for the holder of the serve lock. */
 export function createLogStarts(sqlite: Database.Database): LogStarts {
   const version = sqlite.prepare<[], number>("PRAGMA data_version").pluck();
   const begin = sqlite.prepare("BEGIN IMMEDIATE");

@@ -2,11 +2,11 @@ import type { Db } from "./db.ts";
 
 /** The database as one part of the program uses it. */
 export interface MeasuredDb extends Db {
-  /** How long the bodies of that part's writes have taken by now, in milliseconds: not how long they waited for their turn. */
+  /** How long the bodies of that part's writes have run so far, in milliseconds. Time spent waiting for a turn does not count. */
   workedMs: () => number;
 }
 
-/** The same database, which also adds up the time that is spent in the bodies of the writes that come by this way. */
+/** The same database, which also measures the bodies of the writes that are made through it. */
 export function measuredDb(db: Db): MeasuredDb {
   let workedMs = 0;
 

@@ -8,15 +8,15 @@ import type { Log } from "../../../log.ts";
 import { OPENING_BYTES } from "../../../sqlite/sqlite_errors.ts";
 import { findServer } from "./serve_lock.ts";
 
-/** Enough to open the database and to delete some thousands of uploads, by which others' room is won back. */
+/** Enough to open the database and to delete some thousands of uploads, which frees more room. */
 const RESERVE_BYTES = 8 * 1024 * 1024;
-/** It is made where at least this much is free: on a disk that is nearly full it would be in the way itself. */
+/** It is made only if at least this much is free: on a disk that is nearly full it would itself be in the way. */
 const FREE_BYTES_MIN = 4 * RESERVE_BYTES;
-/** How often it is made anew where it is missing. */
+/** How often it is made again if it is missing. */
 const REMAKE_MS = 60_000;
 
 export interface Reserve {
-  /** Makes it, and again whenever it is missing and there is room. Only for the holder of the serve lock. */
+  /** Makes it now, and later whenever it is missing and there is room. Only for the holder of the serve lock. */
   keep: () => void;
   /** Gives the room to the database, if there is any left to give. */
   release: () => void;
@@ -24,9 +24,9 @@ export interface Reserve {
 }
 
 /**
- * Keeps some room on the disk of the data directory that only the database gets, when the disk is full: without it SQLite
- * could not even be opened, and so nothing be deleted. If the disk is full now, the room is given at once: taking the serve
- * lock needs some too. A server that runs keeps its own: who comes second gets no lock anyway.
+ * Keeps some room on the disk of the data directory for the database alone. Without it, on a full disk, SQLite could not even
+ * open the file, and nothing could be deleted. If the disk is full now, the room is given up at once, because taking the serve
+ * lock needs some too. The reserve of a running server is left alone: a second one gets no lock anyway.
  */
 export function createReserve(dataDir: string, log: Log): Reserve {
   const path = join(dataDir, RESERVE_FILE);
@@ -48,7 +48,7 @@ export function createReserve(dataDir: string, log: Log): Reserve {
       log.warn("reserve_released", {
         ...{ path, bytes: RESERVE_BYTES },
         why: "the disk is full",
-        effect: "reads and deletes go on for a while; the reserve is made anew once there is room",
+        effect: "reads and deletes go on for a while; the reserve is made again once there is room",
         hint: "make room on this disk",
       });
     } catch (error) {
@@ -73,7 +73,7 @@ function isFull(dataDir: string): boolean {
   }
 }
 
-/** Whole or not at all. Random, because some file systems keep zeros in no room. */
+/** Writes the whole file or none of it. The bytes are random, because some file systems store zeros in no room at all. */
 function writeReserve(path: string): void {
   const chunk = randomBytes(1024 * 1024);
   const file = openSync(path, "wx", 0o600);

@@ -7,19 +7,20 @@ import { DATABASE_FILE } from "../../../data_dir/layout.ts";
 import { AppError } from "../../../errors.ts";
 import { openFailure } from "../../../sqlite/sqlite_errors.ts";
 
-/** What brings a file from each version to the next, from 1 to 2 on; only ever appended. A fresh file is made by `schema.sql`. */
+/** The step from each version to the next, the first from 1 to 2. Only ever appended to. `schema.sql` makes a fresh file. */
 const UPGRADES: readonly (() => string)[] = [
   () => readAsset("lib/books/sqlite/db/upgrade_2.sql"),
   () => readAsset("lib/books/sqlite/db/upgrade_3.sql"),
   () => readAsset("lib/books/sqlite/db/upgrade_4.sql"),
 ];
 
-/** The version that this program reads and writes, as `PRAGMA user_version` has it. */
+/** The version that this program reads and writes: the file's `PRAGMA user_version`. */
 export const SCHEMA_VERSION = UPGRADES.length + 1;
 
 /**
- * Compares the file's schema with the program's; with `migrate`, runs the missing steps in one transaction. Returns
- * the version that the file had; 0 is a fresh one. Throws `conflict` where the file is newer than the program, or older and `migrate` is not set.
+ * Compares the file's schema with the program's; with `migrate`, runs the missing steps in one transaction. Returns the version
+ * that the file had; 0 for a fresh one. Throws `conflict` if the file is newer than the program, or older and `migrate` is not
+ * set.
  */
 export function checkSchema(sqlite: Database.Database, path: string, migrate: boolean): number {
   const fileVersion = readVersion(sqlite, path);
@@ -31,7 +32,7 @@ export function checkSchema(sqlite: Database.Database, path: string, migrate: bo
       { hint: "restart `stowage serve` with this version: it brings the file up to date" },
     );
   }
-  // The version is read again inside: another process may have run the steps while this one waited for the lock.
+  // Reads the version again inside: another process may have run the steps while this one waited for the lock.
   const runSteps = sqlite.transaction(() => {
     const version = readVersion(sqlite, path);
     if (version === 0) sqlite.exec(readAsset("schema.sql"));
@@ -42,10 +43,10 @@ export function checkSchema(sqlite: Database.Database, path: string, migrate: bo
   return fileVersion;
 }
 
-/** Whether a database with a schema is there. There is none after an `init` that was cut off; the next one starts over. */
+/** Whether there is a database with a schema. An `init` that was cut off leaves none, and the next `init` starts over. */
 export function hasDatabase(dataDir: string): boolean {
   const path = join(dataDir, DATABASE_FILE);
-  // SQLite removes the log of an empty file, even if it opens it only for reading.
+  // SQLite removes the log of an empty file, even if it opens the file only for reading.
   return isThere(path) && statSync(path).size > 0 && schemaVersionOf(path) > 0;
 }
 

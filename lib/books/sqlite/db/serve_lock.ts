@@ -7,13 +7,13 @@ import { AppError } from "../../../errors.ts";
 import { isSqliteError, openFailure } from "../../../sqlite/sqlite_errors.ts";
 
 /**
- * How long a locked file is waited for: a process that was just killed may take a moment to be gone, and whoever reads
- * the holder's row holds the file for microseconds.
+ * How long to wait for a locked file: a process that was just killed may take a moment to end, and a reader of the holder's
+ * row locks the file for microseconds.
  */
 const LOCK_WAIT_MS = 500;
 
 export interface ServeLock {
-  /** Tells a second process where this one is reached. */
+  /** Publishes this process's URL, to be shown by a second process that wants the lock. */
   announce: (url: string) => void;
   release: () => void;
 }
@@ -21,15 +21,14 @@ export interface ServeLock {
 /**
  * Makes this process the only one that serves a data directory: two cleaners, or two confirms of one upload, must not meet.
  *
- * The lock is an open write transaction on a small database of its own, so the kernel frees it when the process ends in
- * whatever way; there is no stale lock to remove by hand. Its committed row says who holds it. Throws `conflict` where
- * another process does.
+ * The lock is an open write transaction on a small database of its own, so the kernel frees it however the process ends, and
+ * there is no stale lock to remove by hand. Its committed row names the holder. Throws `conflict` if another process holds it.
  */
 export function takeServeLock(dataDir: string): ServeLock {
   const path = join(dataDir, SERVE_LOCK_FILE);
   const sqlite = openLockFile(path);
 
-  /** Takes the lock, or keeps it, and commits who holds it. */
+  /** Takes or keeps the lock, and commits the row that names this process. */
   function hold(url: string): void {
     try {
       if (!sqlite.inTransaction) sqlite.exec("BEGIN IMMEDIATE");
@@ -38,7 +37,8 @@ export function takeServeLock(dataDir: string): ServeLock {
       );
       sqlite.prepare("INSERT OR REPLACE INTO holder VALUES (1, ?, ?)").run(process.pid, url);
       sqlite.exec("COMMIT");
-      // The row is now readable for others. Whoever got in between the two statements holds the lock, and this one fails.
+      // Others can read the row from here on. If another process got in between the two statements, it holds the lock, and
+      // this statement fails.
       sqlite.exec("BEGIN IMMEDIATE");
     } catch (error) {
       if (!isSqliteError(error, "SQLITE_BUSY")) throw unusable(path, error);
@@ -47,7 +47,7 @@ export function takeServeLock(dataDir: string): ServeLock {
   }
 
   try {
-    // Beside a writer, readers go on only with a rollback journal that is not yet being committed: nothing here is.
+    // With a rollback journal others can read beside an open write transaction, until it commits. This one never does.
     sqlite.pragma("journal_mode = DELETE");
     hold("");
   } catch (error) {
@@ -57,13 +57,13 @@ export function takeServeLock(dataDir: string): ServeLock {
   return { announce: hold, release: () => sqlite.close() };
 }
 
-/** Which process serves the data directory, or null where none does. Its URL is empty while it starts. */
+/** The process that serves the data directory; null if none does. Its URL is empty while it starts. */
 export function findServer(dataDir: string): Holder | null {
   const path = join(dataDir, SERVE_LOCK_FILE);
   if (!isThere(path)) return null;
   const sqlite = openExisting(path);
   try {
-    // Taken for an instant if it is free: a server that starts just now waits longer than that.
+    // If the lock is free this takes it for an instant. A server that starts just now waits longer than that.
     sqlite.exec("BEGIN IMMEDIATE; ROLLBACK");
     return null;
   } catch (error) {
@@ -103,7 +103,7 @@ function readHolder(sqlite: Database.Database): Holder | undefined {
   try {
     return sqlite.prepare<[], Holder>("SELECT process_id AS processId, url FROM holder").get();
   } catch {
-    // The other process is about to write its first row: who it is stays unknown.
+    // The other process is about to write its first row, so it cannot be named yet.
     return undefined;
   }
 }

@@ -6,21 +6,21 @@ import { FAULTS_MAX, faultsOf, reading, WHOLE_CHECK_BYTES_MAX } from "./faults.t
 import { belongTogether, readLedgerSeq, readLogStart } from "./log_start.ts";
 import { withoutLog } from "./without_log.ts";
 
-/** Faults that a message names. */
+/** The most faults that a message names. */
 const FAULTS_TOLD_MAX = 3;
-/** Read at a time while the file is brought into memory. */
+/** Bytes that are read at a time while the file is brought into memory. */
 const READ_AHEAD_BYTES = 4 * 1024 * 1024;
 
-/** Whether a log lies beside a database file that is not empty: somebody has it open, or the last run did not end cleanly. */
+/** Whether a log that is not empty lies beside a database file: somebody has it open, or the last run did not end cleanly. */
 export function hasLog(path: string): boolean {
   return sizeOf(`${path}-wal`) > 0;
 }
 
 /**
- * To be called before a database file is opened for writing, by whoever has it alone. After an end that was not clean, which
- * a log that is not empty tells, file and log are checked together, read-only: SQLite applies any log that lies beside a
- * file, also one of another file, and the first checkpoint would mix the two for good. Throws `conflict` where they are not
- * sound, and has then changed nothing.
+ * To be called before a database file is opened for writing, by a process that has it alone. A log that is not empty means that
+ * the last run did not end cleanly: file and log are then checked together, read-only. SQLite applies any log that lies beside
+ * a file, even one that belongs to another file, and the first checkpoint would mix the two for good. Throws `conflict` if
+ * they are not sound, and has then changed nothing.
  */
 export function refuseUnsound(path: string, log: Log, wholeCheckBytesMax = WHOLE_CHECK_BYTES_MAX): void {
   const logPath = `${path}-wal`;
@@ -34,10 +34,10 @@ export function refuseUnsound(path: string, log: Log, wholeCheckBytesMax = WHOLE
     log_bytes: logBytes,
     effect: "waiting until its soundness is known: three seconds or so for a million uploads",
   });
-  // What follows blocks the event loop, which would otherwise write the line.
+  // The checks below block the event loop, which would otherwise write the line.
   log.flush();
   const startedAtMs = performance.now();
-  // Cheap, and certain where it finds something. What is left are logs that say nothing of their beginning.
+  // Cheap, and certain if it finds something. A log without a mark of its beginning passes, and is left to the checks below.
   if (!belongTogether(...startsOf(path))) throw mixedUp(path, logPath, "the log continues another file");
   readAhead(path, fileBytes);
   const faults = faultsOf(path, wholeCheckBytesMax);
@@ -60,7 +60,7 @@ function readAhead(path: string, fileBytes: number): void {
   }
 }
 
-/** What file and log say of the log together, what the file says alone, and where the file's ledger ends. */
+/** The mark of the log as read with it, the one in the file alone, and where the file's ledger ends. */
 function startsOf(path: string): Parameters<typeof belongTogether> {
   const pair = reading(path, readLogStart);
   const [file, ledgerSeq] = alone(path, (link) =>
@@ -69,7 +69,7 @@ function startsOf(path: string): Parameters<typeof belongTogether> {
   return [pair, file, ledgerSeq];
 }
 
-/** The same as `withoutLog`; null where that cannot be done. */
+/** Like `withoutLog`, but null if that cannot be done. */
 function alone<T>(path: string, work: (link: string) => T): T | null {
   try {
     return withoutLog(path, work);

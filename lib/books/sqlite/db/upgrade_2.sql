@@ -1,6 +1,6 @@
--- From schema version 1 to 2. A fresh file is made by schema.sql alone: what stands here must lead to the same schema.
+-- From schema version 1 to 2. A fresh file is made by schema.sql alone: these steps must lead to the same schema.
 
--- The row of a deleted workflow goes. Nobody will come back to empty workspaces that were emptied before.
+-- Rows of deleted workflows are no longer kept. Deleted workspaces that were emptied before would never be emptied again.
 DROP INDEX contexts_by_workspace;
 DELETE FROM contexts
  WHERE deleted_at_ms IS NOT NULL
@@ -9,12 +9,12 @@ ALTER TABLE contexts DROP COLUMN deleted_at_ms;
 CREATE INDEX contexts_by_workspace ON contexts (workspace_id, type, updated_at_ms, id, name);
 DELETE FROM memberships WHERE workspace_id IN (SELECT id FROM workspaces WHERE deleted_at_ms IS NOT NULL);
 
--- What bounds rows is counted by index.
+-- Limits are counted by index.
 DROP INDEX workspaces_by_owner;
 CREATE INDEX workspaces_by_owner ON workspaces (created_by) WHERE deleted_at_ms IS NULL OR emptied_at_ms IS NULL;
 CREATE INDEX idempotency_keys_by_caller ON idempotency_keys (caller_id, expires_at_ms);
 
--- What is staged, for each owner: the sizes that are known, and the URLs that outlive their uploads.
+-- Staged bytes of each owner: the sizes that are known, and the URLs that outlive their uploads.
 ALTER TABLE uploads ADD COLUMN staged_size_bytes INTEGER CHECK (staged_size_bytes BETWEEN 0 AND 9007199254740991);
 DROP INDEX uploads_pending_by_owner;
 CREATE INDEX uploads_pending_by_owner ON uploads (workspace_id, user_id, stated_size_bytes, staged_size_bytes)
@@ -53,7 +53,7 @@ BEGIN
   SELECT RAISE(ABORT, 'a delete gives up its key') WHERE changes() IS NOT 1;
 END;
 
--- Lists: what they filter and order by is in the index; personal uploads have one in the order of ids.
+-- Lists filter and order by index alone; personal uploads have an index in the order of ids.
 DROP INDEX uploads_by_workspace;
 CREATE INDEX uploads_by_workspace ON uploads (workspace_id, id, status, category);
 CREATE INDEX uploads_personal ON uploads (user_id, id, status, category, workspace_id) WHERE workspace_id IS NULL;

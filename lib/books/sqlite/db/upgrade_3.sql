@@ -1,6 +1,6 @@
--- From schema version 2 to 3. A fresh file is made by schema.sql alone: what stands here must lead to the same schema.
+-- From schema version 2 to 3. A fresh file is made by schema.sql alone: these steps must lead to the same schema.
 
--- Where the objects are, and which run of the program wrote the marker last.
+-- The store that holds the objects, and the run of the program that wrote its marker last.
 ALTER TABLE installation ADD COLUMN store_json TEXT;
 ALTER TABLE installation ADD COLUMN marker_written_at_ms INTEGER;
 ALTER TABLE installation ADD COLUMN generation INTEGER NOT NULL DEFAULT 0;
@@ -8,11 +8,11 @@ ALTER TABLE installation ADD COLUMN generation INTEGER NOT NULL DEFAULT 0;
 -- The checksum that a create may state.
 ALTER TABLE uploads ADD COLUMN checksum_sha256 TEXT CHECK (length(checksum_sha256) = 64);
 
--- Which log the newest changes are in.
+-- The log that holds the newest changes.
 ALTER TABLE installation ADD COLUMN log_start_json TEXT;
 
--- Since when an entry could have been removed, and how the end of a deleted upload is shown. Of entries that failed it is not
--- known when they were first due: they count from their entering on.
+-- The time since which an entry could have been removed, and the record of a deleted upload's end. It is not known when entries
+-- that failed were first due, so they count from when they were entered.
 ALTER TABLE object_removals ADD COLUMN first_due_at_ms INTEGER;
 ALTER TABLE object_removals ADD COLUMN user_id TEXT;
 UPDATE object_removals SET first_due_at_ms = due_at_ms WHERE due_at_ms > entered_at_ms AND last_error IS NULL;
@@ -37,7 +37,7 @@ BEGIN SELECT RAISE(ABORT, 'what was removed stays on record'); END;
 CREATE TRIGGER removed_objects_stay BEFORE DELETE ON removed_objects
 BEGIN SELECT RAISE(ABORT, 'what was removed stays on record'); END;
 
--- What is known to be staged for a pending upload is known of the entry that takes its place.
+-- The entry that takes a pending upload's place keeps its staged size.
 DROP TRIGGER uploads_release;
 CREATE TRIGGER uploads_release AFTER DELETE ON uploads
 BEGIN
@@ -54,5 +54,5 @@ BEGIN
           OLD.user_id);
   SELECT RAISE(ABORT, 'a delete gives up its key') WHERE changes() IS NOT 1;
 END;
--- An entry whose first removal is made says nothing of what lies there now.
+-- After the first removal of an entry, nothing is known of what lies under its key now.
 UPDATE object_removals SET size_bytes = NULL WHERE owner_id IS NOT NULL AND again_at_ms IS NULL;

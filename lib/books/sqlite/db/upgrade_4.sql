@@ -1,7 +1,9 @@
 -- From schema version 3 to 4. A fresh file is made by schema.sql alone: these steps must lead to the same schema.
 
--- Written and never read: a repeated request is answered from the upload's row.
+-- Written and never read: the response to a repeated request is made from the upload's row.
 ALTER TABLE idempotency_keys DROP COLUMN status;
+
+ALTER TABLE installation RENAME COLUMN looked_at_ms TO staging_scanned_at_ms;
 
 -- Lists are filtered by filename and time of creation as well, still without reading a row.
 DROP INDEX uploads_by_workspace;
@@ -30,3 +32,15 @@ BEGIN
   SELECT RAISE(ABORT, 'a confirm gives up its staging key')
    WHERE changes() IS NOT (substr(NEW.object_key, -32) IS NOT substr(OLD.object_key, -32));
 END;
+
+-- Refusals that the program recognises have codes.
+DROP TRIGGER uploads_start_in_no_deleted_workspace;
+CREATE TRIGGER uploads_start_in_no_deleted_workspace BEFORE INSERT ON uploads
+ WHEN (SELECT deleted_at_ms FROM workspaces WHERE id = NEW.workspace_id) IS NOT NULL
+BEGIN SELECT RAISE(ABORT, 'workspace_deleted: a deleted workspace takes no uploads'); END;
+DROP TRIGGER uploads_gate;
+CREATE TRIGGER uploads_gate BEFORE UPDATE OF status ON uploads
+ WHEN OLD.status = 'pending' AND NEW.status = 'uploaded'
+  AND coalesce((SELECT storage_bytes_used + NEW.size_bytes > storage_bytes_quota OR deleted_at_ms IS NOT NULL
+                  FROM workspaces WHERE id = NEW.workspace_id), 1)
+BEGIN SELECT RAISE(ABORT, 'over_quota: the workspace has no room for these bytes, or it is deleted'); END;

@@ -1,8 +1,8 @@
 import { linkSync, rmSync } from "node:fs";
 
 /**
- * Does something with a database's file as it is without its log: SQLite finds a log by the file's name, and under another
- * name there is none. Throws what making the link or the work throws.
+ * Does something with a database file as it is without its log: SQLite finds a log by the file's name, and under another name
+ * there is none. Errors of making the link and of the work pass through.
  */
 export function withoutLog<T>(path: string, work: (link: string) => T): T {
   const link = `${path}.alone-${process.pid}`;
