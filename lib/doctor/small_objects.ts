@@ -25,7 +25,7 @@ export interface SmallObjectsCheck {
  */
 export function checkSmallObjects(report: Report, { objectsDir, isServed, fix }: SmallObjectsCheck): void {
   const fileBytes = smallFileBytes(objectsDir);
-  // Whether there must be one is the marker's concern.
+  // Whether there must be one, and this one, is the marker's concern.
   if (fileBytes === null) return;
   if (isServed && fileBytes > INTEGRITY_BYTES_MAX_BESIDE_SERVER) {
     report.note(
@@ -37,6 +37,7 @@ export function checkSmallObjects(report: Report, { objectsDir, isServed, fix }:
   }
   const before = report.findings.length;
   const inspection = inspectSmallFile(objectsDir);
+  if (inspection === null) return;
   let looseIds: number[];
   try {
     const faults = inspection.findFaults();

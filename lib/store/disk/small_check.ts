@@ -1,7 +1,7 @@
 import { statSync } from "node:fs";
 import Database from "better-sqlite3";
 import { openFailure } from "../../sqlite/sqlite_errors.ts";
-import { smallPathIn } from "./small_file.ts";
+import { isOurs, smallPathIn } from "./small_file.ts";
 
 /** SQLite reports no more faults than this: one is enough to restore a backup. */
 const FAULTS_MAX = 100;
@@ -32,9 +32,21 @@ export function smallFileBytes(objectsDir: string): number | null {
   return statSync(smallPathIn(objectsDir), { throwIfNoEntry: false })?.size ?? null;
 }
 
-/** Opens the file for reading. Throws an `AppError` if it cannot be opened; what is read later throws SQLite's errors. */
-export function inspectSmallFile(objectsDir: string): SmallInspection {
+/**
+ * Opens the file for reading; null if it is empty, or another program's. Throws an `AppError` if it cannot be opened; what is
+ * read throws SQLite's errors.
+ */
+export function inspectSmallFile(objectsDir: string): SmallInspection | null {
   const sqlite = openAs(objectsDir, { readonly: true });
+  try {
+    if (!isOurs(sqlite)) {
+      sqlite.close();
+      return null;
+    }
+  } catch (error) {
+    sqlite.close();
+    throw error;
+  }
   return {
     findFaults() {
       const found = sqlite.prepare<[], string>(`PRAGMA quick_check(${FAULTS_MAX})`).pluck().all();

@@ -97,7 +97,7 @@ export function openSmallFile(options: SmallFileOptions, { makes }: { makes: boo
 }
 
 /** Whether the file has the tables, of whichever version. */
-function isOurs(sqlite: Database.Database): boolean {
+export function isOurs(sqlite: Database.Database): boolean {
   return sqlite.prepare("SELECT count(*) FROM sqlite_schema WHERE name IN ('objects', 'bodies')").pluck().get() === 2;
 }
 
