@@ -2,25 +2,20 @@ import type { Audit } from "../../books/audit.ts";
 import { newObjectKey } from "../../books/object_keys.ts";
 import type { Config } from "../../config/config.ts";
 import { newId } from "../../ids.ts";
-import { CHECKSUM_HEADER } from "../../store/checksum.ts";
 import type { ObjectStore } from "../../store/objects.ts";
-import { CLOCK_SKEW_MS_MAX, describeSkew } from "../objects.ts";
 import type { Report } from "../report.ts";
-import { allows, allowsPut, describeNoResponse, describeResponse, type Got, sendRequest } from "./request.ts";
+import { DISK_ADVICE } from "./advice.ts";
+import { CONTENT, createTrial } from "./trial.ts";
+import { checkClock, checkCors, checkDownload, checkExpired, checkForged, checkLength, checkUpload } from "./urls.ts";
 
-/** How long the URLs, and the upload that they are for, live: whatever becomes of this process, it then expires. */
+/** How long the upload lives: whatever becomes of this process, it then expires. */
 const LIFE_MS = 10 * 60_000;
-const CONTENT_TYPE = "text/plain";
-const FILENAME = "stowage doctor é.txt";
-const CONTENT = "doctor of stowage";
 
 export interface DiskCheckOptions {
   config: Config;
   objects: ObjectStore;
   audit: Pick<Audit, "createTrial" | "removeTrial">;
   installationId: string;
-  /** What clients see of the server. */
-  publicUrl: string;
   now: () => number;
 }
 
@@ -29,128 +24,32 @@ export interface DiskCheckOptions {
  * work. The upload is deleted at the end, and its object removed by the server.
  */
 export async function checkDiskStorage(report: Report, options: DiskCheckOptions): Promise<void> {
-  const { config, objects, audit, installationId, publicUrl, now } = options;
+  const { config, objects, audit, installationId, now } = options;
   const uploadId = newId();
-  const objectKey = newObjectKey("staging", installationId, uploadId);
-  const expiresAtMs = now() + LIFE_MS;
-  const isMade = await audit.createTrial({ uploadId, objectKey, expiresAtMs, nowMs: now() });
+  const key = newObjectKey("staging", installationId, uploadId);
+  const isMade = await audit.createTrial({ uploadId, objectKey: key, expiresAtMs: now() + LIFE_MS, nowMs: now() });
   if (!isMade) return report.note("upload", "there is no user yet that an upload could be made for");
 
-  const putUrl = (sizeBytes: number | null = null, atMs = expiresAtMs): string =>
-    objects.presignPut(objectKey, { contentType: CONTENT_TYPE, sizeBytes, expiresAtMs: atMs });
-  const put = (url: string, body: string, headers: Record<string, string> = {}): Promise<Got> =>
-    sendRequest(url, { method: "PUT", body, headers: { "Content-Type": CONTENT_TYPE, ...headers } });
-
+  let skewMs: number | null = null;
+  const trial = createTrial(report, {
+    ...{ config, objects, advice: DISK_ADVICE, now },
+    // The one key that a row names: the server takes no other.
+    stagingKey: () => key,
+    onPut({ headers }) {
+      const dateMs = Date.parse(headers.date ?? "");
+      skewMs ??= Number.isNaN(dateMs) ? null : dateMs - now();
+    },
+  });
+  const { attempt } = trial;
   try {
-    let got: Got;
-    try {
-      got = await put(putUrl(), CONTENT);
-    } catch (error) {
-      report.problem("upload", `clients cannot reach ${publicUrl}: ${describeNoResponse(error)}`, {
-        advice: "set STOWAGE_PUBLIC_URL to what clients see, and see that it can be reached from here too",
-      });
-      return;
-    }
-    checkClock(got);
-    if (await checkPut(got)) {
-      await checkGet();
-      await checkRefused();
-      await checkCors();
-    }
+    if (!(await attempt("upload", () => checkUpload(trial, key)))) return;
+    await attempt("clock", () => checkClock(trial, skewMs));
+    await attempt("download", () => checkDownload(trial, { key, content: CONTENT }));
+    await attempt("signed length", () => checkLength(trial));
+    await attempt("expired URL", () => checkExpired(trial));
+    await attempt("forged URL", () => checkForged(trial));
+    await attempt("CORS", () => checkCors(trial));
   } finally {
     await audit.removeTrial(uploadId);
   }
-
-  function checkClock({ headers }: Got): void {
-    const dateMs = Date.parse(headers.date ?? "");
-    if (Number.isNaN(dateMs))
-      return report.note("clock", "the server, or a proxy before it, does not say what time it has");
-    const skewMs = dateMs - now();
-    if (Math.abs(skewMs) <= CLOCK_SKEW_MS_MAX)
-      return report.ok("clock", `as this machine's, to ${Math.ceil(Math.abs(skewMs) / 1_000)} s`);
-    report.problem("clock", describeSkew(skewMs), { advice: "set both clocks by NTP (`timedatectl set-ntp true`)" });
-  }
-
-  async function checkPut(got: Got): Promise<boolean> {
-    const check = "upload";
-    if (got.status !== 200) {
-      report.problem(check, `a PUT to a signed URL is answered ${describeResponse(got)}`, {
-        advice: putAdvice(got.status),
-      });
-      return false;
-    }
-    if ((await objects.stat(objectKey))?.sizeBytes !== CONTENT.length) {
-      report.problem(check, `${publicUrl} took an upload that is not in the store`, {
-        advice: "STOWAGE_PUBLIC_URL leads to another installation's server",
-      });
-      return false;
-    }
-    report.ok(check, `through ${publicUrl}`);
-    return true;
-  }
-
-  async function checkGet(): Promise<void> {
-    const check = "download";
-    const url = objects.presignGet(objectKey, { contentType: CONTENT_TYPE, filename: FILENAME, expiresAtMs });
-    const whole = await sendRequest(url, { method: "GET" });
-    const part = await sendRequest(url, { method: "GET", headers: { Range: "bytes=4-6" } });
-    const isAttachment = /^attachment\b/i.test(whole.headers["content-disposition"] ?? "");
-    if (whole.status !== 200 || whole.body !== CONTENT || !isAttachment) {
-      return report.problem(check, `a GET of a signed URL is answered ${describeResponse(whole)}, not with the file`, {
-        advice: "a proxy must pass query parameters, status, headers and body on unchanged",
-      });
-    }
-    if (part.status !== 206 || part.body !== CONTENT.slice(4, 7)) {
-      return report.problem(check, `a GET of a range is answered ${describeResponse(part)}`, {
-        advice: "downloads cannot be resumed: see whether a proxy drops the Range header",
-      });
-    }
-    report.ok(check, "whole and in part, as an attachment");
-  }
-
-  async function checkRefused(): Promise<void> {
-    const forged = putUrl().replace(/.$/, (last) => (last === "A" ? "B" : "A"));
-    const trials = [
-      ["signed length", await put(putUrl(CONTENT.length), `${CONTENT} and more`)],
-      ["expired URL", await put(putUrl(null, now() - 2 * CLOCK_SKEW_MS_MAX), CONTENT)],
-      ["forged URL", await put(forged, CONTENT)],
-    ] as const;
-    for (const [check, got] of trials) {
-      if (got.status >= 400) report.ok(check, `refused (${describeResponse(got)})`);
-      else {
-        report.problem(check, `a PUT that must be refused is answered ${describeResponse(got)}`, {
-          advice:
-            "a proxy answers in the server's place, or changes what it passes on: it must do neither below /objects/",
-        });
-      }
-    }
-  }
-
-  async function checkCors(): Promise<void> {
-    const check = "CORS";
-    if (config.corsOrigins.length === 0) return report.ok(check, "not asked for: STOWAGE_CORS_ORIGINS is empty");
-    const refused: string[] = [];
-    for (const origin of config.corsOrigins) {
-      const asked = origin === "*" ? "https://app.example.com" : origin;
-      const headers = {
-        Origin: asked,
-        "Access-Control-Request-Method": "PUT",
-        "Access-Control-Request-Headers": `content-type,${CHECKSUM_HEADER}`,
-      };
-      const preflight = await sendRequest(putUrl(), { method: "OPTIONS", headers });
-      const actual = await put(putUrl(), CONTENT, { Origin: asked });
-      if (!allowsPut(preflight, asked) || !allows(actual, asked)) refused.push(origin);
-    }
-    if (refused.length === 0) return report.ok(check, `${config.corsOrigins.join(", ")} may upload`);
-    report.problem(check, `pages of ${refused.join(", ")} cannot upload`, {
-      advice:
-        "restart the server, so that it uses the settings that this command sees; let a proxy pass OPTIONS and the CORS headers on",
-    });
-  }
-}
-
-function putAdvice(status: number | null): string {
-  if (status === 413) return "a proxy limits the size of a body (nginx: client_max_body_size 0)";
-  if (status === 507) return "make room on the disk of the data directory, or lower STOWAGE_MIN_FREE_BYTES";
-  return "STOWAGE_PUBLIC_URL must lead to this installation's server, with its path prefix if a proxy has one";
 }

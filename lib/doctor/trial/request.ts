@@ -24,7 +24,7 @@ export interface Got {
 
 /**
  * Sends one request exactly as it is told, on a connection of its own: unlike a client library it does not mind a request
- * that no honest client would send. Rejects with a plain `Error` where no response came.
+ * that no honest client would send. Rejects with a plain `Error` if no response came.
  */
 export function sendRequest(url: string, sent: Sent): Promise<Got> {
   const { method, headers = {}, body = "", chunked = false, timeoutMs = TIMEOUT_MS } = sent;
@@ -54,7 +54,7 @@ export function sendRequest(url: string, sent: Sent): Promise<Got> {
 
 /**
  * Sends the beginning of a body that is announced to be longer, and closes its side of the connection, as a client does that
- * was stopped. Resolves once the server has answered or closed as well. Rejects where nothing could be sent.
+ * was stopped. Resolves once the server has responded or closed as well. Rejects if nothing could be sent.
  */
 export function sendCut(
   url: string,

@@ -25,7 +25,7 @@ export async function runDoctorStorage(options: Omit<DoctorOptions, "fix" | "wra
     const withUrl = { ...options, config: { ...config, publicUrl } };
     await withParts(withUrl, async ({ books, objects, installationId }) => {
       try {
-        await checkDiskStorage(report, { config, objects, audit: books.audit, installationId, publicUrl, now });
+        await checkDiskStorage(report, { config, objects, audit: books.audit, installationId, now });
       } catch (error) {
         if (!(error instanceof StoreError)) throw error;
         report.problem("store", error.message, { advice: adviceOn(error) });

@@ -1,19 +1,12 @@
-import { CLOCK_SKEW_MS_MAX, describeSkew } from "../objects.ts";
 import type { Report } from "../report.ts";
 import { versioningAdvice } from "./advice.ts";
+import { checkSmuggled, checkUnsigned } from "./s3_access.ts";
 import { checkChecksum, checkCut } from "./s3_bodies.ts";
-import { CONTENT, CONTENT_TYPE, createTrial, SECRET, type Trial, type TrialOptions } from "./trial.ts";
-import {
-  checkCors,
-  checkDownload,
-  checkExpired,
-  checkLength,
-  checkSmuggled,
-  checkUnsigned,
-  checkUpload,
-} from "./urls.ts";
+import { createS3Trial, type S3Trial, type S3TrialOptions, SECRET } from "./s3_trial.ts";
+import { CONTENT, CONTENT_TYPE } from "./trial.ts";
+import { checkClock, checkCors, checkDownload, checkExpired, checkForged, checkLength, checkUpload } from "./urls.ts";
 
-export interface S3CheckOptions extends TrialOptions {
+export interface S3CheckOptions extends S3TrialOptions {
   /** Whether a removal of many fell back to single ones. */
   lacksMultiDelete: () => boolean;
 }
@@ -23,20 +16,21 @@ export interface S3CheckOptions extends TrialOptions {
  * with real URLs, and tries what must not work. Its objects are removed at the end.
  */
 export async function checkS3Storage(report: Report, options: S3CheckOptions): Promise<void> {
-  const trial = createTrial(report, options);
+  const trial = createS3Trial(report, options);
   const { attempt } = trial;
   try {
     if (!(await attempt("store", () => checkReach(trial)))) return;
-    await attempt("clock", () => checkClock(trial));
+    await attempt("clock", () => checkClock(trial, options.store.clockSkewMs()));
     const staged = trial.stagingKey();
     if (!(await attempt("upload", () => checkUpload(trial, staged)))) return;
     await attempt("signed length", () => checkLength(trial));
     await attempt("signed checksum", () => checkChecksum(trial));
     await attempt("cut upload", () => checkCut(trial));
     await attempt("expired URL", () => checkExpired(trial));
+    await attempt("forged URL", () => checkForged(trial));
     const final = await trial.finalKey();
     if (await attempt("copy", () => checkCopy(trial, staged, final))) {
-      await attempt("download", () => checkDownload(trial, final));
+      await attempt("download", () => checkDownload(trial, { key: final, content: SECRET }));
       await attempt("unsigned request", () => checkUnsigned(trial, final));
       await attempt("smuggled copy", () => checkSmuggled(trial, final));
     }
@@ -48,23 +42,12 @@ export async function checkS3Storage(report: Report, options: S3CheckOptions): P
   }
 }
 
-async function checkReach({ report, config, store }: Trial): Promise<void> {
+async function checkReach({ report, config, store }: S3Trial): Promise<void> {
   await store.probe();
-  report.ok("store", `${config.s3Endpoint} answers, and the bucket "${config.s3Bucket}" is there`);
+  report.ok("store", `${config.s3Endpoint} responds, and the bucket "${config.s3Bucket}" is there`);
 }
 
-async function checkClock({ report, store }: Trial): Promise<void> {
-  const skewMs = store.clockSkewMs();
-  if (skewMs === null) return report.note("clock", "the store does not say what time it has");
-  if (Math.abs(skewMs) <= CLOCK_SKEW_MS_MAX) {
-    return report.ok("clock", `as this machine's, to ${Math.ceil(Math.abs(skewMs) / 1_000)} s`);
-  }
-  report.problem("clock", describeSkew(skewMs), {
-    advice: "set both clocks by NTP (`timedatectl set-ntp true`): URLs live too long or not at all, ages are wrong",
-  });
-}
-
-async function checkCopy({ report, store, ...trial }: Trial, staged: string, final: string): Promise<void> {
+async function checkCopy({ report, store, ...trial }: S3Trial, staged: string, final: string): Promise<void> {
   const check = "copy";
   await store.put(staged, SECRET, CONTENT_TYPE);
   const source = await store.stat(staged);
@@ -91,7 +74,7 @@ async function checkCopy({ report, store, ...trial }: Trial, staged: string, fin
 }
 
 async function checkRemoval(
-  { report, config, store, ...trial }: Trial,
+  { report, config, store, ...trial }: S3Trial,
   staged: string,
   lacksMultiDelete: () => boolean,
 ): Promise<void> {
@@ -112,7 +95,7 @@ async function checkRemoval(
   report.ok(check, "single and in bulk");
 }
 
-async function checkVersions({ report, config, store, make }: Trial): Promise<void> {
+async function checkVersions({ report, config, store, make }: S3Trial): Promise<void> {
   const check = "versions";
   const keeps = await store.keepsVersions();
   if (keeps === null) return report.note(check, "the store does not say whether it keeps old versions");

@@ -2,7 +2,8 @@ import { createHash } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
 import { CHECKSUM_HEADER, checksumHeaderOf } from "../../store/checksum.ts";
 import { describeResponse, sendCut } from "./request.ts";
-import { CONTENT, type Trial } from "./trial.ts";
+import type { S3Trial } from "./s3_trial.ts";
+import { CONTENT } from "./trial.ts";
 
 /** Some servers read nothing of a body that is far shorter; a proxy may take no more than 1 MiB. */
 const CUT_BYTES = 512 * 1024;
@@ -11,7 +12,7 @@ const SETTLE_MS = 1_000;
 const SETTLE_CHECK_MS = 100;
 
 /** Whether the store keeps what came of an upload whose client stopped half way. */
-export async function checkCut({ report, ...trial }: Trial): Promise<void> {
+export async function checkCut({ report, ...trial }: S3Trial): Promise<void> {
   const check = "cut upload";
   const key = trial.stagingKey();
   const sent = Buffer.alloc(CUT_BYTES / 2);
@@ -37,7 +38,7 @@ async function sizeWithin(ms: number, sizeOf: () => Promise<number | null>): Pro
 }
 
 /** Whether a URL that is signed for a checksum takes the bytes that have it, and no others. */
-export async function checkChecksum({ report, ...trial }: Trial): Promise<void> {
+export async function checkChecksum({ report, ...trial }: S3Trial): Promise<void> {
   const check = "signed checksum";
   const key = trial.stagingKey();
   const checksumSha256 = createHash("sha256").update(CONTENT).digest("hex");
@@ -45,13 +46,9 @@ export async function checkChecksum({ report, ...trial }: Trial): Promise<void> 
   const headers = { [CHECKSUM_HEADER]: checksumHeaderOf(checksumSha256) };
   const right = await trial.put(url, { body: CONTENT, headers });
   if (right.status !== 200) {
-    return report.problem(
-      check,
-      `a PUT of the bytes whose checksum was signed is answered ${describeResponse(right)}`,
-      {
-        advice: `a proxy must pass the header ${CHECKSUM_HEADER} on; if the store does not know it, clients must not state checksum_sha256`,
-      },
-    );
+    return report.problem(check, `a PUT of the bytes whose checksum was signed got ${describeResponse(right)}`, {
+      advice: `a proxy must pass the header ${CHECKSUM_HEADER} on; if the store does not know it, clients must not state checksum_sha256`,
+    });
   }
   const damaged = CONTENT.toUpperCase();
   for (const sent of [headers, {}]) await trial.put(url, { body: damaged, headers: sent });

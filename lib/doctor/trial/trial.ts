@@ -1,129 +1,81 @@
-import { newObjectKey } from "../../books/object_keys.ts";
-import type { Removals } from "../../books/removals.ts";
 import type { Config } from "../../config/config.ts";
-import { newId } from "../../ids.ts";
-import { StoreError } from "../../store/objects.ts";
-import { makeOf, type ServerMake } from "../../store/s3/make.ts";
-import type { S3Store } from "../../store/s3/objects_s3.ts";
+import { type ObjectStore, StoreError } from "../../store/objects.ts";
 import { adviceOn } from "../objects.ts";
 import type { Report } from "../report.ts";
+import type { TrialAdvice } from "./advice.ts";
 import { describeNoResponse, type Got, type Sent, sendRequest } from "./request.ts";
 
 /** How long the URLs live that doctor makes and uses at once. */
 const URL_LIFE_MS = 5 * 60_000;
-/** The final keys stand in the outbox for so long: whatever becomes of this process, the server removes them. */
-const LEASE_MS = 10 * 60_000;
 
 /** What is uploaded and fetched again. */
 export const CONTENT_TYPE = "text/plain";
 export const CONTENT = "doctor of stowage";
-export const SECRET = "what only its owner may read";
 
 export interface TrialOptions {
   config: Config;
-  store: S3Store;
-  installationId: string;
-  removals: Pick<Removals, "lease" | "takeBackLeases">;
+  objects: ObjectStore;
+  /** A key of the trial's own that a client may PUT to. */
+  stagingKey: () => string;
+  advice: TrialAdvice;
+  /** Told of each response to a PUT. */
+  onPut: (got: Got) => void;
   now: () => number;
 }
 
-export type Trial = ReturnType<typeof createTrial>;
-
-/**
- * What the checks of an S3 store share: objects of their own, under an upload's id that no upload has. If this process is
- * killed, the server removes them: what lies in staging at its hourly look, what lies in final by its entry in the outbox.
- */
-export function createTrial(report: Report, options: TrialOptions) {
-  const { config, store, installationId, removals, now } = options;
-  const ownId = newId();
-  const stagingKeys: string[] = [];
-  const finalKeys: string[] = [];
-  let make: ServerMake = "another";
-
-  function stagingKey(): string {
-    const key = newObjectKey("staging", installationId, ownId);
-    stagingKeys.push(key);
-    return key;
-  }
-
-  /** Entered before anything lies under it. (A download key may read nothing but final objects.) */
-  async function finalKey(): Promise<string> {
-    const key = newObjectKey("final", installationId, ownId);
-    const entry = { uploadId: ownId, sizeBytes: SECRET.length, nowMs: now(), leaseMs: LEASE_MS };
-    await removals.lease(key, entry);
-    finalKeys.push(key);
-    return key;
-  }
-
-  function putUrl(
-    key: string,
-    { sizeBytes = null, lifeMs = URL_LIFE_MS, checksumSha256 = null }: PutUrlWish = {},
-  ): string {
-    const expiresAtMs = now() + lifeMs;
-    return store.presignPut(key, { contentType: CONTENT_TYPE, sizeBytes, checksumSha256, expiresAtMs });
-  }
-
-  function getUrl(key: string, filename: string): string {
-    return store.presignGet(key, { contentType: CONTENT_TYPE, filename, expiresAtMs: now() + URL_LIFE_MS });
-  }
-
-  async function put(url: string, sent: Omit<Sent, "method">): Promise<Got> {
-    const headers = { "Content-Type": CONTENT_TYPE, ...sent.headers };
-    const got = await sendRequest(url, { method: "PUT", ...sent, headers });
-    // By the first response that tells: what refuses a request may be a proxy.
-    if (make === "another") make = makeOf([got.headers.server].flat()[0], config.s3Region);
-    return got;
-  }
-
-  async function sizeOf(key: string): Promise<number | null> {
-    return (await store.stat(key))?.sizeBytes ?? null;
-  }
-
-  /** What lies under a key, which must be short. */
-  async function textOf(key: string): Promise<string> {
-    const chunks: Buffer[] = [];
-    for await (const chunk of await store.read(key)) chunks.push(chunk);
-    return Buffer.concat(chunks).toString();
-  }
-
-  /** Runs one check; what it could not find out is a finding too. Resolves with whether it found nothing wrong. */
-  async function attempt(check: string, work: () => Promise<void>): Promise<boolean> {
-    const before = report.findings.length;
-    try {
-      await work();
-    } catch (error) {
-      const isOfStore = error instanceof StoreError;
-      report.problem(check, isOfStore ? error.message : describeNoResponse(error), {
-        advice: isOfStore ? adviceOn(error) : "see that clients can reach the public endpoint",
-      });
-    }
-    return report.findings.slice(before).every(({ result }) => result === "ok" || result === "note");
-  }
-
-  /** Removes the objects, and takes final keys out of the outbox only once nothing lies under them. */
-  async function cleanUp(): Promise<void> {
-    const keys = [...stagingKeys, ...finalKeys];
-    if (keys.length === 0) return;
-    try {
-      const failures = await store.remove(keys);
-      await removals.takeBackLeases(finalKeys.filter((key) => !failures.has(key)));
-      if (failures.size === 0) return;
-    } catch (error) {
-      if (!(error instanceof StoreError)) throw error;
-    }
-    report.note("clean-up", `objects of this check may be left, with the id ${ownId} in their keys`, {
-      advice: "nothing: the server removes them within a day and two hours",
-    });
-  }
-
-  return {
-    ...{ report, config, store, stagingKey, finalKey, putUrl, getUrl, put, sizeOf, textOf, attempt, cleanUp },
-    make: () => make,
-  };
+export interface Trial extends Pick<TrialOptions, "config" | "stagingKey" | "advice"> {
+  report: Report;
+  putUrl: (key: string, options?: PutUrlWish) => string;
+  getUrl: (key: string, filename: string) => string;
+  put: (url: string, sent: Omit<Sent, "method">) => Promise<Got>;
+  /** The size of the object as the service sees it; null if there is none. */
+  sizeOf: (key: string) => Promise<number | null>;
+  /** The bytes of a short object. */
+  textOf: (key: string) => Promise<string>;
+  /** Runs one check. If it fails, that is a finding too. Resolves with whether it found no problem. */
+  attempt: (check: string, work: () => Promise<void>) => Promise<boolean>;
 }
 
 interface PutUrlWish {
   sizeBytes?: number | null;
+  /** From now on; below 0, the URL has expired. */
   lifeMs?: number;
   checksumSha256?: string | null;
+}
+
+/** What the checks of a store share: real URLs, requests to them as clients make them, and the report. */
+export function createTrial(report: Report, options: TrialOptions): Trial {
+  const { config, objects, stagingKey, advice, onPut, now } = options;
+
+  return {
+    ...{ report, config, stagingKey, advice },
+    putUrl: (key, { sizeBytes = null, lifeMs = URL_LIFE_MS, checksumSha256 = null } = {}) =>
+      objects.presignPut(key, { contentType: CONTENT_TYPE, sizeBytes, checksumSha256, expiresAtMs: now() + lifeMs }),
+    getUrl: (key, filename) =>
+      objects.presignGet(key, { contentType: CONTENT_TYPE, filename, expiresAtMs: now() + URL_LIFE_MS }),
+    async put(url, sent) {
+      const headers = { "Content-Type": CONTENT_TYPE, ...sent.headers };
+      const got = await sendRequest(url, { method: "PUT", ...sent, headers });
+      onPut(got);
+      return got;
+    },
+    sizeOf: async (key) => (await objects.stat(key))?.sizeBytes ?? null,
+    async textOf(key) {
+      const chunks: Buffer[] = [];
+      for await (const chunk of await objects.read(key)) chunks.push(chunk);
+      return Buffer.concat(chunks).toString();
+    },
+    async attempt(check, work) {
+      const before = report.findings.length;
+      try {
+        await work();
+      } catch (error) {
+        const isOfStore = error instanceof StoreError;
+        report.problem(check, isOfStore ? error.message : describeNoResponse(error), {
+          advice: isOfStore ? adviceOn(error) : advice.noResponse,
+        });
+      }
+      return report.findings.slice(before).every(({ result }) => result === "ok" || result === "note");
+    },
+  };
 }
