@@ -330,7 +330,7 @@ export const SETTINGS = {
     schema: bytes(0, Number.MAX_SAFE_INTEGER),
     default: String(GIB),
     describe:
-      "With less than this free on the disk of the data directory, new uploads, workflows, workspaces, members and users get 507, and the embedded store accepts no file that would leave less. Deletes and confirms still work.",
+      "With less than this free on the disk of the data directory, new uploads, workflows, workspaces, members and users get 507, and the embedded store accepts no file that would leave less. Deletes still work, and so do confirms, but for the rare one that must copy a small object (507).",
   },
   uploadBytesPer10sMin: {
     name: "UPLOAD_BYTES_PER_10S_MIN",
