@@ -65,7 +65,7 @@ export interface App {
 }
 
 /**
- * Opens everything in order and serves; closes in reverse. The one place where the parts meet. Throws an `AppError` if the data
+ * Opens everything in order and serves; closes in reverse. The parts meet here and nowhere else. Throws an `AppError` if the data
  * directory is missing, served by another process, or newer than the program.
  */
 export async function openApp(options: AppOptions): Promise<App> {

@@ -93,7 +93,7 @@ export function promisedChecksums(
  */
 export function refuseCodings(headers: IncomingHttpHeaders): void {
   refuseCoding("Content-Encoding", headers["content-encoding"], "identity");
-  // Without "chunked" at its end nobody knows where the body ends: the parser refuses that.
+  // Without "chunked" at its end the end of the body is unknown: the parser refuses that.
   const transfer = headers["transfer-encoding"];
   if (transfer !== undefined && /\bchunked\s*$/i.test(transfer)) refuseCoding("Transfer-Encoding", transfer, "chunked");
   for (const name of ["Trailer", "X-Amz-Trailer"]) {

@@ -193,7 +193,7 @@ export type FoundToConfirm =
       workspaceId: string;
     };
 
-/** What a confirm charges. */
+/** The object that a confirm charges. */
 export interface ChargedObject {
   sizeBytes: number;
   /** The store's, with its quotes. */
@@ -209,7 +209,7 @@ export interface FinalObject extends ChargedObject {
   finalKey: string;
 }
 
-/** A staged object that stays where it is. */
+/** A staged object that is confirmed in place. */
 export interface SealedObject extends ChargedObject {
   /** Throws if the staged object is no longer this one. Nothing can replace it once the row is confirmed. */
   seal: () => void;

@@ -101,7 +101,7 @@ function isWildcard(host: unknown): boolean {
   return URL.canParse(url) && ["0.0.0.0", "[::]", "[::ffff:0:0]"].includes(new URL(url).hostname);
 }
 
-/** What the environment says about a setting, or the file that it names for a secret; null if it says nothing. */
+/** Reads a setting from the environment, or from the file that it names for a secret; null if it is not set. */
 function readText(env: NodeJS.ProcessEnv, { name, secret }: Setting, problems: string[]): string | null {
   const variable = PREFIX + name;
   const text = isServiceLink(variable, env[variable]) ? null : env[variable] || null;

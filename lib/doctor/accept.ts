@@ -14,7 +14,7 @@ import { type DoctorParts, markerPartsOf } from "./doctor.ts";
 import { counted, type Tally } from "./report.ts";
 import { type Walk, walkStore } from "./walk.ts";
 
-/** What going on would cost, as far as store and database show. */
+/** The losses if the service goes on, as far as store and database show. */
 export interface Losses {
   /** Objects that this database does not know, of uploads that were created or confirmed after it. */
   unknownObjects: Tally;
@@ -26,7 +26,7 @@ export interface Losses {
   expiringUploads: number;
 }
 
-/** What a person has to decide: whether to go on with this database, or with the given store. */
+/** The decision for a person: whether to go on with this database, or with the given store. */
 export type Decision = "older-database" | "store";
 
 export interface Question {
@@ -39,7 +39,7 @@ export interface Question {
 }
 
 /**
- * What there is to decide; null if nothing of that kind stops the service. Throws a `StoreError` or a `ListingError` if the
+ * Finds out what there is to decide; null if nothing of that kind stops the service. Throws a `StoreError` or a `ListingError` if the
  * store cannot be read, and `conflict` if it belongs to another installation.
  */
 export async function findQuestion(

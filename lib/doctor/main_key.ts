@@ -3,7 +3,7 @@ import type { Log } from "../log.ts";
 import { makeOf, type ServerMake } from "../store/s3/make.ts";
 import { sendRequest } from "./trial/request.ts";
 
-/** A store that has not answered by then is spoken of as any other. */
+/** A store that has not responded by then counts as one of unknown make. */
 const ASK_MS_MAX = 2_000;
 
 type S3Config = Pick<Config, "store" | "s3Endpoint" | "s3Region" | "s3Bucket" | "s3AccessKey" | "s3UploadAccessKey">;

@@ -238,7 +238,7 @@ async function reportOrphans(
   report.add({ check, result: "fixed", what: `${what}; ${entered} entered for removal`, count, examples });
 }
 
-/** What an administrator can do about a store that fails as a whole. */
+/** Advice for a store that fails as a whole. */
 export function adviceOn({ failure, message, hint }: StoreError): string {
   if (hint !== null) return hint;
   // The message itself says what to do.

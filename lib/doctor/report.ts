@@ -19,7 +19,7 @@ export interface Finding {
   check: string;
   result: Result;
   what: string;
-  /** What to do about it. */
+  /** How to fix it. */
   advice?: string;
   count?: number;
   examples?: readonly string[];

@@ -113,7 +113,7 @@ export function createConfirm(parts: ConfirmParts): Confirm {
     return isCounted(upload) ? await scripts.inTurn(staged.sizeBytes, workspaceId, settle) : await settle();
   }
 
-  /** Counts and charges the staged object where it lies. */
+  /** Counts and charges the staged object in place. */
   async function sealAndSettle({ seal }: Sealing, { principal, request, pending, staged }: Attempt): Promise<Upload> {
     const { objectKey, workspaceId, userId } = pending.upload;
     // A PUT may replace the object while it is counted: then it cannot be sealed as the one that was stat'ed.

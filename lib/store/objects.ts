@@ -113,7 +113,7 @@ export type StoreFailure =
 export class StoreError extends Error {
   override readonly name = "StoreError";
   readonly failure: StoreFailure;
-  /** What an administrator can do about it; null if the failure says no more than its kind. */
+  /** Advice for an administrator; null if the failure says no more than its kind. */
   readonly hint: string | null;
   constructor(failure: StoreFailure, message: string, cause?: unknown, hint: string | null = null) {
     super(message, cause === undefined ? {} : { cause });

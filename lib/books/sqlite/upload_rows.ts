@@ -75,7 +75,7 @@ export function createUploadRows(db: Db) {
            updated_at_ms = :nowMs
      WHERE id = :uploadId AND status = 'pending'
     RETURNING ${UPLOAD_COLUMNS}`);
-  // Of a user and of no workspace, so that it counts against no quota.
+  // It belongs to a user and to no workspace, so that it counts against no quota.
   const insertTrial = db.prepare<TrialUpload>(`
     INSERT INTO uploads (id, user_id, filename, category, content_type, status, object_key, url_expires_at_ms, expires_at_ms,
                          created_at_ms, updated_at_ms)

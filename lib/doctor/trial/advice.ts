@@ -78,7 +78,7 @@ export function publicAdvice(make: ServerMake, { s3Bucket, s3Endpoint, s3Region 
   return `aws s3api delete-bucket-policy --bucket ${s3Bucket} --region ${s3Region} --endpoint-url ${s3Endpoint}`;
 }
 
-/** What to do about the findings that every kind of store can have. */
+/** Advice on the findings that every kind of store can have. */
 export interface TrialAdvice {
   /** Added to the address through which uploads work: the make of the server if it is known. */
   make: () => string;

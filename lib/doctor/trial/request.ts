@@ -83,7 +83,7 @@ export function sendCut(
   });
 }
 
-/** What a response says in a few words: its status, and the code of S3's or our own error. */
+/** Describes a response in a few words: its status, and the code of S3's or our own error. */
 export function describeResponse({ status, body }: Got): string {
   const code = codeOf(body);
   return code === "" ? String(status) : `${status} ${code}`;

@@ -12,7 +12,7 @@ import { createTrial, type Trial } from "./trial.ts";
 /** The final keys stand in the outbox for so long: whatever becomes of this process, the server removes them. */
 const LEASE_MS = 10 * 60_000;
 
-/** What no one but its owner may read. */
+/** The content of an object that only its owner may read. */
 export const SECRET = "what only its owner may read";
 
 export interface S3TrialOptions {

@@ -8,7 +8,7 @@ import { describeNoResponse, type Got, type Sent, sendRequest } from "./request.
 /** How long the URLs live that doctor makes and uses at once. */
 const URL_LIFE_MS = 5 * 60_000;
 
-/** What is uploaded and fetched again. */
+/** The content that is uploaded and fetched again. */
 export const CONTENT_TYPE = "text/plain";
 export const CONTENT = "doctor of stowage";
 
@@ -43,7 +43,7 @@ interface PutUrlWish {
   checksumSha256?: string | null;
 }
 
-/** What the checks of a store share: real URLs, requests to them as clients make them, and the report. */
+/** Makes the tools that the checks of a store share: real URLs, requests to them as clients make them, and the report. */
 export function createTrial(report: Report, options: TrialOptions): Trial {
   const { config, objects, stagingKey, advice, onPut, now } = options;
 

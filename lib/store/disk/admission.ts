@@ -18,7 +18,7 @@ const RETRY_AFTER_SECONDS = 5;
 export interface Admitted {
   /** To be awaited before so many more bytes are written. Throws as `Admission`. */
   take: (bytes: number) => Promise<void>;
-  /** Looks again whether there is room: others write to the disk too. Throws `insufficient_storage`. */
+  /** Checks again that there is room: others write to the disk too. Throws `insufficient_storage`. */
   check: () => void;
   /** All of it is stored. */
   stored: (sizeBytes: number) => void;

@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import type { ChecksumCheck } from "../../body_headers.ts";
 import { AppError } from "../../errors.ts";
 
-/** What the bytes of a PUT must be. */
+/** The limits on the bytes of a PUT. */
 export interface BodyLimits {
   /** The exact length that must be sent; null if any up to `maxBytes` may. */
   sizeBytes: number | null;

@@ -1,10 +1,10 @@
 /**
- * What all PUTs together may hold in memory. A body that finds none left goes on with less: a small one to a file, a large
+ * The memory that all PUTs together may hold. A body that finds none left goes on with less: a small one to a file, a large
  * one to the disk chunk by chunk.
  */
 const BODY_MEMORY_BYTES_MAX = 16 * 1024 * 1024;
 
-/** What one PUT holds of it. */
+/** The part of it that one PUT holds. */
 export interface BodyMemory {
   /** False if there is no room for so many bytes more. */
   take: (bytes: number) => boolean;

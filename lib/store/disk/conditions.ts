@@ -6,7 +6,7 @@ import type { ObjectStat } from "../objects.ts";
 const NOT_FOR_PUT = ["If-Modified-Since", "If-Unmodified-Since", "If-Range"];
 
 /**
- * What a PUT's conditions demand of the object that it would replace: null if it has none. The returned function throws
+ * Reads the conditions of a PUT on the object that it would replace: null if it has none. The returned function throws
  * `precondition_failed`. Throws `bad_request` for conditions that are not for a PUT.
  */
 export function putCondition(headers: IncomingHttpHeaders): ((current: ObjectStat | null) => void) | null {

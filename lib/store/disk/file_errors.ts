@@ -5,7 +5,7 @@ import { StoreError } from "../objects.ts";
 const FILE_HINT =
   "see that the disk of the objects folder is mounted and sound (`dmesg`), and that this user owns what is in the folder (`ls -ln`)";
 
-/** What a failed call to the file system throws. */
+/** An error of a failed call to the file system. */
 type FileError = Error & { code: string; syscall: string };
 
 function isFileError(error: unknown): error is FileError {
@@ -32,7 +32,7 @@ export function fileErrorReason(error: unknown): string {
   return isFileError(error) ? `${error.code} on ${error.syscall}` : "unexpected failure";
 }
 
-/** The store's error for a failed call to the file system. What is one already passes through. */
+/** Turns a failed call to the file system into the store's error. A `StoreError` passes through. */
 export function toStoreError(error: unknown): StoreError {
   if (error instanceof StoreError) return error;
   if (error instanceof AppError) {
@@ -50,7 +50,7 @@ export function toStoreError(error: unknown): StoreError {
   return new StoreError(denied ? "denied" : "unavailable", message, error, isFileError(error) ? FILE_HINT : null);
 }
 
-/** The user's error for an upload whose bytes could not be written. What is no failure of the file system passes through. */
+/** Turns a failure to write an upload's bytes into the user's error. Other errors pass through. */
 export function toUploadError(error: unknown): unknown {
   if (!isFileError(error) && !(error instanceof StoreError)) return error;
   if (isFull(error)) return noSpace(error);

@@ -13,7 +13,7 @@ export interface Folders {
    * gone, that it is gone is what survives.
    */
   sync: (folder: string) => Promise<void>;
-  /** Removes those folders that are empty. Whoever puts a file into one must be ready to make it again. */
+  /** Removes those folders that are empty. Code that puts a file into one must be ready to make it again. */
   removeEmpty: (folders: readonly string[]) => Promise<void>;
   /** Resolves when nothing is being made or removed. */
   idle: () => Promise<void>;
@@ -31,7 +31,7 @@ async function syncFolder(path: string): Promise<void> {
   }
 }
 
-/** What happens to folders while many requests put files into them and take files out. `root` itself always stays. */
+/** Makes, syncs and removes folders while many requests put files into them and take files out. `root` itself always stays. */
 export function createFolders(root: string): Folders {
   const syncsToCome = new Map<string, Promise<void>>();
   const syncsRunning = new Map<string, Promise<void>>();

@@ -7,7 +7,7 @@ export function createKeyTurns(): KeyTurns {
 
   return async (key, work) => {
     const before = last.get(key);
-    // Begins in this turn of the event loop where nobody is before it.
+    // Begins in this turn of the event loop if nobody is before it.
     const done = before === undefined ? work() : before.then(work, work);
     last.set(key, done);
     try {

@@ -7,7 +7,7 @@ import { type StoredMarker, StoreError } from "../objects.ts";
 import { isMissing } from "./file_errors.ts";
 
 /**
- * What the marker's file holds, or null where there is none. Rejects with `bucket_missing` where its folder is not there.
+ * Reads the marker's file; null if there is none. Rejects with `bucket_missing` if its folder is not there.
  *
  * Read synchronously: it is a few hundred bytes that the system holds in memory, and four trips to another thread take far
  * longer. Every batch of removals reads it twice, and confirms wait for that.
@@ -23,7 +23,7 @@ export async function readMarkerFile(path: string): Promise<StoredMarker | null>
   }
 }
 
-/** Rejects with `bucket_missing` where the store's folder is not there. */
+/** Rejects with `bucket_missing` if the store's folder is not there. */
 export async function checkFolder(folder: string): Promise<void> {
   try {
     await stat(folder);

@@ -7,7 +7,7 @@ import type { ListedObject } from "../objects.ts";
  */
 const GIVE_WAY_AFTER = 256;
 
-/** Two listings in the order of their keys as one. Of two objects under one key the one of `first` counts. */
+/** Merges two listings in the order of their keys. If both have an object under one key, that of `first` counts. */
 export async function* mergeListings(
   first: Iterable<ListedObject>,
   second: AsyncIterable<ListedObject>,

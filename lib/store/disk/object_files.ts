@@ -15,7 +15,7 @@ const FANNED_FOLDER = /^[0-9a-f]+$/;
 /** A folder can be removed, being empty, just before a link is made in it. That this happens so often in a row is a defect. */
 const LINK_ATTEMPTS_MAX = 10;
 
-/** An object, open for reading. Whoever opened it calls `close`, also after `stream`. */
+/** An object, open for reading. Call `close` on it in any case, also after `stream`. */
 export interface OpenFile extends ObjectStat {
   /** The bytes from `start` to `end`, both included; everything by default. To be asked for once. */
   stream: (range?: { start: number; end: number }) => Readable;
@@ -110,7 +110,7 @@ export function createObjectFiles({ paths, folders, installationId }: ObjectFile
     const outerFolders = new Set<string>();
     for (const objectKey of objectKeys) {
       const path = paths.pathOf(objectKey);
-      // What cannot be in this store is not in it.
+      // A key that is not one of this store's is not in it.
       if (path === null) continue;
       const [inner, outer] = foldersAround(path);
       outerFolders.add(outer);
@@ -193,7 +193,7 @@ function readerOf(file: FileHandle): Pick<OpenFile, "stream" | "close"> {
   };
 }
 
-/** What is in a folder. A folder that is gone has nothing. */
+/** Lists a folder. One that is gone is empty. */
 async function entriesIn(folder: string): Promise<Dirent[]> {
   try {
     return await readdir(folder, { withFileTypes: true });

@@ -44,7 +44,7 @@ export interface ReceiveOptions extends BodyLimits {
  * nothing of it is kept. Throws `not_found` if no pending upload names the key, at the beginning or at the end;
  * `rate_limited` if too many are under way; `payload_too_large` as soon as it is known; `bad_request` if the length or
  * a checksum is not the one that was stated or announced; `storage_limit_exceeded` or `rate_limited` if the owner may not stage so much;
- * `insufficient_storage`. What iterating the body throws passes through as it is.
+ * `insufficient_storage`. An error of the body itself passes through as it is.
  */
 export type Receive = (objectKey: string, body: AsyncIterable<Buffer>, options: ReceiveOptions) => Promise<ObjectStat>;
 
@@ -150,7 +150,7 @@ export function createIntake(parts: IntakeOptions): Receive {
       checkReplaced();
       const hasFile = (): boolean => statSync(path, { throwIfNoEntry: false }) !== undefined;
       const { fileBeside } = await small.put(objectKey, bytes, { stampUs, hasFile });
-      // What was under this key before.
+      // Whatever was under this key before.
       if (fileBeside) await removeFile(objectKey);
       return statOf(bytes.length, stampUs);
     });
@@ -217,7 +217,7 @@ export function createIntake(parts: IntakeOptions): Receive {
   }
 }
 
-/** What is written to a file. */
+/** A body that is written to a file. */
 interface FileBody {
   chunks: AsyncIterable<Buffer>;
   /** To be called when all has come. Returns its SHA-256 if that was computed. Throws if it is not what it should be. */

@@ -20,7 +20,7 @@ const CLIENT_GONE_CODES: ReadonlySet<string> = new Set([
 /** A document of its own, without scripts: the browser's own viewer of images, audio, video and text needs these. */
 const INLINE_POLICY = "sandbox; default-src 'none'; img-src 'self'; media-src 'self'; style-src 'unsafe-inline'";
 
-/** What is asked for below the public URL, as it came: nothing in it is decoded. `search` has no question mark. */
+/** The request's target below the public URL, as it came: nothing in it is decoded. `search` has no question mark. */
 export interface RequestTarget {
   path: string;
   search: string;
@@ -43,7 +43,7 @@ export interface ObjectRoutes {
 }
 
 /**
- * What the embedded store serves to the holders of its signed URLs. Both handlers throw an `AppError` before they have
+ * Makes the handlers that serve the embedded store to the holders of its signed URLs. Both handlers throw an `AppError` before they have
  * written anything, and leave a body that they refuse unread. With a method other than their own they throw `forbidden`,
  * as for any URL that was not signed for the request at hand.
  */

@@ -21,17 +21,17 @@ import { createSmallObjects, SMALL_BYTES_MAX } from "./small_objects.ts";
 import { createDiskSpace } from "./space.ts";
 import { createStagedChecksums } from "./staged_checksums.ts";
 
-/** A promote is a link and an fsync, or a row; a disk that needs longer for them is not going to answer. */
+/** A promote is a link and an fsync, or a row; a disk that needs longer for them is not going to respond. */
 const PROMOTE_MS_MAX = 30_000;
 
 export interface DiskStoreOptions {
   /** The store's folder. */
   objectsDir: string;
   installationId: string;
-  /** What clients see in front of our paths, without a slash at its end. A port that the system chose is known only later. */
+  /** The URL in front of our paths, as clients see it, without a slash at its end. A port that the system chose is known only later. */
   publicUrl: () => string;
   signingKey: Buffer;
-  /** The largest upload where none was stated. */
+  /** The largest upload if no size was stated. */
   maxUploadBytes: number;
   /** Uploads are refused rather than leave less than this free on the disk. */
   minFreeBytes: number;
@@ -51,7 +51,7 @@ export interface DiskStoreOptions {
   log: Log;
 }
 
-/** An object, open for reading. Whoever opened it calls `close`, also after `stream`. */
+/** An object, open for reading. Call `close` on it in any case, also after `stream`. */
 export interface OpenObject extends OpenFile {
   /** All of it, if it is small; a large one has to be streamed. */
   bytes: Buffer | null;
@@ -94,7 +94,7 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
   });
 
   /**
-   * Throws `storage_unavailable` where the folder cannot be used, or its file system lacks what the store stands on: hard
+   * Throws `storage_unavailable` if the folder cannot be used, or its file system lacks what the store is built on: hard
    * links, and modification times in microseconds.
    */
   async function prepare({ makes, hasPart = false }: { makes: boolean; hasPart?: boolean }): Promise<void> {
@@ -145,7 +145,7 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
   async function remove(objectKeys: readonly string[]): Promise<Map<string, string>> {
     if (small.isLost()) return new Map(objectKeys.map((objectKey) => [objectKey, "the file of small objects is lost"]));
     const rows = await small.remove(objectKeys);
-    // A row is all that there is of most: only where a file may lie as well, or nothing was found, files are touched.
+    // Most objects are a row and nothing else: files are touched only if one may lie there as well, or nothing was found.
     return await files.remove(objectKeys.filter((objectKey) => rows.get(objectKey)?.fileBeside !== false));
   }
 

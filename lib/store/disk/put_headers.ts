@@ -15,7 +15,7 @@ const S3_REFUSED = [
 const S3_PAYLOAD_HEADER = "x-amz-content-sha256";
 const UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD";
 
-/** What the headers of a PUT promise of its body. */
+/** The promises that the headers of a PUT make about its body. */
 export interface PutPromises {
   /** The SHA-256 that the bytes must have, in hex; null if any may come. */
   checksumSha256: string | null;

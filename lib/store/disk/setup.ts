@@ -16,7 +16,7 @@ const OUR_NAME = /^[0-9a-f]{32}$/;
 const NAMES_TOLD_MAX = 5;
 
 /**
- * Removes what an earlier process left half-written. What is not ours stays and is told, once: a file system of its own has
+ * Removes files that an earlier process left half-written. Others stay, and are logged once: a file system of its own has
  * a `lost+found`, and no oddity in here is a reason not to serve.
  */
 export async function sweepFolder(temporaryFolder: string, log: Log): Promise<void> {
@@ -42,7 +42,7 @@ export async function sweepFolder(temporaryFolder: string, log: Log): Promise<vo
   }
 }
 
-/** Resolves where files can be made and removed, with how far the file system's clock is ahead of ours. */
+/** Checks that files can be made and removed, and resolves with how far the file system's clock is ahead of ours. */
 export async function probeFolder(temporaryFolder: string, now: () => number): Promise<number> {
   const path = join(temporaryFolder, randomName());
   const askedAtMs = now();
@@ -56,7 +56,7 @@ export async function probeFolder(temporaryFolder: string, now: () => number): P
 }
 
 /**
- * Throws `storage_unavailable` where the file system lacks what the store stands on: hard links, and modification times
+ * Throws `storage_unavailable` if the file system lacks what the store is built on: hard links, and modification times
  * in microseconds. Fails at the start, with the reason, instead of at the first confirm or with ETags that two uploads share.
  */
 export async function checkFileSystem(temporaryFolder: string): Promise<void> {

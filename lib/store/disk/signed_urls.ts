@@ -6,7 +6,7 @@ import type { Disposition, GetUrlOptions, PutUrlOptions } from "../objects.ts";
 /** Where the objects of the embedded store are served, below the public URL. */
 export const OBJECTS_PATH = "/objects/";
 
-/** What is signed begins with this, so that no other use of the key can ever yield the same text. */
+/** The beginning of every signed text, so that no other use of the key can ever yield the same text. */
 const PURPOSE = "stowage object url 1";
 
 const READ_AGAIN = "read the upload again to get a fresh one";
@@ -22,16 +22,16 @@ const FORMS = [
   { method: "GET", names: "content_type&disposition&expires&filename", whenExpired: READ_AGAIN },
 ] as const;
 
-/** What a signed URL entitles its holder to. */
+/** The rights that a signed URL gives to its holder. */
 export type UrlGrant = PutGrant | GetGrant;
 
 export interface PutGrant {
   method: "PUT";
   objectKey: string;
-  /** The exact length that may be sent; null where any up to `maxBytes` may. */
+  /** The exact length that may be sent; null if any up to `maxBytes` may. */
   sizeBytes: number | null;
   maxBytes: number;
-  /** The SHA-256, in hex, of the only bytes that may be sent; null where any may. */
+  /** The SHA-256, in hex, of the only bytes that may be sent; null if any may. */
   checksumSha256: string | null;
 }
 
@@ -45,7 +45,7 @@ export interface GetGrant {
 
 export interface SignedUrlsOptions {
   /**
-   * What clients see in front of our paths; may end in a path of its own, but not in a slash. Asked for each URL: a port
+   * The URL in front of our paths, as clients see it; may end in a path of its own, but not in a slash. Asked for each URL: a port
    * that is left to the system is known only once the server listens.
    */
   publicUrl: () => string;
@@ -58,7 +58,7 @@ export interface SignedUrls {
   presignPut: (objectKey: string, options: PutUrlOptions) => string;
   presignGet: (objectKey: string, options: GetUrlOptions) => string;
   /**
-   * What the holder of this URL may do. A URL for GET serves HEAD as well: the same response without the body. Throws
+   * Returns what the holder of this URL may do. A URL for GET serves HEAD as well: the same response without the body. Throws
    * `forbidden` if the URL was not made by us for this method, was altered in any way, or has expired.
    */
   verify: (method: string, path: string, search: string, nowMs: number) => UrlGrant;

@@ -15,7 +15,7 @@ export interface BrokenRow {
   keptBytes: number | null;
 }
 
-/** What the file of small objects contains, read beside a server. */
+/** The contents of the file of small objects, read beside a server. */
 export interface SmallInspection {
   /** The faults that SQLite finds in the file; none if it is sound. */
   findFaults: () => string[];

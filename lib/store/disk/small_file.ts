@@ -111,7 +111,7 @@ function prepare(sqlite: Database.Database, path: string): void {
   // Takes effect before the first table only: pages that become free can be given back.
   sqlite.pragma("auto_vacuum = INCREMENTAL");
   sqlite.pragma("journal_mode = WAL");
-  // What was answered survives a power loss, as with the books.
+  // An acknowledged write survives a power loss, as with the books.
   sqlite.pragma("synchronous = FULL");
   sqlite.pragma("fullfsync = ON");
   sqlite.pragma("checkpoint_fullfsync = ON");
@@ -154,7 +154,7 @@ function open(sqlite: Database.Database, path: string, { serves, onFull, log }: 
       checkpoints.afterGroup();
       vacuum?.afterGroup();
     },
-    // What was committed is in the file: the next to open it finds that.
+    // Everything that was committed is in the file, and is found when it is opened again.
     onFatal: () => {
       isLost = true;
     },
@@ -200,7 +200,7 @@ function open(sqlite: Database.Database, path: string, { serves, onFull, log }: 
   };
 }
 
-/** Which file lies at a path; "none" where there is none. */
+/** Which file lies at a path; "none" if there is none. */
 export function identityOf(path: string): string {
   const found = statSync(path, { throwIfNoEntry: false });
   return found === undefined ? "none" : `${found.dev}:${found.ino}`;

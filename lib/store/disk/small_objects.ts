@@ -33,7 +33,7 @@ export interface SmallObject extends ObjectStat {
   bytes: Buffer;
 }
 
-/** What became of a key that was to be removed. */
+/** The result of removing one key. */
 export interface RemovedRow {
   /** A file may lie under the same key: it has to go too. */
   fileBeside: boolean;
@@ -59,7 +59,7 @@ export interface SmallObjects extends Sealing, Pick<SmallPlace, "prepare" | "pro
     bytes: Buffer,
     options: { stampUs: number; hasFile: () => boolean },
   ) => Promise<{ fileBeside: boolean }>;
-  /** To be called before a file is put under a key: a row under it then knows. False where there is none. */
+  /** To be called before a file is put under a key: a row under it is then marked. False if there is none. */
   noteFile: (objectKey: string) => Promise<boolean>;
   /** Removes the row under a key whose place a file takes. Throws `not_found` if no pending upload names the key by then. */
   replaceByFile: (objectKey: string) => Promise<void>;
@@ -98,7 +98,7 @@ export function createSmallObjects(options: SmallObjectsOptions): SmallObjects {
     return staging.statusOf(sealedKeyOf(stagingKey)) === "uploaded";
   }
 
-  /** What `find` has under a key, or under the staging key that a sealed object still has. */
+  /** The result of `find` for a key, or for the staging key that a sealed object still has. */
   function ofObject<T>(objectKey: string, find: (heldKey: string) => T | undefined): T | undefined {
     const found = find(objectKey);
     if (found !== undefined) return found;
@@ -266,7 +266,7 @@ export function createSmallObjects(options: SmallObjectsOptions): SmallObjects {
     list: (prefix) => listUnder(prefix),
     async close() {
       if (renaming !== null) clearTimeout(renaming);
-      // What is not renamed is found under its final key all the same.
+      // An object that was not renamed is found under its final key all the same.
       await renameSealed().catch((error: unknown) => log.warn("sealed_objects_not_renamed", { error }));
       await place.close();
     },

@@ -2,7 +2,7 @@ import { freeBytesOf } from "../../data_dir/free_space.ts";
 import { noSpace, shareUsedUp } from "./file_errors.ts";
 
 /**
- * What an upload is promised at a time, as its bytes come. It is also the most that an idle one can keep from others; a
+ * The bytes that an upload is promised at a time, as its body arrives. It is also the most that an idle one can keep from others; a
  * file system is asked this often within microseconds.
  */
 const WINDOW_BYTES = 1024 * 1024;
@@ -14,7 +14,7 @@ const OWNER_SHARE = 0.5;
 export interface Reservation {
   /** To be called before bytes are written. Throws `insufficient_storage` if there is no more room to promise. */
   take: (bytes: number) => void;
-  /** Looks again: others write to the disk too. Throws `insufficient_storage`. */
+  /** Checks again: others write to the disk too. Throws `insufficient_storage`. */
   check: () => void;
   /** Gives back what was promised and not used. From then on what was written counts only if it was staged. */
   release: () => void;

@@ -56,7 +56,7 @@ export function parseXml(source: string): XmlElement {
       const name = localName(through(at + 2, ">").trimEnd());
       const closed = open.length > 1 ? open.pop() : undefined;
       if (closed?.name !== name) {
-        throw new Error(`Cannot read the XML: "${name}" is closed where "${closed?.name ?? ""}" is open`);
+        throw new Error(`Cannot read the XML: "${name}" is closed while "${closed?.name ?? ""}" is open`);
       }
     } else {
       const tag = through(at + 1, ">");

@@ -28,7 +28,7 @@ export interface Db extends Pick<GroupCommit, "write" | "writeStatement"> {
 export interface DbOptions {
   dataDir: string;
   log: Log;
-  /** What `checkFreeSpace` keeps free on the disk; by default nothing. */
+  /** Bytes that `checkFreeSpace` keeps free on the disk; 0 by default. */
   minFreeBytes?: number;
   /** Brings an older file up to date. Only for the holder of the serve lock. */
   migrate: boolean;
