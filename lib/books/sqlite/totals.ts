@@ -2,7 +2,7 @@ import { giveWay } from "../../pacer.ts";
 import type { OutboxReader } from "../outbox.ts";
 import type { Totals, TotalsReader } from "../totals.ts";
 import type { Db } from "./db/db.ts";
-import { createSharedReading } from "./shared_reading.ts";
+import { createSharedReadings } from "./shared_reading.ts";
 
 /** Rows that one statement reads, in at most 1 ms. */
 const STEP_ROWS_MAX = 2_000;
@@ -57,11 +57,11 @@ export function createTotals(db: Db, options: TotalsOptions): TotalsReader {
     return { value: { bytesUsed, uploadsPending, bytesPendingStated }, steps };
   }
 
-  const sums = createSharedReading(addUp, keptFactor === undefined ? {} : { keptFactor });
+  const sums = createSharedReadings<Omit<Totals, "outbox">>({ keptFactor });
 
   return {
     async read(nowMs) {
-      const [totals, figures] = await Promise.all([sums.read(), outbox.read(nowMs)]);
+      const [totals, figures] = await Promise.all([sums.get("", addUp), outbox.read(nowMs)]);
       return { ...totals, outbox: figures };
     },
     readLog: async () => db.logFigures(),

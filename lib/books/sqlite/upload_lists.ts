@@ -3,7 +3,7 @@ import { selectedWorkspace } from "../permissions.ts";
 import type { Principal } from "../principals.ts";
 import type { PageStart, Upload, UploadFilter, UploadPage, Uploads } from "../uploads.ts";
 import type { Db } from "./db/db.ts";
-import { type Counted, createKeptCounts, type KeptCountsOptions } from "./kept_counts.ts";
+import { createSharedReadings, type Reading, type SharedReadingOptions } from "./shared_reading.ts";
 import { createUploadWalks, NO_FILTER, type Scope, type Walk } from "./upload_walks.ts";
 
 /** Index entries that one statement reads: 0.5 ms or so. */
@@ -12,7 +12,10 @@ const STEP_ROWS_MAX = 2_000;
 const AFTER_ALL_IDS = "g";
 const ID_FORM = /^[0-9a-f-]{36}$/;
 
-interface UploadListsOptions extends KeptCountsOptions {
+/** No total is kept for longer, whatever it cost. */
+const TOTAL_KEPT_MS_MAX = 60_000;
+
+interface UploadListsOptions extends SharedReadingOptions {
   stepRows?: number;
 }
 
@@ -26,7 +29,7 @@ export function createUploadLists(
   { stepRows = STEP_ROWS_MAX, ...options }: UploadListsOptions = {},
 ): Pick<Uploads, "list" | "listOfWorkflow"> {
   const walks = createUploadWalks(db, stepRows);
-  const counts = createKeptCounts(options);
+  const counts = createSharedReadings<number>({ keptMsMax: TOTAL_KEPT_MS_MAX, ...options });
 
   async function list({ workspaceId, userId }: Principal, filter: UploadFilter, start: PageStart): Promise<UploadPage> {
     const scope: Scope = {
@@ -106,12 +109,12 @@ export function createUploadLists(
     return counts.get(JSON.stringify(scope), () => countAll(from, scope));
   }
 
-  async function countAll(from: Walk, scope: Scope): Promise<Counted> {
-    const counted = { total: 0, steps: 0, workMs: 0 };
+  async function countAll(from: Walk, scope: Scope): Promise<Reading<number>> {
+    const counted = { value: 0, steps: 0, workMs: 0 };
     for (let beforeId = AFTER_ALL_IDS; ; ) {
       const startedMs = performance.now();
       const fromId = from.stepEnd.get({ ...scope, beforeId, rows: from.rows }) ?? "";
-      counted.total += from.count.get({ ...scope, beforeId, fromId }) ?? 0;
+      counted.value += from.count.get({ ...scope, beforeId, fromId }) ?? 0;
       counted.steps++;
       counted.workMs += performance.now() - startedMs;
       if (fromId === "") return counted;

@@ -2,7 +2,7 @@ import { giveWay } from "../../pacer.ts";
 import { placePrefix } from "../object_keys.ts";
 import type { ScriptFigures, StorageFigures, Usage } from "../usage.ts";
 import type { Db } from "./db/db.ts";
-import { createSharedReading, type Reading } from "./shared_reading.ts";
+import { createSharedReadings, type Reading } from "./shared_reading.ts";
 
 /** Index entries that one statement reads, in about 1 ms. All figures are added up in such steps. */
 const STEP_ROWS_MAX = 2_000;
@@ -84,7 +84,10 @@ export function createUsage(db: Db, options: UsageOptions = {}): Usage {
    * may have a million entries, and a pass takes seconds: then its result is kept long enough that no flood of requests
    * makes this more than a tenth of the process's work.
    */
-  const awaitingRemoval = createSharedReading(sumOutbox, { keptFactor: outboxKeptFactor, shortStepsMax: 1 });
+  const awaitingRemoval = createSharedReadings<Map<string, Awaiting>>({
+    keptFactor: outboxKeptFactor,
+    shortStepsMax: 1,
+  });
 
   const scriptFigures: Usage["scriptFigures"] = async (workspaceId, spans) => {
     // Each row is read once, however many spans it lies in: the sum of all that lies before each edge is kept on the way.
@@ -113,7 +116,7 @@ export function createUsage(db: Db, options: UsageOptions = {}): Usage {
   };
 
   const storageFigures: Usage["storageFigures"] = async (workspaceId) => {
-    const removal = (await awaitingRemoval.read()).get(workspaceId);
+    const removal = (await awaitingRemoval.get("", sumOutbox)).get(workspaceId);
     let rows = 0;
     for (let afterId = ""; ; ) {
       const step = countUploads.get({ workspaceId, afterId, rows: stepRows });

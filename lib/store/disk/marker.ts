@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
-import { open, rename, stat } from "node:fs/promises";
+import { stat } from "node:fs/promises";
 import { dirname } from "node:path";
-import { fsyncPath } from "../../files.ts";
+import { replaceFile } from "../../files.ts";
 import { sha256Hex } from "../../ids.ts";
 import { type StoredMarker, StoreError } from "../objects.ts";
 import { isMissing } from "./file_errors.ts";
@@ -40,15 +40,5 @@ export async function checkFolder(folder: string): Promise<void> {
 export async function writeMarkerFile(path: string, text: string, replaces: string | null): Promise<void> {
   const present = await readMarkerFile(path);
   if ((present?.etag ?? null) !== replaces) throw new StoreError("changed", "The marker is another by now");
-  // Always the same name, so that what a kill leaves is written over: there is one writer at a time.
-  const draft = `${path}.new`;
-  const file = await open(draft, "w", 0o600);
-  try {
-    await file.writeFile(text);
-    await file.sync();
-  } finally {
-    await file.close();
-  }
-  await rename(draft, path);
-  await fsyncPath(dirname(path));
+  await replaceFile(path, text);
 }
