@@ -37,7 +37,7 @@ test("a write that waits too long for another process says which file is busy", 
   afterwards(t, () => void other.close());
   other.exec("BEGIN IMMEDIATE");
   await assert.rejects(s.store.remove([key]), {
-    message: "The file of small objects is busy with another process: ask again",
+    message: "The file of small objects is busy with another process: retry",
   });
   assert.ok(events.some(({ msg, fields }) => msg === "database_busy" && fields.file === "The file of small objects"));
   other.exec("ROLLBACK");
