@@ -2,9 +2,9 @@ import type { IncomingMessage } from "node:http";
 import { AppError } from "../errors.ts";
 
 /** Conditions on a resource as it was read before. */
-const CONDITIONS = ["If-Match", "If-Unmodified-Since"] as const;
+const CONDITIONS = withNames(["If-Match", "If-Unmodified-Since"]);
 /** Conditions that only save a transfer when something is read: the whole response is always right. */
-const CONDITIONS_OF_WRITES = [...CONDITIONS, "If-None-Match", "If-Modified-Since"] as const;
+const CONDITIONS_OF_WRITES = [...CONDITIONS, ...withNames(["If-None-Match", "If-Modified-Since"])];
 
 /**
  * Refuses conditions on JSON resources, which have neither ETag nor date to check them by. Without that a client which asks
@@ -12,8 +12,16 @@ const CONDITIONS_OF_WRITES = [...CONDITIONS, "If-None-Match", "If-Modified-Since
  */
 export function refuseConditions({ method, headers }: IncomingMessage): void {
   const isRead = method === "GET" || method === "HEAD";
-  for (const name of isRead ? CONDITIONS : CONDITIONS_OF_WRITES) {
-    if (headers[name.toLowerCase()] === undefined) continue;
-    throw new AppError("precondition_failed", `Cannot check the condition ${name}: nothing here has an ETag or a date`);
+  for (const { header, name } of isRead ? CONDITIONS : CONDITIONS_OF_WRITES) {
+    if (headers[name] === undefined) continue;
+    throw new AppError(
+      "precondition_failed",
+      `Cannot check the condition ${header}: nothing here has an ETag or a date`,
+    );
   }
+}
+
+/** Headers with their names in lower case, as node:http has them. */
+function withNames(headers: readonly string[]): { header: string; name: string }[] {
+  return headers.map((header) => ({ header, name: header.toLowerCase() }));
 }
