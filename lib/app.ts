@@ -1,15 +1,13 @@
-import { METRICS_PATH, metricsRoutes } from "./api/metrics.ts";
-import { createRoutes } from "./api/table.ts";
 import { createAuth } from "./auth/auth.ts";
 import { createRateLimit } from "./auth/rate_limit.ts";
 import { createSessions, type Sessions } from "./auth/sessions.ts";
-import { createReserve } from "./books/sqlite/db/reserve.ts";
-import { takeServeLock } from "./books/sqlite/db/serve_lock.ts";
-import { toUnavailable } from "./books/sqlite/db/sqlite_errors.ts";
-import { type Books, openBooks } from "./books/sqlite/open_books.ts";
 import type { Config } from "./config/config.ts";
-import { checkInitialised } from "./data_dir.ts";
-import { directoryIdOf } from "./directory_id.ts";
+import { type Core, openCore } from "./core/core.ts";
+import { checkInitialised } from "./db/data_dir.ts";
+import { directoryIdOf } from "./db/directory_id.ts";
+import { createReserve } from "./db/reserve.ts";
+import { takeServeLock } from "./db/serve_lock.ts";
+import { toUnavailable } from "./db/sqlite_errors.ts";
 import { AppError } from "./errors.ts";
 import { listenProblem } from "./http/listen_problem.ts";
 import { createHttpServer, type HttpOptions, type HttpServer } from "./http/server.ts";
@@ -19,6 +17,8 @@ import { type Cleaner, createCleaner } from "./operations/cleaner.ts";
 import { createConfirm } from "./operations/confirm.ts";
 import { createStoreGuard, type StoreGuard } from "./operations/store_guard.ts";
 import { watchStore } from "./operations/store_watch.ts";
+import { METRICS_PATH, metricsRoutes } from "./routes/metrics.ts";
+import { createRoutes } from "./routes/routes.ts";
 import { measuredStore } from "./store/measured_store.ts";
 import { type ObjectStore, StoreError } from "./store/objects.ts";
 import { openStore, type StoreOptions } from "./store/open_store.ts";
@@ -49,7 +49,7 @@ export interface App {
   url: string;
   /** Where Prometheus finds its page. */
   metricsUrl: string;
-  books: Books;
+  core: Core;
   objects: ObjectStore;
   cleaner: Cleaner;
   guard: StoreGuard;
@@ -87,7 +87,7 @@ export async function openApp(options: AppOptions): Promise<App> {
     const { createMetrics } = await import("./metrics/metrics.ts");
     const metrics = createMetrics({ store: config.store, now });
     closers.push(metrics.close);
-    const books = openBooks({
+    const core = openCore({
       config,
       log,
       now,
@@ -96,11 +96,9 @@ export async function openApp(options: AppOptions): Promise<App> {
       onFull: reserve.release,
       onGroup: metrics.onGroup,
     });
-    closers.push(() => books.db.close());
-    closers.push(() =>
-      books.unconfirmed.flushNotes().catch((error) => log.warn("staged_sizes_not_written", { error })),
-    );
-    const { workspaces, rights, uploads, removals, idempotency, contexts, keys, users } = books;
+    closers.push(() => core.db.close());
+    closers.push(() => core.unconfirmed.flushNotes().catch((error) => log.warn("staged_sizes_not_written", { error })));
+    const { workspaces, rights, uploads, removals, idempotency, contexts, keys, users } = core;
     const installationId = workspaces.installationId();
 
     // Known only once the port is, where it was left to the system.
@@ -109,7 +107,7 @@ export async function openApp(options: AppOptions): Promise<App> {
       config,
       installationId,
       publicUrl: () => url,
-      staging: books.staging,
+      staging: core.staging,
       onS3Call: metrics.onStoreCall,
       ...(options.s3 === undefined ? {} : { s3: options.s3 }),
       serves: true,
@@ -121,7 +119,7 @@ export async function openApp(options: AppOptions): Promise<App> {
     const objects = config.store === "s3" ? wrapped : measuredStore(wrapped, metrics.onStoreCall);
     closers.push(() => objects.close());
     const guard = createStoreGuard({
-      ...{ objects, ledger: books.ledger, stores: books.stores, installationId, place: placeOf(config) },
+      ...{ objects, ledger: core.ledger, stores: core.stores, installationId, place: placeOf(config) },
       ...{ directory: directoryIdOf(config.dataDir), log, now, monotonicNow },
     });
     // Before anyone can create an upload: from then on a store without a record is another.
@@ -132,11 +130,11 @@ export async function openApp(options: AppOptions): Promise<App> {
     const cleaner = createCleaner({
       removals,
       uploads,
-      noteStaged: books.unconfirmed.noteStaged,
-      times: books.times,
+      noteStaged: core.unconfirmed.noteStaged,
+      times: core.times,
       idempotency,
       objects,
-      backgroundMs: books.backgroundMs,
+      backgroundMs: core.backgroundMs,
       guard,
       stagingPrefix: `staging/${installationId}/`,
       uploadUrlTtlMs,
@@ -164,11 +162,11 @@ export async function openApp(options: AppOptions): Promise<App> {
     const sessions = openSessions({ config, log, now });
     closers.push(() => sessions?.close());
     const metricsPage = metricsRoutes({
-      ...{ metrics, totals: books.totals, logFigures: books.db.logFigures, log, now },
+      ...{ metrics, totals: core.totals, logFigures: core.db.logFigures, log, now },
       isPaused: () => cleaner.pauseReason() !== null,
     });
     const routes = createRoutes({
-      books,
+      core,
       objects,
       confirm,
       cleaner,
@@ -220,7 +218,7 @@ export async function openApp(options: AppOptions): Promise<App> {
       void warnOfMainKey(config, log);
     }
     log.info("listening", { url, ...(isApart ? { metrics_url: metricsUrl } : {}), store: config.store });
-    return { url, metricsUrl, books, objects, cleaner, guard, close: closeAll };
+    return { url, metricsUrl, core, objects, cleaner, guard, close: closeAll };
   } catch (error) {
     await closeAll();
     throw error;

@@ -14,7 +14,6 @@ import { type DeleteRuns, deleteFigures, measureDeletes } from "./bench/deletes.
 import { createLoadGenerator } from "./bench/load.ts";
 import { measureMemory } from "./bench/memory.ts";
 import { measureNoLeak } from "./bench/no_leak.ts";
-import { measurePaired } from "./bench/paired.ts";
 import { pairedRatio, printEnvironment, printTargets, type Target } from "./bench/report.ts";
 import { measureS3 } from "./bench/s3.ts";
 import { measureStartAfterKill } from "./bench/start_after_kill.ts";
@@ -23,12 +22,10 @@ const PARTS = ["delete", "create", "memory", "no-leak", "start", "s3", "abuse"];
 /** A shorter run of abuse has no part in which memory could be called flat. */
 const SECONDS_MIN = 20;
 const USAGE = `Usage: npm run bench -- [--quick] [--dir FOLDER] [--only delete,create,memory,no-leak,start,s3,abuse]
-                      [--seconds SECONDS] [--abuse TEXT,TEXT …] [--base FOLDER] [--rounds N]
+                      [--seconds SECONDS] [--abuse TEXT,TEXT …]
 
 Starts the service and a ceiling program (bare node:http, the same statements, grouped, synchronous=FULL) and measures
 both in turn; the part s3 starts a MinIO, if there is one, and measures the service on it. Half an hour or so on a quiet machine. --quick: fewer rows, requests and rounds, to see that it works; the figures do not count.
---base: another checkout with its packages, such as a git worktree: only create and DELETE of both are measured, in turn.
---rounds: how often each thing is measured (5).
 --dir: a folder on the disk to measure (default: the system's temporary folder).
 The part abuse measures honest clients alone and beside abusive ones, for --seconds in all (60); --abuse: only the abuses whose
 names have one of these texts in them. It fails if the service breaks a promise, but not for being slow.
@@ -41,21 +38,17 @@ const { values: options } = parseArgs({
     only: { type: "string", default: PARTS.join(",") },
     seconds: { type: "string", default: "60" },
     abuse: { type: "string", default: "" },
-    base: { type: "string" },
-    rounds: { type: "string" },
     help: { type: "boolean", default: false },
   },
 });
 
 async function main(): Promise<void> {
-  const parts = options.base === undefined ? options.only.split(",") : [];
-  const rounds = options.rounds === undefined ? null : Number(options.rounds);
+  const parts = options.only.split(",");
   const seconds = Number(options.seconds);
   const abuses = options.abuse.split(",").filter((text) => text !== "");
   const isUnderstood =
     parts.every((part) => PARTS.includes(part)) &&
     Number.isInteger(seconds) &&
-    (rounds === null || (Number.isInteger(rounds) && rounds > 0)) &&
     seconds >= SECONDS_MIN &&
     abuseNames(abuses).length > 0;
   if (options.help || !isUnderstood) return void console.log(USAGE);
@@ -69,7 +62,7 @@ async function main(): Promise<void> {
     const context: BenchContext = {
       folder,
       load: createLoadGenerator(folder),
-      rounds: rounds ?? (options.quick ? 3 : 5),
+      rounds: options.quick ? 3 : 5,
       scale: options.quick ? 0.3 : 1,
     };
     const few = 10_000;
@@ -78,7 +71,6 @@ async function main(): Promise<void> {
     const generatorPerSecond = parts.join() === "abuse" ? null : await measureGenerator(context);
     printEnvironment({ ...context, sqlite: sqliteVersion(), generator: context.load.name, generatorPerSecond });
     const targets: Target[] = [];
-    if (options.base !== undefined) targets.push(...(await measurePaired(context, options.base)));
     if (parts.includes("delete")) targets.push(...(await deletes(context, [few, many])));
     if (parts.includes("create")) targets.push(...(await creates(context, few)));
     if (parts.includes("memory")) targets.push(...(await memory(context, options.quick)));

@@ -1,134 +1,49 @@
 import { readdirSync, readFileSync } from "node:fs";
-import { dirname, join } from "node:path";
 
-// Keeps the rules of structure that the compiler cannot. Prints each breach and fails.
-
-/**
- * The layers, lowest first. A file imports from layers below its own and from its own room, types included; never from a
- * higher layer, and never from another room of the same layer. A layer is a list of rooms: a folder with all that no other
- * room claims, the files right in a folder (`/*`), or one file.
- */
-const LAYERS: readonly (readonly string[])[] = [
-  // What belongs to no noun: errors, the log, ids, files, waiting in turn.
-  ["lib/*"],
-  // The nouns: their types, rules and verbs.
-  ["lib/books/*"],
-  ["lib/config/"],
-  // What a store must do.
-  ["lib/store/*"],
-  ["lib/books/sqlite/db/", "lib/store/disk/", "lib/store/s3/", "lib/http/"],
-  ["lib/books/sqlite/", "lib/store/open_store.ts", "lib/auth/", "lib/metrics/"],
-  ["lib/operations/"],
-  ["lib/api/wire/"],
-  ["lib/api/"],
-  ["lib/doctor/"],
-  ["lib/app.ts"],
-  ["lib/commands/"],
-  ["server.ts"],
-];
-
-/** What only some files may contain. */
-interface Ban {
+/** Keeps the rules of structure that the compiler cannot: who may import what. Prints each breach and fails. */
+interface Rule {
   because: string;
-  mayContain: (path: string) => boolean;
-  pattern: RegExp;
+  /** Whether a file, by its path, is bound by the rule. */
+  binds: (path: string) => boolean;
+  /** What such a file must not contain. */
+  ban: RegExp;
 }
 
-const BANS: readonly Ban[] = [
+const inFolder = (folder: string) => (path: string) => path.startsWith(folder);
+
+const RULES: readonly Rule[] = [
+  {
+    because: "the core knows SQL only: no store, no HTTP, nothing that uses it",
+    binds: inFolder("lib/core/"),
+    // Types alone bind nothing at run time.
+    ban: /^import (?!type )[^;]*from "(\.\.\/(http|routes|auth|operations|commands|doctor|metrics|app)[^"]*|\.\.\/store\/(disk|s3|open)[^"]*|node:http|node:net|minio|undici)"/m,
+  },
+  {
+    because: "HTTP knows no product noun",
+    binds: inFolder("lib/http/"),
+    ban: /from "\.\.\/(routes|operations|store|db|core\/(uploads|workspaces|contexts|keys|removals))[^"]*"/,
+  },
   {
     because: "only the S3 store speaks to S3",
-    mayContain: (path) => path.startsWith("lib/store/s3/"),
-    pattern: /from "minio[^"]*"/,
-  },
-  {
-    because: "only the engine knows which database keeps the books",
-    mayContain: (path) => path.startsWith("lib/books/sqlite/"),
-    pattern: /from "better-sqlite3"|\bDatabase\.Statement\b|\bisSqliteError\b|\bdb\.write(Statement)?\b/,
-  },
-  {
-    because: "SQL is written in an engine",
-    mayContain: (path) => /^lib\/books\/\w+\//.test(path),
-    pattern: /\b(SELECT [\w*(]|INSERT INTO|UPDATE \w+ SET|DELETE FROM|BEGIN IMMEDIATE)/,
+    binds: (path) => !path.startsWith("lib/store/s3/"),
+    ban: /from "minio[^"]*"/,
   },
   {
     because: "only config.ts reads the environment (a terminal's comes from server.ts)",
-    mayContain: (path) => path === "lib/config/config.ts" || path === "server.ts",
-    pattern: /process\.env\b/,
+    binds: (path) => path !== "lib/config/config.ts" && path !== "server.ts",
+    ban: /process\.env\b/,
+  },
+  {
+    because: "SQL is written in the core, in db/ and for doctor's questions only",
+    binds: (path) => !/^lib\/(core\/|db\/|doctor\/queries\.ts$)/.test(path),
+    ban: /\b(SELECT [\w*(]|INSERT INTO|UPDATE \w+ SET|DELETE FROM|BEGIN IMMEDIATE)/,
   },
   {
     because: "no barrels and no default exports",
-    mayContain: () => false,
-    pattern: /^export (\*|default)/m,
+    binds: () => true,
+    ban: /^export (\*|default)/m,
   },
 ];
-
-const IMPORT = /^(?:import|export) [^"]*?from "(\.[^"]+)"|\bimport\("(\.[^"]+)"\)/gm;
-
-interface SourceFile {
-  path: string;
-  text: string;
-  imports: { path: string; line: number }[];
-}
-
-function readSource(path: string): SourceFile {
-  const text = readFileSync(path, "utf8");
-  const imports = [...text.matchAll(IMPORT)].map((match) => ({
-    path: join(dirname(path), match[1] ?? match[2] ?? ""),
-    line: lineOf(text, match.index),
-  }));
-  return { path, text, imports };
-}
-
-function lineOf(text: string, index: number): number {
-  return text.slice(0, index).split("\n").length;
-}
-
-/** The most specific room that claims a file, with the number of its layer. */
-function roomOf(path: string): { room: string; layer: number } | null {
-  let best: { room: string; layer: number } | null = null;
-  for (const [layer, rooms] of LAYERS.entries()) {
-    for (const room of rooms) {
-      if (claims(room, path) && room.length > (best?.room.length ?? 0)) best = { room, layer };
-    }
-  }
-  return best;
-}
-
-function claims(room: string, path: string): boolean {
-  if (room.endsWith("/*")) return `${dirname(path)}/*` === room;
-  return room.endsWith("/") ? path.startsWith(room) : path === room;
-}
-
-/** Imports that run up or sideways. */
-function* wrongWays({ path, imports }: SourceFile): Generator<string> {
-  const own = roomOf(path);
-  if (own === null) yield `${path}: give its folder a layer in scripts/check_structure.ts`;
-  for (const { path: target, line } of imports) {
-    const other = roomOf(target);
-    if (own === null || other === null || other.room === own.room || other.layer < own.layer) continue;
-    yield `${path}:${line}: imports ${target}: ${other.room} is not below ${own.room}`;
-  }
-}
-
-function* banned({ path, text }: SourceFile): Generator<string> {
-  for (const { because, mayContain, pattern } of BANS) {
-    const match = mayContain(path) ? null : pattern.exec(text);
-    if (match !== null) yield `${path}:${lineOf(text, match.index)}: ${match[0]}: ${because}`;
-  }
-}
-
-/** Each circle of imports, once. */
-function* circles(files: ReadonlyMap<string, SourceFile>): Generator<string> {
-  const done = new Set<string>();
-  function* visit(path: string, way: readonly string[]): Generator<string> {
-    const start = way.indexOf(path);
-    if (start !== -1) yield `a circle of imports: ${[...way.slice(start), path].join(" -> ")}`;
-    if (start !== -1 || done.has(path)) return;
-    for (const target of files.get(path)?.imports ?? []) yield* visit(target.path, [...way, path]);
-    done.add(path);
-  }
-  for (const path of files.keys()) yield* visit(path, []);
-}
 
 const paths = [
   "server.ts",
@@ -136,8 +51,16 @@ const paths = [
     .filter((path) => path.endsWith(".ts"))
     .map((path) => `lib/${path}`),
 ];
-const files = new Map(paths.map((path) => [path, readSource(path)]));
-const breaches = [...[...files.values()].flatMap((file) => [...wrongWays(file), ...banned(file)]), ...circles(files)];
-for (const breach of breaches) console.error(breach);
-if (breaches.length > 0) process.exitCode = 1;
+let breaches = 0;
+for (const path of paths) {
+  const text = readFileSync(path, "utf8");
+  for (const { because, binds, ban } of RULES) {
+    const found = binds(path) ? ban.exec(text) : null;
+    if (found === null) continue;
+    const line = text.slice(0, found.index).split("\n").length;
+    console.error(`${path}:${line}: ${found[0]}: ${because}`);
+    breaches++;
+  }
+}
+if (breaches > 0) process.exitCode = 1;
 else console.log(`${paths.length} files keep the rules`);

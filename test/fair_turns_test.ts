@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { createFairTurns } from "../lib/fair_turns.ts";
-import { createRandom, testSeed } from "./help/random.ts";
+import { createRandom, testSeed } from "./_random.ts";
 
 function work(ms: number): void {
   for (const endMs = performance.now() + ms; performance.now() < endMs; );

@@ -6,9 +6,9 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { fileType } from "../lib/books/file_types.ts";
-import { slugOf } from "../lib/books/slugs.ts";
-import { codeOf } from "../lib/doctor/trial/request.ts";
+import { fileType } from "../lib/core/file_types.ts";
+import { slugOf } from "../lib/core/slugs.ts";
+import { codeOf } from "../lib/doctor/request.ts";
 import { toStoreError } from "../lib/store/s3/errors.ts";
 import { childText, parseXml } from "../lib/store/s3/xml.ts";
 

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { createLog, type LogFields, type LogOptions } from "../lib/log.ts";
-import { initProgram, logLines, serveProgram } from "./help/process.ts";
+import { initProgram, logLines, serveProgram } from "./_process.ts";
 
 const AT_MS = Date.UTC(2026, 10, 24, 6, 5, 4, 321);
 

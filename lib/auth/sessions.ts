@@ -12,7 +12,7 @@ export const LEEWAY_MS = 5_000;
 export const ISSUED_AHEAD_MS_MAX = 60_000;
 /** Verified tokens that are remembered, at about 500 bytes each: a signature is checked once, not for each request. */
 const REMEMBERED_MAX = 10_000;
-/** OpenID Connect Books, section 2: a subject is at most 255 ASCII characters. */
+/** OpenID Connect Core, section 2: a subject is at most 255 ASCII characters. */
 const SUBJECT_PATTERN = /^[\x21-\x7e][\x20-\x7e]{0,254}$/;
 /** RFC 5321 bounds both parts of an address; whether there is such a mailbox is the issuer's to know. */
 const EMAIL_PATTERN = /^[^\s@\p{Cc}]{1,64}@[^\s@\p{Cc}]{1,255}$/u;

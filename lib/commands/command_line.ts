@@ -1,7 +1,7 @@
 import { parseArgs } from "node:util";
-import { hintOn, whyUnusable } from "../books/sqlite/db/sqlite_errors.ts";
+import { hintOn, whyUnusable } from "../db/sqlite_errors.ts";
 import { AppError } from "../errors.ts";
-import { nearest } from "../nearest.ts";
+import { nearest } from "./nearest.ts";
 
 /** What a command prints to, and where it reads its settings from. */
 export interface Terminal {

@@ -1,18 +1,18 @@
 import { openApp } from "../app.ts";
 import { DEV_ISSUER_COMMAND } from "../auth/dev_issuer.ts";
-import { SCOPES } from "../books/principals.ts";
-import { type ServeLock, takeServeLock } from "../books/sqlite/db/serve_lock.ts";
 import { type Config, describeConfig, readConfig } from "../config/config.ts";
-import { checkHoldsNoObjects, hasDatabase, makeDataFolder, makeSigningKey } from "../data_dir.ts";
+import { SCOPES } from "../core/principals.ts";
+import { checkHoldsNoObjects, hasDatabase, makeDataFolder, makeSigningKey } from "../db/data_dir.ts";
+import { type ServeLock, takeServeLock } from "../db/serve_lock.ts";
 import { AppError } from "../errors.ts";
 import { VERSION } from "../version.ts";
 import type { Arguments, Command, Terminal } from "./command_line.ts";
-import { DOCTOR_COMMANDS } from "./doctor.ts";
+import { isoTime, print, stderrLog, table, usingCore, withCore } from "./command_work.ts";
+import { DOCTOR_COMMANDS } from "./doctor_command.ts";
 import { firstSteps } from "./first_steps.ts";
-import { MEMBER_COMMANDS } from "./members.ts";
+import { MEMBER_COMMANDS } from "./members_commands.ts";
 import { runUntilSignal } from "./run.ts";
-import { isoTime, print, stderrLog, table, usingCore, withCore } from "./work.ts";
-import { WORKSPACE_COMMANDS } from "./workspaces.ts";
+import { WORKSPACE_COMMANDS } from "./workspaces_commands.ts";
 
 /** Every command, in the order of the help. Those that work on data may run beside `serve`. */
 export const COMMANDS: readonly Command[] = [

@@ -1,10 +1,10 @@
 import { isIPv6 } from "node:net";
 import { resolve } from "node:path";
 import * as z from "zod";
-import { RATE_LIMIT_PER_MIN_MAX } from "../books/sqlite/keys.ts";
+import { nearest } from "../commands/nearest.ts";
+import { RATE_LIMIT_PER_MIN_MAX } from "../core/keys.ts";
 import { AppError } from "../errors.ts";
 import { parseNetwork } from "../http/trusted_addresses.ts";
-import { nearest } from "../nearest.ts";
 import { s3Settings } from "./s3_settings.ts";
 
 const PREFIX = "STOWAGE_";

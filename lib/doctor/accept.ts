@@ -1,4 +1,3 @@
-import { createDoctorQueries } from "../books/sqlite/audit.ts";
 import { AppError } from "../errors.ts";
 import {
   compareMarker,
@@ -12,6 +11,7 @@ import {
 } from "../operations/ledger_marker.ts";
 import { timestamp } from "../timestamp.ts";
 import { type DoctorParts, markerPartsOf } from "./doctor.ts";
+import { createDoctorQueries } from "./queries.ts";
 import { counted, type Tally } from "./report.ts";
 import { type Walk, walkStore } from "./walk.ts";
 
@@ -48,16 +48,16 @@ export async function findQuestion(
   decision: Decision,
   now: () => number,
 ): Promise<Question | null> {
-  const { books, objects, installationId } = parts;
+  const { core, objects, installationId } = parts;
   const verdict = await compareMarker(markerPartsOf(parts));
   const stopped = stoppedBy(verdict);
   if (stopped === null || (stopped.kind === "other") !== (decision === "store")) return null;
   // A bucket or folder that is not there has no objects, and cannot be gone on with either: this says so.
   checkIsOurs(markerIn(await objects.readMarker(markerKeyOf(installationId))), installationId);
-  const queries = createDoctorQueries(books.db);
+  const queries = createDoctorQueries(core.db);
   // Of whatever age: an upload of an hour ago counts too.
   const walk = await walkStore({ objects, queries, installationId, now, graceMs: Number.NEGATIVE_INFINITY });
-  const last = books.ledger.last();
+  const last = core.ledger.last();
   return {
     ...stopped,
     lastBookedAt: last === null ? null : timestamp(last.atMs),
@@ -87,8 +87,8 @@ function stoppedBy(verdict: MarkerVerdict): Pick<Question, "kind" | "reason"> | 
  * the store then.
  */
 export async function acceptAsItIs(parts: DoctorParts, decision: Decision, now: () => number): Promise<void> {
-  const { books, objects, installationId, place } = parts;
-  const { record, generation } = books.stores.read();
+  const { core, objects, installationId, place } = parts;
+  const { record, generation } = core.stores.read();
   const stored = await objects.readMarker(markerKeyOf(installationId));
   const replaced = markerIn(stored);
   const owner = {
@@ -99,12 +99,12 @@ export async function acceptAsItIs(parts: DoctorParts, decision: Decision, now: 
     directory: null,
     isReleased: false,
   };
-  const ledgerSeq = await writeMarker({ objects, ledger: books.ledger, installationId }, owner, {
+  const ledgerSeq = await writeMarker({ objects, ledger: core.ledger, installationId }, owner, {
     replaces: stored,
     nowMs: now(),
   });
   const { storeId, runId } = owner;
-  await books.stores.noteMarked({ place, storeId, runId, ledgerSeq }, owner.generation, now());
+  await core.stores.noteMarked({ place, storeId, runId, ledgerSeq }, owner.generation, now());
 }
 
 /** What there is to decide, for people. */

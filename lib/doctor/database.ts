@@ -1,5 +1,5 @@
-import { type DoctorQueries, isLedgerSound, type WorkspaceSums } from "../books/sqlite/audit.ts";
-import { DELETED_OVERDUE_MS, type OutboxReader, OVERDUE_MS } from "../books/sqlite/outbox.ts";
+import { DELETED_OVERDUE_MS, type OutboxReader, OVERDUE_MS } from "../core/outbox.ts";
+import { type DoctorQueries, isLedgerSound, type WorkspaceSums } from "./queries.ts";
 import { addTo, counted, createTally, EXAMPLES_MAX, type Report } from "./report.ts";
 
 /** Workspaces that are read at a time. */

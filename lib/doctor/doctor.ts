@@ -1,9 +1,8 @@
-import { createDoctorQueries } from "../books/sqlite/audit.ts";
-import { findServer } from "../books/sqlite/db/serve_lock.ts";
-import { type Books, openBooks } from "../books/sqlite/open_books.ts";
-import type { StorePlace } from "../books/sqlite/stores.ts";
 import type { Config } from "../config/config.ts";
-import { checkInitialised } from "../data_dir.ts";
+import { type Core, openCore } from "../core/core.ts";
+import type { StorePlace } from "../core/store_record.ts";
+import { checkInitialised } from "../db/data_dir.ts";
+import { findServer } from "../db/serve_lock.ts";
 import type { Log } from "../log.ts";
 import type { MarkerParts } from "../operations/ledger_marker.ts";
 import type { ObjectStore } from "../store/objects.ts";
@@ -13,8 +12,9 @@ import { checkBooks, checkIntegrity, checkOutbox } from "./database.ts";
 import { guarded } from "./guarded.ts";
 import { checkFiles, checkSettings } from "./host.ts";
 import { checkLog } from "./log.ts";
-import { checkObjects, checkStore } from "./objects.ts";
+import { createDoctorQueries } from "./queries.ts";
 import { createReport, type Report } from "./report.ts";
+import { checkObjects, checkStore } from "./store.ts";
 
 /** The cleaner itself enters what it finds in staging within 25 hours of the URL's end: only what is older was missed. */
 const GRACE_MS = 25 * 60 * 60_000;
@@ -43,8 +43,8 @@ export async function runDoctor(options: DoctorOptions): Promise<Report> {
   await guarded(report, "settings", () => checkSettings(report, config));
   await guarded(report, "files", () => checkFiles(report, config));
   await guarded(report, "opening", () =>
-    withDatabase(options, async (books) => {
-      const queries = createDoctorQueries(books.db);
+    withDatabase(options, async (core) => {
+      const queries = createDoctorQueries(core.db);
       const server = findServer(dataDir);
       let isSound = false;
       await guarded(report, "database file", () => {
@@ -52,14 +52,14 @@ export async function runDoctor(options: DoctorOptions): Promise<Report> {
       });
       await guarded(report, "log", () => checkLog(report, dataDir, server?.processId ?? null));
       await guarded(report, "BOOKS", () => checkBooks(report, queries, { fix: fix && isSound, nowMs: now() }));
-      await guarded(report, "outbox", () => checkOutbox(report, { queries, outbox: books.outbox, nowMs: now() }));
+      await guarded(report, "outbox", () => checkOutbox(report, { queries, outbox: core.outbox, nowMs: now() }));
       await guarded(report, "store", () =>
-        withStore(options, books, async (parts) => {
+        withStore(options, core, async (parts) => {
           const { objects, installationId } = parts;
           const reasons = await checkStore(report, objects, markerPartsOf(parts));
           if (reasons === null) return;
           await checkObjects(report, {
-            ...{ objects, queries, installationId, now, fix, removals: books.removals },
+            ...{ objects, queries, installationId, now, fix, removals: core.removals },
             graceMs: Math.max(config.uploadUrlTtlSeconds, config.downloadUrlTtlSeconds) * 1_000 + GRACE_MS,
             reasonsAgainstFix: isSound ? reasons : [...reasons, "the database is damaged"],
           });
@@ -71,45 +71,45 @@ export async function runDoctor(options: DoctorOptions): Promise<Report> {
 }
 
 export interface DoctorParts {
-  books: Books;
+  core: Core;
   objects: ObjectStore;
   installationId: string;
   /** The store that the settings name. */
   place: StorePlace;
 }
 
-export function markerPartsOf({ books, ...parts }: DoctorParts): MarkerParts {
-  return { ...parts, ledger: books.ledger, stores: books.stores };
+export function markerPartsOf({ core, ...parts }: DoctorParts): MarkerParts {
+  return { ...parts, ledger: core.ledger, stores: core.stores };
 }
 
 type PartsOptions = Omit<DoctorOptions, "fix">;
 
 /** Opens the database and the store beside a server, and closes them after the work. */
 export function withParts<T>(options: PartsOptions, work: (parts: DoctorParts) => Promise<T>): Promise<T> {
-  return withDatabase(options, (books) => withStore(options, books, work));
+  return withDatabase(options, (core) => withStore(options, core, work));
 }
 
-async function withDatabase<T>(options: PartsOptions, work: (books: Books) => Promise<T>): Promise<T> {
+async function withDatabase<T>(options: PartsOptions, work: (core: Core) => Promise<T>): Promise<T> {
   const { config, log, now = Date.now } = options;
-  const books = openBooks({ config, log, now, migrate: false, onFatal: (error) => log.error("fatal", { error }) });
+  const core = openCore({ config, log, now, migrate: false, onFatal: (error) => log.error("fatal", { error }) });
   try {
-    return await work(books);
+    return await work(core);
   } finally {
-    await books.db.close();
+    await core.db.close();
   }
 }
 
-async function withStore<T>(options: PartsOptions, books: Books, work: (parts: DoctorParts) => Promise<T>): Promise<T> {
+async function withStore<T>(options: PartsOptions, core: Core, work: (parts: DoctorParts) => Promise<T>): Promise<T> {
   const { config, log, now = Date.now, wrapStore = (objects) => objects } = options;
-  const installationId = books.workspaces.installationId();
+  const installationId = core.workspaces.installationId();
   const store = await openStore({
     ...{ config, installationId, log, now, serves: false },
     publicUrl: () => config.publicUrl ?? "",
-    staging: books.staging,
+    staging: core.staging,
   });
   const objects = wrapStore(store.objects);
   try {
-    return await work({ books, objects, installationId, place: placeOf(config) });
+    return await work({ core, objects, installationId, place: placeOf(config) });
   } finally {
     await objects.close();
   }

@@ -1,4 +1,4 @@
-import { hintOn, whyUnusable } from "../books/sqlite/db/sqlite_errors.ts";
+import { hintOn, whyUnusable } from "../db/sqlite_errors.ts";
 import { AppError } from "../errors.ts";
 import type { Report } from "./report.ts";
 

@@ -1,10 +1,10 @@
 import { statSync } from "node:fs";
 import { join } from "node:path";
-import { DATABASE_FILE } from "../books/sqlite/db/db.ts";
 import type { Config } from "../config/config.ts";
-import { OBJECTS_FOLDER, SIGNING_KEY_FILE } from "../data_dir.ts";
-import { isThere } from "../file_access.ts";
-import { freeBytesOf } from "../free_space.ts";
+import { isThere } from "../db/access.ts";
+import { OBJECTS_FOLDER, SIGNING_KEY_FILE } from "../db/data_dir.ts";
+import { DATABASE_FILE } from "../db/db.ts";
+import { freeBytesOf } from "../db/free_space.ts";
 import type { Report } from "./report.ts";
 
 /** With less than this a database in daily use soon fails to commit. */

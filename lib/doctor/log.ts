@@ -1,8 +1,8 @@
 import { statSync } from "node:fs";
 import { join } from "node:path";
-import { LOG_BYTES_MAX } from "../books/sqlite/db/checkpoints.ts";
-import { DATABASE_FILE } from "../books/sqlite/db/db.ts";
-import { describeReader, readersOf } from "../books/sqlite/db/log_readers.ts";
+import { LOG_BYTES_MAX } from "../db/checkpoints.ts";
+import { DATABASE_FILE } from "../db/db.ts";
+import { describeReader, readersOf } from "../db/log_readers.ts";
 import type { Report } from "./report.ts";
 
 /** Whether the database's log keeps the size that is promised, and who keeps it from that. */

@@ -1,7 +1,7 @@
 import type { Config } from "../config/config.ts";
 import type { Log } from "../log.ts";
 import { makeOf, type ServerMake } from "../store/s3/make.ts";
-import { sendRequest } from "./trial/request.ts";
+import { sendRequest } from "./request.ts";
 
 /** A store that has not answered by then is spoken of as any other. */
 const ASK_MS_MAX = 2_000;

@@ -1,8 +1,8 @@
-import type { ConfirmedRow, DoctorQueries } from "../books/sqlite/audit.ts";
 import { markerKeyOf } from "../operations/ledger_marker.ts";
 import { eachOf } from "../store/disk/each_of.ts";
 import { uploadIdOf } from "../store/disk/object_paths.ts";
 import type { ListedObject, ObjectStat, ObjectStore } from "../store/objects.ts";
+import type { ConfirmedRow, DoctorQueries } from "./queries.ts";
 import { addTo, createTally, type Tally } from "./report.ts";
 
 /** Objects, and rows, that are held at a time. */

@@ -1,5 +1,5 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
-import type { Principal } from "../books/principals.ts";
+import type { Principal } from "../core/principals.ts";
 import { AppError, clientGone } from "../errors.ts";
 import { newRequestId } from "../ids.ts";
 import type { Log } from "../log.ts";
@@ -14,7 +14,7 @@ import type { AnsweredRequest } from "./refusals.ts";
 import { requestBody } from "./request_body.ts";
 import { createRequestTurns } from "./request_turns.ts";
 import { createResponses } from "./responses.ts";
-import { type Access, matchRoute, type Route, type RouteTable, routeTable } from "./route.ts";
+import { type Access, matchRoute, type Route, type RouteTable, routeTable } from "./routes.ts";
 
 /** All headers of a request together; more is answered with 431. */
 const HEADER_BYTES_MAX = 16 * 1024;

@@ -1,7 +1,7 @@
 import { performance } from "node:perf_hooks";
 import { Counter, Gauge, Histogram, Registry } from "@prometheus-io/client";
-import type { LogFigures } from "../books/sqlite/db/checkpoints.ts";
-import type { Totals } from "../books/sqlite/totals.ts";
+import type { Totals } from "../core/totals.ts";
+import type { LogFigures } from "../db/checkpoints.ts";
 import type { StoreFailure } from "../store/objects.ts";
 import { VERSION } from "../version.ts";
 import { createRequestMetrics } from "./http_metrics.ts";

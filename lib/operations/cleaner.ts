@@ -1,8 +1,8 @@
 import { setTimeout as delay } from "node:timers/promises";
-import type { KeptTimes, TimesAtStart } from "../books/sqlite/clock.ts";
-import type { Idempotency } from "../books/sqlite/idempotency.ts";
-import type { Removals, TakenRemoval } from "../books/sqlite/removals.ts";
-import type { Uploads } from "../books/sqlite/uploads.ts";
+import type { Idempotency } from "../core/idempotency.ts";
+import type { KeptTimes, TimesAtStart } from "../core/kept_times.ts";
+import type { Removals, TakenRemoval } from "../core/removals.ts";
+import type { Uploads } from "../core/uploads.ts";
 import { AppError } from "../errors.ts";
 import { uploadIdOfKey } from "../ids.ts";
 import type { Log } from "../log.ts";

@@ -1,4 +1,4 @@
-import type { KeptTimes, TimesAtStart } from "../books/sqlite/clock.ts";
+import type { KeptTimes, TimesAtStart } from "../core/kept_times.ts";
 import type { Log } from "../log.ts";
 import type { ObjectStore } from "../store/objects.ts";
 import { timestamp } from "../timestamp.ts";

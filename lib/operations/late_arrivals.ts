@@ -1,4 +1,4 @@
-import type { Removals } from "../books/sqlite/removals.ts";
+import type { Removals } from "../core/removals.ts";
 import type { ObjectStore } from "../store/objects.ts";
 
 /** A staging object younger than its URL's life and this may belong to a PUT that is still under way. */

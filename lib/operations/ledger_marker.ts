@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import * as z from "zod";
-import type { Ledger, StorageEvent } from "../books/sqlite/ledger.ts";
-import type { StorePlace, StoreRecord, StoreRecords, StoreState } from "../books/sqlite/stores.ts";
+import type { Ledger, StorageEvent } from "../core/ledger.ts";
+import type { StorePlace, StoreRecord, StoreRecords, StoreState } from "../core/store_record.ts";
 import { sha256Hex } from "../ids.ts";
 import { type ObjectStore, type StoredMarker, StoreError } from "../store/objects.ts";
 import { describePlace, isSamePlace } from "../store/place.ts";

@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import type { StoreRecord } from "../books/sqlite/stores.ts";
+import type { StoreRecord } from "../core/store_record.ts";
 import { AppError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import { type ObjectStore, type StoredMarker, StoreError } from "../store/objects.ts";

@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 import type { Config } from "../config/config.ts";
-import { makeSigningKey, OBJECTS_FOLDER, readSigningKey, SIGNING_KEY_BYTES } from "../data_dir.ts";
+import { makeSigningKey, OBJECTS_FOLDER, readSigningKey, SIGNING_KEY_BYTES } from "../db/data_dir.ts";
 import type { Log } from "../log.ts";
 import { createObjectRoutes, type ObjectRoutes } from "./disk/object_routes.ts";
 import { createDiskStore, type Staging } from "./disk/objects_disk.ts";

@@ -1,6 +1,6 @@
-import type { StorePlace } from "../books/sqlite/stores.ts";
 import type { Config } from "../config/config.ts";
-import { OBJECTS_FOLDER } from "../data_dir.ts";
+import type { StorePlace } from "../core/store_record.ts";
+import { OBJECTS_FOLDER } from "../db/data_dir.ts";
 
 /** The place of the store that the settings name. */
 export function placeOf({ store, dataDir, s3Endpoint, s3Bucket }: Config): StorePlace {

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { Agent, type Dispatcher, request } from "undici";
 import * as z from "zod";
-import { createRandom, type Random } from "../../test/help/random.ts";
+import { createRandom, type Random } from "../../test/_random.ts";
 import type { AbuseJob } from "./abuse_protocol.ts";
 import { openWire, type Wire } from "./abuse_wire.ts";
 import type { Workspace } from "./data_dirs.ts";

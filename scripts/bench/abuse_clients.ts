@@ -2,7 +2,7 @@
 // an order of its own, until the time is up.
 import { setMaxListeners } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
-import { createRandom } from "../../test/help/random.ts";
+import { createRandom } from "../../test/_random.ts";
 import { createAttacker } from "./abuse_attacker.ts";
 import { type AbuseJob, type AbuseResult, type AbuseSpan, serveJobs } from "./abuse_protocol.ts";
 import { ABUSES } from "./abuse_table.ts";

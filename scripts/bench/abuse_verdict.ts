@@ -4,7 +4,7 @@ import { createInterface } from "node:readline";
 import { setTimeout as delay } from "node:timers/promises";
 import Database from "better-sqlite3";
 import * as z from "zod";
-import { checkAll, rawTemporaryFiles } from "../../test/help/books.ts";
+import { checkAll, rawTemporaryFiles } from "../../test/_books.ts";
 import { type Child, openFiles } from "./children.ts";
 
 /** After the abuse has ended everything that it held must be free again within this. */

@@ -44,17 +44,6 @@ export function startAgain(dataDir: string, env: Record<string, string> = {}): P
   });
 }
 
-/** Starts the service of another checkout, with everything that it makes itself. */
-export function startServiceOf(root: string, dataDir: string): Promise<Child> {
-  return startChild({
-    name: root,
-    command: ["./scripts/stowage", "serve"],
-    cwd: root,
-    outputFile: `${dataDir}.log`,
-    env: { STOWAGE_DATA_DIR: dataDir, STOWAGE_PORT: "0", STOWAGE_PENDING_UPLOADS_MAX: "100000000" },
-  });
-}
-
 /** Starts the ceiling on a database file. */
 export function startCeiling(databaseFile: string, mode: "grouped" | "each"): Promise<Child> {
   return startChild({
@@ -70,15 +59,13 @@ async function startChild(options: {
   command: [string, ...string[]];
   outputFile: string;
   env: Record<string, string>;
-  /** The checkout that the command runs in; by default this one. */
-  cwd?: string;
 }): Promise<Child> {
-  const { name, outputFile, env, cwd = ROOT } = options;
+  const { name, outputFile, env } = options;
   const [program, ...args] = options.command;
   // A file, not a pipe: reading the log would take time from what is measured.
   const output = openSync(outputFile, "w");
   const child = spawn(program, args, {
-    cwd,
+    cwd: ROOT,
     env: { ...process.env, ...env },
     stdio: ["ignore", output, output],
   });

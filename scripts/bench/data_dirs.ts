@@ -1,10 +1,10 @@
 import { cp, mkdir, mkdtemp } from "node:fs/promises";
 import { join } from "node:path";
-import { DATABASE_FILE } from "../../lib/books/sqlite/db/db.ts";
-import { openBooks } from "../../lib/books/sqlite/open_books.ts";
 import { readConfig } from "../../lib/config/config.ts";
-import { makeDataDir } from "../../lib/data_dir.ts";
-import { fsyncPath } from "../../lib/files.ts";
+import { openCore } from "../../lib/core/core.ts";
+import { makeDataDir } from "../../lib/db/data_dir.ts";
+import { DATABASE_FILE } from "../../lib/db/db.ts";
+import { fsyncPath } from "../../lib/db/files.ts";
 import { createLog } from "../../lib/log.ts";
 import { openBenchDatabase } from "./database.ts";
 
@@ -39,20 +39,20 @@ export async function makeSeed(folder: string, rows: number, workspaceCount: num
 /** Makes a data directory's database, with a workspace for each quota and an API key for each workspace. */
 export async function makeWorkspaces(dataDir: string, quotasBytes: readonly number[]): Promise<Workspace[]> {
   await makeDataDir(dataDir);
-  const books = openBooks({
+  const core = openCore({
     config: readConfig({ STOWAGE_DATA_DIR: dataDir }),
     log: createLog({ level: "silent", write: () => {} }),
     now: Date.now,
     migrate: true,
     onFatal: () => {},
   });
-  const workspaces = await books.db.write(() =>
+  const workspaces = await core.db.write(() =>
     quotasBytes.map((storageBytesQuota, i) => {
-      const made = books.workspaces.insert({ name: `bench ${i}`, storageBytesQuota });
-      return { workspaceId: made.workspaceId, key: books.keys.insert(made).apiKey };
+      const made = core.workspaces.insert({ name: `bench ${i}`, storageBytesQuota });
+      return { workspaceId: made.workspaceId, key: core.keys.insert(made).apiKey };
     }),
   );
-  await books.db.close();
+  await core.db.close();
   return workspaces;
 }
 

@@ -1,4 +1,4 @@
-import { findBinary } from "../../test/help/s3_servers.ts";
+import { findBinary } from "../../test/_s3_servers.ts";
 import type { BenchContext } from "./context.ts";
 import { makeSeed } from "./data_dirs.ts";
 import type { Target } from "./report.ts";

@@ -7,7 +7,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { Client } from "minio";
 import { createLog } from "../../lib/log.ts";
 import { createS3Store, type S3Store } from "../../lib/store/s3/objects_s3.ts";
-import { statusOf } from "../../test/help/s3_servers.ts";
+import { statusOf } from "../../test/_s3_servers.ts";
 
 const START_MS_MAX = 30_000;
 const BUCKET = "stowage-bench";

@@ -1,6 +1,6 @@
 import { rmdir, stat } from "node:fs/promises";
 import { dirname } from "node:path";
-import { fsyncPath, makeFolder } from "../../files.ts";
+import { fsyncPath, makeFolder } from "../../db/files.ts";
 import { isMissing } from "./file_errors.ts";
 
 export interface Folders {

@@ -1,6 +1,6 @@
 import { open, readFile, rename, stat } from "node:fs/promises";
 import { dirname } from "node:path";
-import { fsyncPath } from "../../files.ts";
+import { fsyncPath } from "../../db/files.ts";
 import { sha256Hex } from "../../ids.ts";
 import { type StoredMarker, StoreError } from "../objects.ts";
 import { isMissing } from "./file_errors.ts";

@@ -1,4 +1,4 @@
-import { freeBytesOf } from "../../free_space.ts";
+import { freeBytesOf } from "../../db/free_space.ts";
 import { noSpace, shareUsedUp } from "./file_errors.ts";
 
 /**
