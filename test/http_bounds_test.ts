@@ -329,7 +329,9 @@ test("an address has so many connections and no more, is told so, and others are
     const socket = connect({ host: "127.0.0.1", port: Number(port), localAddress });
     socket.on("error", () => {});
     t.after(() => socket.destroy());
-    await once(socket, "connect");
+    // Its response shows that the server has taken the connection in: "connect" says that of the kernel alone.
+    socket.write(rawRequest("GET", "/fast"));
+    await once(socket, "data");
     return socket;
   };
   const greedy = await Promise.all(Array.from({ length: 5 }, () => open("127.0.0.2")));
