@@ -1,7 +1,6 @@
 // Goal: one client cannot take what belongs to all, and what it breaks is its own connection.
 import assert from "node:assert/strict";
-import { once } from "node:events";
-import { connect, type Socket } from "node:net";
+import type { Socket } from "node:net";
 import { type TestContext, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import * as z from "zod";
@@ -9,7 +8,7 @@ import { addressGroup } from "../lib/http/address_room.ts";
 import type { AnsweredRequest } from "../lib/http/refusals.ts";
 import { publicRoute, type Route, route } from "../lib/http/routes.ts";
 import { trustedAddresses } from "../lib/http/trusted_addresses.ts";
-import { keptLog, rawClient, rawRequest, startHttpServer } from "./_raw_http.ts";
+import { keptLog, type RawClient, rawClient, rawRequest, startHttpServer } from "./_raw_http.ts";
 import { until } from "./_until.ts";
 
 const JSON_TYPE = { "Content-Type": "application/json" };
@@ -21,6 +20,17 @@ const echo = route({
   body: z.unknown(),
   handle: ({ body }) => ({ data: body }),
 });
+
+/**
+ * A client whose connection has served a request of `fast`: so the server has taken it in, where "connected" is only what the
+ * kernel says.
+ */
+async function servedClient(t: TestContext, url: string, options: { localAddress?: string } = {}): Promise<RawClient> {
+  const client = await rawClient(t, url, options);
+  client.send(rawRequest("GET", "/fast"));
+  assert.equal((await client.answer()).status, 200);
+  return client;
+}
 
 /** Answers once it is let to. */
 const slowRoute = (gate: Promise<void>): Route =>
@@ -324,17 +334,9 @@ test("a body that is slower than the least rate gets 408, one that pauses and go
 
 test("an address has so many connections and no more, is told so, and others are let in", async (t) => {
   const server = await serve(t, { routes: [fast], connectionsPerAddressMax: 5 });
-  const { port } = new URL(server.url);
-  const open = async (localAddress: string): Promise<Socket> => {
-    const socket = connect({ host: "127.0.0.1", port: Number(port), localAddress });
-    socket.on("error", () => {});
-    t.after(() => socket.destroy());
-    // Its response shows that the server has taken the connection in: "connect" says that of the kernel alone.
-    socket.write(rawRequest("GET", "/fast"));
-    await once(socket, "data");
-    return socket;
-  };
-  const greedy = await Promise.all(Array.from({ length: 5 }, () => open("127.0.0.2")));
+  const greedy = await Promise.all(
+    Array.from({ length: 5 }, () => servedClient(t, server.url, { localAddress: "127.0.0.2" })),
+  );
   const more = await rawClient(t, server.url, { localAddress: "127.0.0.2" });
   const refused = await more.answer();
   assert.equal(refused.status, 429);
@@ -342,11 +344,9 @@ test("an address has so many connections and no more, is told so, and others are
   assert.equal(refused.headers.get("retry-after"), "1");
   assert.equal(await more.ended(), "");
   assert.equal((await fetch(`${server.url}/fast`)).status, 200);
-  greedy[0]?.destroy();
+  greedy[0]?.socket.destroy();
   await delay(20);
-  const again = await rawClient(t, server.url, { localAddress: "127.0.0.2" });
-  again.send(rawRequest("GET", "/fast"));
-  assert.equal((await again.answer()).status, 200);
+  await servedClient(t, server.url, { localAddress: "127.0.0.2" });
 });
 
 test("a proxy's address may have any number of connections", async (t) => {
@@ -355,11 +355,7 @@ test("a proxy's address may have any number of connections", async (t) => {
     connectionsPerAddressMax: 2,
     isTrustedAddress: trustedAddresses(["127.0.0.0/30"]),
   });
-  for (let i = 0; i < 6; i++) {
-    const client = await rawClient(t, server.url);
-    client.send(rawRequest("GET", "/fast"));
-    assert.equal((await client.answer()).status, 200);
-  }
+  for (let i = 0; i < 6; i++) await servedClient(t, server.url);
 });
 
 test("when all connections are taken, the address that has most gives one up for the newcomer", async (t) => {
@@ -367,11 +363,7 @@ test("when all connections are taken, the address that has most gives one up for
   const idle = await Promise.all(
     Array.from({ length: 5 }, () => rawClient(t, server.url, { localAddress: "127.0.0.3" })),
   );
-  for (let i = 0; i < 3; i++) {
-    const client = await rawClient(t, server.url, { localAddress: `127.0.0.${4 + i}` });
-    client.send(rawRequest("GET", "/fast"));
-    assert.equal((await client.answer()).status, 200);
-  }
+  for (let i = 0; i < 3; i++) await servedClient(t, server.url, { localAddress: `127.0.0.${4 + i}` });
   await until(() => idle.filter(({ socket }) => socket.readableEnded || socket.destroyed).length === 2, "two gave way");
 });
 
