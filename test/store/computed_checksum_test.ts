@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
 import { test } from "node:test";
 import { SMALL_BYTES_MAX } from "../../lib/store/disk/small_objects.ts";
+import { createStagedChecksums } from "../../lib/store/disk/staged_checksums.ts";
 import { startTestApp, type TestApp } from "../help/app.ts";
 
 const UPLOADS = "/api/v1/uploads";
@@ -72,4 +73,19 @@ test("without the setting, the checksum that a PUT has announced is shown, or no
     const headers = { "x-amz-checksum-sha256": Buffer.from(sumOf(body), "hex").toString("base64") };
     assert.equal(await shownAfter(app, [body], { headers }), sumOf(body));
   }
+});
+
+test("a checksum is known only of the very object that was PUT, and only of the latest ones", () => {
+  const { note, addTo } = createStagedChecksums();
+  const checksumSha256 = "0".repeat(64);
+  const stored = { sizeBytes: 1, etag: '"a"' };
+  note("first", { ...stored, checksumSha256 });
+  assert.deepEqual(addTo("first", stored), { ...stored, checksumSha256 });
+  const replaced = { sizeBytes: 1, etag: '"b"' };
+  assert.deepEqual(addTo("first", replaced), replaced);
+  assert.deepEqual(addTo("other", stored), stored);
+  for (let i = 0; i < 10_000; i++) note(`key ${i}`, { ...stored, checksumSha256 });
+  assert.deepEqual(addTo("first", stored), stored, "forgotten");
+  note("key 9999", stored);
+  assert.deepEqual(addTo("key 9999", stored), stored, "replaced by one whose checksum was not computed");
 });
